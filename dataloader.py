@@ -1,0 +1,240 @@
+"""Data sets: find the files, read them (or their cached copy), number users and items, split -> Interactions."""
+
+import json
+import logging
+import zipfile
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array, csr_array
+
+import demo
+from download import REGISTRY, fetch
+from errors import UserError
+from readers import read_interactions
+from utils import atomic_file, sha256
+
+log = logging.getLogger("onebp")
+
+CACHE_FORMAT = 1
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """A data set, split. U users and I items are those of all parts together, sorted by id.
+
+    train, valid, test: csr_array (U, I) of ones, indices sorted. The parts share no pair. valid is empty where there is
+    no validation part. user_ids, item_ids: the ids as the files spell them, by index. digest: of the ids and the parts.
+    """
+
+    name: str
+    user_ids: list[str]
+    item_ids: list[str]
+    train: csr_array
+    valid: csr_array
+    test: csr_array
+    digest: str
+
+    @property
+    def shape(self):
+        """(users, items)"""
+        return self.train.shape
+
+    def counts(self):
+        """Users, items and interactions of each part, by name."""
+        users, items = self.shape
+        return {"users": users, "items": items, **{part: getattr(self, part).nnz for part in PARTS}}
+
+    def describe(self):
+        """One line with the counts, what only the test part has, and the digest."""
+        counts = ", ".join(f"{count:,} {name}" for name, count in self.counts().items())
+        cold = [int(np.sum(self.train.sum(axis=axis) == 0)) for axis in (1, 0)]
+        return (
+            f"{self.name}: {counts} ({cold[0]} users and {cold[1]} items without training), digest {self.digest[:12]}"
+        )
+
+
+def load_dataset(
+    name, data_dir="datasets", test_ratio=None, validate=False, valid_ratio=None, split_seed=0, download=True
+):
+    """Load the data set `name`: from `<data_dir>/<name>/`, downloaded there first if need be, or generated (`demo`).
+
+    test_ratio: share of each user's interactions that is tested (None: 0.2), where the data set comes as one file.
+    validate: whether a validation part is wanted; where no valid.* file is, it is the share valid_ratio (None: 0.1) of
+    each user's training interactions. split_seed: of both random splits. download: whether it may be fetched.
+    Raises UserError for everything that is wrong with the name or the files.
+    """
+    if name == "demo":
+        sources = {"interactions": "demo"}
+        user_ids, item_ids, pairs = _number({"interactions": demo.demo_interactions()})
+    else:
+        folder = _find_folder(name, Path(data_dir))
+        name = folder.name
+        sources = _find_sources(name, folder, download)
+        user_ids, item_ids, pairs = _read_cached(folder, sources)
+    shape = (len(user_ids), len(item_ids))
+    parts = {part: _matrix(*pairs.get(part, _NO_PAIRS), shape) for part in (*PARTS, "interactions")}
+    whole = parts.pop("interactions")
+    random = np.random.default_rng(split_seed)
+    if "interactions" in sources:
+        parts["train"], parts["test"] = split_per_user(whole, 0.2 if test_ratio is None else test_ratio, random)
+    elif test_ratio is not None:
+        raise UserError(f"--test_ratio does not apply: {sources['test']} is the test part; leave the flag out")
+    _check_disjoint(user_ids, item_ids, parts, sources)
+    if name in REGISTRY:
+        _check_published(name, shape, parts)
+    if validate and "valid" not in sources:
+        parts["train"], parts["valid"] = split_per_user(
+            parts["train"], 0.1 if valid_ratio is None else valid_ratio, random
+        )
+    elif valid_ratio is not None:
+        raise UserError(f"--valid_ratio does not apply: {sources['valid']} is the validation part; leave the flag out")
+    for part in ("train", "valid", "test") if validate else ("train", "test"):
+        if not parts[part].nnz:
+            raise UserError(f"data set {name}: no {part} interaction; every user has too few, or {part}.* is empty")
+    return Interactions(name, user_ids, item_ids, **parts, digest=_digest(user_ids, item_ids, parts))
+
+
+_NO_PAIRS = (np.empty(0, np.int32), np.empty(0, np.int32))
+
+
+def _find_folder(name, data_dir):
+    """The folder of data set `name`; case does not matter, an exact match goes first."""
+    if Path(name).name != name or name in (".", ".."):
+        raise UserError(f"--dataset {name!r} is no plain name; give the folder's name, and by --data_dir where it lies")
+    present = sorted(path.name for path in data_dir.iterdir() if path.is_dir()) if data_dir.is_dir() else []
+    known = {other.lower(): other for other in (*present, *REGISTRY)}
+    if name not in present and name.lower() not in known:
+        choices = ", ".join(["demo", *REGISTRY, *(other for other in present if other not in REGISTRY)])
+        raise UserError(
+            f"no data set {name!r}: {data_dir / name} is absent; put files there, or choose one of {choices}"
+        )
+    return data_dir / (name if name in present else known[name.lower()])
+
+
+def _find_sources(name, folder, download):
+    """The source file of each part: {"train": ..., "test": ...[, "valid": ...]} or {"interactions": ...}."""
+    for remote in REGISTRY[name].files if name in REGISTRY else ():
+        if not any(folder.glob(f"{remote.name.split('.')[0]}.*")):
+            fetch(remote, folder, allowed=download)
+    sources = {}
+    for part in (*PARTS, "interactions"):
+        found = sorted(path for path in folder.glob(f"{part}.*") if path.is_file())
+        if len(found) > 1:
+            raise UserError(f"{folder} holds {' and '.join(path.name for path in found)}; keep one of them")
+        if found:
+            sources[part] = found[0]
+    if not ({"train", "test"} <= sources.keys() or sources.keys() == {"interactions"}):
+        found = ", ".join(path.name for path in sources.values()) or "neither"
+        raise UserError(
+            f"{folder} needs train.* and test.* (and valid.*, if you like), or one interactions.*; it holds {found}"
+        )
+    return sources
+
+
+def _read_cached(folder, sources):
+    """Parse the sources, or load the parsed copy of the same bytes. Returns what `_number` returns."""
+    key = sha256(json.dumps([CACHE_FORMAT, {part: sha256(path) for part, path in sources.items()}]).encode())
+    cache = folder / ".cache" / f"{key[:16]}.npz"
+    if cache.is_file():
+        try:
+            with np.load(cache, allow_pickle=False) as arrays:
+                ids = [json.loads(arrays[name].tobytes()) for name in ("user_ids", "item_ids")]
+                return *ids, {part: tuple(arrays[part]) for part in sources}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            log.warning("the parsed copy %s is damaged; reading the files again", cache)
+    user_ids, item_ids, pairs = _number({part: read_interactions(path) for part, path in sources.items()})
+    ids = {
+        name: np.frombuffer(json.dumps(values).encode(), np.uint8)
+        for name, values in (("user_ids", user_ids), ("item_ids", item_ids))
+    }
+    try:
+        for stale in cache.parent.glob("*.npz"):
+            stale.unlink()
+        with atomic_file(cache) as file:
+            np.savez(file, **ids, **{part: np.stack(pair) for part, pair in pairs.items()})
+    except OSError as error:  # a read-only folder is no reason not to train
+        log.warning(
+            "no parsed copy kept in %s (%s); the next start reads the files again", cache.parent, error.strerror
+        )
+    return user_ids, item_ids, pairs
+
+
+def _number(tables):
+    """{part: (users, items) as strings} -> (user_ids, item_ids, {part: (users, items) as int32 indices})."""
+    numbered, ids = [], []
+    for column in (0, 1):
+        values = np.concatenate([table[column] for table in tables.values()])
+        codes, uniques = pd.factorize(values)
+        names = uniques.tolist()
+        order = sorted(range(len(names)), key=_id_order(names))
+        position = np.empty(len(names), np.int32)
+        position[order] = np.arange(len(names), dtype=np.int32)
+        numbered.append(position[codes])
+        ids.append([names[index] for index in order])
+    ends = np.cumsum([len(table[0]) for table in tables.values()])[:-1]
+    users, items = (np.split(codes, ends) for codes in numbered)
+    return *ids, dict(zip(tables, zip(users, items, strict=True), strict=True))
+
+
+def _id_order(names):
+    """Sort key by index: as numbers where every id is one, else as text."""
+    if all(name.isascii() and name.isdigit() for name in names):
+        return lambda index: (int(names[index]), names[index])
+    return names.__getitem__
+
+
+def _matrix(users, items, shape):
+    """Pairs -> csr_array (U, I) of ones; duplicates count once."""
+    matrix = coo_array((np.ones(len(users), np.int8), (users, items)), shape).tocsr()
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
+
+
+def split_per_user(matrix, ratio, random):
+    """Split every user's interactions at random: (the rest, a share `ratio` of them).
+
+    The share is rounded to the nearest whole number, and at least one interaction stays in the rest.
+    """
+    users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((random.random(matrix.nnz), users))  # by user, then at random
+    rank = np.arange(matrix.nnz) - matrix.indptr[users]  # position within the user, in that order
+    degree = np.diff(matrix.indptr)[users]
+    held_out = rank < np.minimum(np.floor(degree * ratio + 0.5), degree - 1)
+    return tuple(
+        _matrix(users[chosen], matrix.indices[chosen], matrix.shape) for chosen in (order[~held_out], order[held_out])
+    )
+
+
+def _check_disjoint(user_ids, item_ids, parts, sources):
+    """Raise UserError, with the first pair, where two parts share one: it would be tested after it was trained."""
+    for first, second in combinations(PARTS, 2):
+        shared = parts[first].multiply(parts[second]).tocoo()
+        if shared.nnz:
+            user, item = user_ids[shared.coords[0][0]], item_ids[shared.coords[1][0]]
+            more = f" (and {shared.nnz - 1} more)" if shared.nnz > 1 else ""
+            files = f"{sources[first]} and {sources[second]}"
+            raise UserError(f"user {user!r} with item {item!r}{more} is in both {files}; keep each pair in one of them")
+
+
+def _check_published(name, shape, parts):
+    """Warn where a named data set is not the published split: results would be compared with other data's."""
+    found = (*shape, parts["train"].nnz, parts["test"].nnz)
+    if found != REGISTRY[name].counts:
+        log.warning(
+            "warning: %s has %s users, items, train, test; the published split has %s. Remove its files to download it",
+            *(name, found, REGISTRY[name].counts),
+        )
+
+
+def _digest(user_ids, item_ids, parts):
+    """sha256 over ids and parts: equal when two files hold the same split, however they spell or order it."""
+    pieces = [json.dumps([user_ids, item_ids]).encode()]
+    for part in PARTS:
+        pieces += [parts[part].indptr.astype("<i8").tobytes(), parts[part].indices.astype("<i8").tobytes()]
+    return sha256(b"".join(pieces))

@@ -1,0 +1,159 @@
+"""What every stage needs: console log, device and generator, atomic files, checkpoints, facts about the run."""
+
+import hashlib
+import logging
+import os
+import platform
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from errors import UserError
+
+log = logging.getLogger("onebp")
+
+CHECKPOINT_FORMAT = 1
+
+
+def log_to_console():
+    """Send the program's log to stdout. Called once, by main.py."""
+    log.setLevel(logging.INFO)
+    logging.raiseExceptions = False  # a closed pipe (`| head`) is no reason to stop training
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler(sys.stdout))
+
+
+def choose_device(name):
+    """The torch device called `name`: `auto` is the GPU when there is one. Raises UserError for one that is absent."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("neither cpu nor cuda")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch's own words for a misspelt or absent one
+        raise UserError(
+            f"--device {name}: {str(error).splitlines()[0][:100]}; use auto, cpu, cuda or cuda:<number>"
+        ) from None
+    if device.type == "cuda":
+        # By default sums over rows are atomic additions in a varying order; only without them is a continuation exact.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return device
+
+
+def make_generator(seed, device):
+    """The run's one source of random numbers; it lives on the device and its state goes into the checkpoint."""
+    return torch.Generator(device).manual_seed(seed)
+
+
+@contextmanager
+def atomic_file(path, mode="wb", **open_args):
+    """Open a temporary file that becomes `path` when the block ends well: a reader sees the old file or the new one.
+
+    The data is on disk before the rename, so a kill or a power cut at any moment leaves one of the two, whole.
+    Raises OSError (disk full, no permission) with nothing left behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, mode, **open_args) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder):
+    """Make a rename durable. Systems that cannot open a folder (Windows) do it by themselves."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def save_checkpoint(path, state):
+    """Write `state` (a dict of tensors and plain types) atomically: equal states make equal bytes.
+
+    Raises UserError when the disk refuses.
+    """
+    try:
+        with atomic_file(path) as file:
+            torch.save(_canonical({"format": CHECKPOINT_FORMAT, **state}), file)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its archive writer
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(f"cannot write {path} ({reason}); free disk space or set --checkpoint_dir") from error
+
+
+def _canonical(value):
+    """The same value with fresh containers and one object per text: pickle writes down which objects are shared."""
+    if isinstance(value, dict):
+        return {_canonical(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return sys.intern(value) if isinstance(value, str) else value
+
+
+def load_checkpoint(path):
+    """Read what `save_checkpoint` wrote, on the CPU. No code in the file can run.
+
+    Raises UserError when the file is absent, cut off, not a checkpoint, or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"no checkpoint at {path}; start with --train_mode new, or check --run_name and --checkpoint_dir"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever bytes can provoke: zip, pickle, unicode, value and key errors among them
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is damaged or no checkpoint ({reason}); remove it and start with --train_mode new"
+        ) from None
+    if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
+        raise UserError(f"{path} is not a checkpoint of this program; remove it and start with --train_mode new")
+    return state
+
+
+def sha256(data):
+    """Hex digest of bytes, or of a file by its path, read in pieces."""
+    if not isinstance(data, (str, Path)):
+        return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    with open(data, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def versions():
+    """Version of Python and of the packages that shape the numbers, by name."""
+    import numpy
+    import pandas
+    import scipy
+
+    packages = {module.__name__: module.__version__ for module in (torch, numpy, pandas, scipy)}
+    return {"python": platform.python_version(), **packages}
+
+
+def peak_memory_mb(device):
+    """Largest memory in use so far, in MB (10^6 bytes): on the GPU what torch allocated there, else the process's."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB on Linux
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)

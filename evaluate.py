@@ -1,0 +1,108 @@
+"""Full ranking: every user's top K of all items but those already seen, and the metrics of such lists."""
+
+import numpy as np
+import torch
+
+LIST_LENGTHS = (5, 10, 20)
+METRICS = tuple(f"{name}@{k}" for name in ("Recall", "NDCG", "Precision", "F1") for k in LIST_LENGTHS)
+BLOCK_SCORES = 1 << 23  # scores held at a time, 32 MB
+
+
+class SeenItems:
+    """A part's pairs on the device, to look up by user: indptr (U+1,), indices (nnz,), both int64."""
+
+    def __init__(self, matrix, device):
+        self.indptr = torch.as_tensor(matrix.indptr.astype(np.int64), device=device)
+        self.indices = torch.as_tensor(matrix.indices.astype(np.int64), device=device)
+
+    def of(self, users):
+        """Pairs of the given users (n,): (row in `users`, item), two flat tensors of equal length."""
+        start, count = self.indptr[users], self.indptr[users + 1] - self.indptr[users]
+        row = torch.repeat_interleave(torch.arange(len(users), device=users.device), count)
+        offset = torch.arange(len(row), device=users.device) - (count.cumsum(0) - count)[row]
+        return row, self.indices[start[row] + offset]
+
+
+def top_items(user_encodings, item_encodings, users, seen, k):
+    """Yield (users (b,), their top k items (b, k), the scores (b, k)) by blocks of users, best first.
+
+    user_encodings (U, D), item_encodings (I, D): score s(u,i) = <p_u, q_i>. users (n,): whom to rank for. seen: the
+    SeenItems to leave out; where fewer than k items remain, the list ends in seen items with score -inf.
+    Ties: the item with the lower index comes first. k may not exceed I.
+    """
+    items = len(item_encodings)
+    for block in users.split(max(1, BLOCK_SCORES // items)):
+        scores = user_encodings[block] @ item_encodings.T  # (b, D) (D, I) -> (b, I)
+        for part in seen:
+            scores[part.of(block)] = -torch.inf
+        yield block, *stable_topk(scores, k)
+
+
+def stable_topk(scores, k):
+    """Like torch.topk over the last axis of (b, I), but with ties in the order of the index: (indices, values)."""
+    # One more than asked for shows whether a tie crosses the end of the list; then only a whole stable sort is right.
+    values, indices = scores.topk(min(k + 1, scores.shape[1]))  # (b, k+1)
+    if values.shape[1] > k:
+        crossing = (values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)
+        if crossing.any():
+            ordered = scores[crossing].sort(stable=True, descending=True)
+            values[crossing], indices[crossing] = ordered.values[:, : k + 1], ordered.indices[:, : k + 1]
+    values, indices = values[:, :k], indices[:, :k]
+    # Inside the list: by index first, then stably by value.
+    indices, order = indices.sort()
+    values, second = values.gather(1, order).sort(stable=True, descending=True)
+    return indices.gather(1, second), values
+
+
+class Ranking:
+    """Evaluator of one part: ranks for every user with an item in it, among all items that are in none of `seen`."""
+
+    def __init__(self, part, seen, device):
+        """part, seen: csr_array (U, I); seen is a list of parts that share no pair with `part`."""
+        degree = np.diff(part.indptr)
+        self.users = torch.as_tensor(np.flatnonzero(degree), device=device)  # (n,)
+        self.relevant = torch.as_tensor(degree, device=device, dtype=torch.float64)  # (U,)
+        self.seen = [SeenItems(matrix, device) for matrix in seen if matrix.nnz]
+        self.items = part.shape[1]
+        users = np.repeat(np.arange(part.shape[0], dtype=np.int64), degree)
+        self.keys = torch.as_tensor(users * self.items + part.indices, device=device)  # (nnz,), sorted
+
+    @torch.no_grad()
+    def evaluate(self, user_encodings, item_encodings):
+        """Mean over the users of each of METRICS, by name, as floats."""
+        k = min(max(LIST_LENGTHS), self.items)
+        total = torch.zeros(len(METRICS), dtype=torch.float64, device=self.keys.device)
+        for users, items, _ in top_items(user_encodings, item_encodings, self.users, self.seen, k):
+            wanted = users[:, None] * self.items + items  # (b, k)
+            place = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
+            hits = (self.keys[place] == wanted).double()  # (b, k)
+            total += ranking_metrics(hits, self.relevant[users]).sum(0)
+        return dict(zip(METRICS, (total / len(self.users)).tolist(), strict=True))
+
+
+def ranking_metrics(hits, relevant):
+    """METRICS of ranked lists -> (b, metrics). hits (b, K): 1.0 where an item is relevant; relevant (b,): |T| >= 1.
+
+    With h hits among the first k:
+      Recall@k = h / |T|; Precision@k = h / k; F1@k = 2 h / (|T| + k), the harmonic mean of the two;
+      NDCG@k = sum over the hits of 1 / log2(rank + 1), divided by the same sum over the ranks 1 .. min(k, |T|).
+    A list shorter than k (fewer items than k) counts as filled up with misses.
+    """
+    length = hits.shape[1]
+    discount = 1 / torch.arange(2, length + 2, device=hits.device, dtype=torch.float64).log2()  # (K,)
+    found, gain, ideal = hits.cumsum(1), (hits * discount).cumsum(1), discount.cumsum(0)
+    recall, ndcg, precision, f1 = [], [], [], []
+    for k in LIST_LENGTHS:
+        end = min(k, length) - 1
+        h = found[:, end]
+        recall.append(h / relevant)
+        ndcg.append(gain[:, end] / ideal[relevant.clamp(max=end + 1).long() - 1])
+        precision.append(h / k)
+        f1.append(2 * h / (relevant + k))
+    return torch.stack(recall + ndcg + precision + f1, dim=1)
+
+
+def popularity_encodings(train, device):
+    """Encodings that score an item by its training interactions, the same for every user: (U, 1) and (I, 1)."""
+    counts = np.asarray(train.sum(axis=0), dtype=np.float32)
+    return torch.ones(train.shape[0], 1, device=device), torch.as_tensor(counts, device=device)[:, None]

@@ -1,0 +1,172 @@
+"""Every flag, in groups, with its default; the suggested values per data set; what contradicts what."""
+
+import argparse
+import difflib
+import math
+
+# From the README of the paper's repository, epochs from its example commands; those of demo are ours.
+SUGGESTED = {
+    "demo": {"batch_size": 1024, "l2": 1e-4, "lr": 5e-3, "dim": 32, "beta": 0.99, "N": 5, "epochs": 40},
+    "100k": {"batch_size": 1024, "l2": 1e-5, "lr": 5e-4, "dim": 32, "beta": 0.99, "N": 5, "epochs": 2000},
+    "1M": {"batch_size": 1024, "l2": 1e-6, "lr": 1e-3, "dim": 128, "beta": 0.99, "N": 5, "epochs": 200},
+    "Gowalla": {"batch_size": 1024, "l2": 0.0, "lr": 5e-4, "dim": 1024, "beta": 0.999, "N": 5},
+    "Yelp2018": {"batch_size": 1024, "l2": 0.0, "lr": 5e-5, "dim": 2048, "beta": 0.999, "N": 5},
+}
+
+
+def parse_args(argv=None):
+    """Flags -> Namespace: what the user gave, else what is suggested for the data set, else the default.
+
+    `args.origin` maps each flag to "command line", "suggested for <data set>" or "default". Exits with status 2 and one
+    line for a flag that is unknown, out of range, or contradicts another.
+    """
+    parser = build_parser()
+    given = vars(parser.parse_args(argv))
+    dataset = given.get("dataset", parser.defaults["dataset"])
+    dataset = next((name for name in SUGGESTED if name.lower() == dataset.lower()), dataset)
+    suggested = SUGGESTED.get(dataset, {})
+    values = parser.defaults | suggested | given | {"dataset": dataset}
+    origin = {
+        name: "command line" if name in given else f"suggested for {dataset}" if name in suggested else "default"
+        for name in values
+    }
+    args = argparse.Namespace(**values, origin=origin)
+    if args.run_name is None:
+        args.run_name = f"{args.dataset}-{args.model}-{args.encoder}"
+    if args.valid_ratio is not None and args.select != "valid":
+        parser.error("--valid_ratio needs --select valid")
+    if args.lr_schedule == "cosine" and (args.lr_dc != 1 or args.lr_dc_epoch):
+        parser.error("--lr_dc and --lr_dc_epoch belong to --lr_schedule step, not to cosine")
+    if args.lr_dc != 1 and not args.lr_dc_epoch:
+        parser.error("--lr_dc needs --lr_dc_epoch, the epochs after which to decay")
+    return args
+
+
+def build_parser():
+    """The parser of main.py. Its `defaults` hold the value of each flag that neither user nor data set sets."""
+    parser = _Parser(prog="main.py", description="Train and evaluate two-tower recommendation models.")
+    group, flag = parser.start_group, parser.add_flag
+
+    group("run")
+    mode = one_of("new", "continue", new_train="new", continue_train="continue")
+    flag("train_mode", "new", mode, "start afresh, or go on from the last checkpoint")
+    flag("run_name", None, folder_name, "name of the run's folders (default: <dataset>-<model>-<encoder>)")
+    flag("seed", 2022, whole(0), "seed of initialisation, order and negatives")
+    flag("device", "auto", str, "auto (the GPU when there is one), cpu, cuda, or cuda:<number>")
+    flag("log_root", "runs", str, "folder of logs, metrics and plots")
+    flag("checkpoint_dir", "checkpoints", str, "folder of checkpoints")
+    flag("save_every", None, whole(1), "epochs between checkpoints (default: so that they cost under 5 %% of the time)")
+
+    group("data")
+    flag("dataset", "demo", str, f"{', '.join(SUGGESTED)}, or the name of a folder in --data_dir; any case")
+    flag("data_dir", "datasets", str, "folder of the data sets")
+    flag("no_download", False, None, "never fetch a data set that is absent")
+    flag("test_ratio", None, share, "share of a user's interactions to test on, for one-file data sets (default: 0.2)")
+    flag("valid_ratio", None, share, "share of a user's training interactions to validate on (default: 0.1)")
+    flag("split_seed", 0, whole(0), "seed of these two random splits")
+
+    group("model")
+    flag("model", "OneBP", one_of("OneBP", "TwoBP"), "users moved by aggregation, or both towers by backpropagation")
+    flag("encoder", "MF", one_of("MF"), "a table of encodings for each tower")
+    flag("dim", 64, whole(1), "numbers per encoding")
+    flag("beta", 0.99, number(0, 1), "OneBP: how much of a user's encoding stays in a move")
+    aggregation = (
+        "OneBP, for a user's repeats in a batch: one move to their mean, one after the other, or only the last"
+    )
+    flag("aggregation", "mean", one_of("mean", "sequential", "last"), aggregation)
+
+    group("training")
+    flag("epochs", 100, whole(1), "sweeps over the training interactions, those before a continuation included")
+    flag("batch_size", 1024, whole(1), "interactions per step")
+    flag("N", 5, whole(1), "negatives per interaction")
+    flag("temperature", 1.0, positive, "what InfoNCE divides the scores by")
+    flag("lr", 1e-3, positive, "learning rate of Adam")
+    flag("l2", 0.0, number(0), "weight decay of Adam")
+    flag("lr_schedule", "step", one_of("step", "cosine"), "decay by --lr_dc at --lr_dc_epoch, or to 0 along a cosine")
+    flag("lr_dc", 1.0, positive, "factor on the learning rate at each of --lr_dc_epoch")
+    flag("lr_dc_epoch", [], whole(1), "epochs after which to decay, say 20 60 80", nargs="*")
+
+    group("evaluation")
+    flag("select", "test", one_of("test", "valid"), "part that chooses the best epoch; the paper's protocol is test")
+    flag("eval_every", 1, whole(1), "epochs between evaluations")
+    flag("patience", None, whole(1), "stop after so many evaluations without a better Recall@20 (default: never)")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes no abbreviations; reports a mistake in one line, with the flag that was probably meant."""
+
+    def __init__(self, **settings):
+        super().__init__(allow_abbrev=False, argument_default=argparse.SUPPRESS, **settings)
+        self.defaults = {}
+
+    def start_group(self, title):
+        self.group = self.add_argument_group(title)
+
+    def add_flag(self, name, default, convert, help, **settings):
+        """Add `--name` to the group; `convert` makes its value from a word, None makes it a switch."""
+        self.defaults[name] = default
+        if convert is None:
+            settings["action"] = "store_true"
+        else:
+            settings |= {"type": convert, "metavar": getattr(convert, "metavar", None)}
+            if default is not None:
+                help += f" (default: {default if default != [] else 'none'})"
+        self.group.add_argument(f"--{name}", help=help, **settings)
+
+    def error(self, message):
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message and (close := difflib.get_close_matches(unknown.split()[0], self._option_string_actions)):
+            message += f"; did you mean {close[0]}?"
+        self.exit(2, f"{self.prog}: error: {message} (python {self.prog} --help lists the flags)\n")
+
+
+def number(low=-math.inf, high=math.inf, above=-math.inf, kind=float):
+    """A converter for a flag: a finite number of `kind` in [low, high] and greater than `above`."""
+    noun = "whole number" if kind is int else "number"
+    limits = (("from", low), ("above", above), ("up to", high))
+    bounds = " ".join(f"{word} {limit}" for word, limit in limits if math.isfinite(limit))
+
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and low <= value <= high and value > above):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {noun} {bounds}")
+        return value
+
+    convert.metavar = "N" if kind is int else "X"
+    return convert
+
+
+def whole(low):
+    """A converter for a flag: an integer from `low` to what 31 bits hold."""
+    return number(low, 2**31 - 1, kind=int)
+
+
+positive = number(above=0)
+share = number(above=0, high=0.9)
+
+
+def one_of(*choices, **aliases):
+    """A converter for a flag: one of `choices`, in any case; `aliases` are other spellings."""
+    known = {choice.lower(): choice for choice in choices} | aliases
+
+    def convert(text):
+        if text.lower() not in known:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
+        return known[text.lower()]
+
+    convert.metavar = "|".join(choices)
+    return convert
+
+
+def folder_name(text):
+    """A converter for a flag: a name that is one folder, not a path."""
+    if not text or text.startswith(".") or any(sign in text for sign in "/\\\0"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a plain name for a folder")
+    return text
+
+
+folder_name.metavar = "NAME"

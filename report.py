@@ -1,0 +1,171 @@
+"""What a run leaves: log.txt, metrics.csv, summary.json and curves.png; and the lines that it prints."""
+
+import csv
+import json
+import logging
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from utils import atomic_file, peak_memory_mb, versions
+
+log = logging.getLogger("onebp")
+
+COLUMNS = ("epoch", "loss", "lr", "train_seconds", "eval_seconds")  # of metrics.csv; the metrics follow
+
+
+class Run:
+    """The files of a run. As a context manager it adds the run's log.txt to the program's log."""
+
+    def __init__(self, args, metrics):
+        """args: the flags; metrics: the names of the model's metrics, in the order of the columns."""
+        self.folder = Path(args.log_root) / args.run_name
+        self.checkpoint_folder = Path(args.checkpoint_dir) / args.run_name
+        self.metrics_file, self.summary_file = self.folder / "metrics.csv", self.folder / "summary.json"
+        self.plot_file = self.folder / "curves.png"
+        self.columns = [*COLUMNS, *metrics]
+
+    def set_aside(self):
+        """Before a new run: an earlier one of the same name becomes `<name>.previous`, in place of the one before."""
+        for folder in (self.checkpoint_folder, self.folder):
+            if folder.exists():
+                previous = folder.with_name(f"{folder.name}.previous")
+                shutil.rmtree(previous, ignore_errors=True)
+                folder.rename(previous)
+                log.info("the earlier run of this name is now in %s", previous)
+
+    def rewind(self, epoch):
+        """Before a continuation: drop the summary, and the rows of metrics.csv after `epoch`, the checkpoint's."""
+        self.summary_file.unlink(missing_ok=True)
+        rows = self.rows()
+        with atomic_file(self.metrics_file, "w", newline="") as file:
+            rows[rows["epoch"].astype(int) <= epoch].to_csv(file, index=False)
+
+    def __enter__(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.metrics_file.exists():
+            self.add_row(self.columns)
+        self.handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+        self.handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
+        log.addHandler(self.handler)
+        return self
+
+    def __exit__(self, *error):
+        log.removeHandler(self.handler)
+        self.handler.close()
+
+    def add_row(self, values):
+        """Append one row to metrics.csv."""
+        with open(self.metrics_file, "a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(values)
+
+    def rows(self):
+        """metrics.csv as a table of strings (they keep every digit), less a row that a kill cut off."""
+        rows = []
+        if self.metrics_file.exists():
+            with open(self.metrics_file, newline="") as file:
+                rows = [row for row in csv.reader(file) if len(row) == len(self.columns)][1:]
+        return pd.DataFrame(rows, columns=self.columns, dtype=str)
+
+    def seconds(self):
+        """Seconds of training and of evaluation in all rows so far."""
+        rows = self.rows().astype(float)
+        return float(rows["train_seconds"].sum()), float(rows["eval_seconds"].sum())
+
+    def write_summary(self, model, data, args, result, total_seconds):
+        """summary.json: all that another person needs to trust the numbers, or to get them again.
+
+        result: what train.final_metrics returned; total_seconds: of this run, the time before a continuation included.
+        """
+        train_seconds, eval_seconds = self.seconds()
+        device = model.generator.device
+        summary = {
+            "command": command_line(),
+            "versions": versions(),
+            "seed": args.seed,
+            "device": str(device),
+            "dataset": {"name": data.name, **data.counts(), "digest": data.digest},
+            "protocol": {"select": args.select, **model.protocol},
+            **result,
+            "seconds": {"train": train_seconds, "eval": eval_seconds, "total": total_seconds},
+            "peak_memory_mb": peak_memory_mb(device),
+            "flags": {flag: value for flag, value in vars(args).items() if flag != "origin"},
+        }
+        with atomic_file(self.summary_file, "w") as file:
+            json.dump(summary, file, indent=2)
+
+    def plot(self, headline, part, best_epoch, baselines):
+        """curves.png: the loss, and the `headline` metrics on `part`, by epoch; baselines as level lines.
+
+        baselines: {name: metrics}, on the same part. Lines differ in dash and marker as well as in colour.
+        """
+        from matplotlib.figure import Figure  # half a second, needed once, at the end
+
+        rows = self.rows().astype(float)
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        marks = {"markevery": 0.1, "markersize": 5}
+        left.plot(rows["epoch"], rows["loss"], "k-", marker="o", **marks)
+        left.set(xlabel="epoch", ylabel="training loss")
+        for metric, dash, marker in zip(headline, ("-", "--", "-."), "os^", strict=False):
+            (line,) = right.plot(rows["epoch"], rows[metric], dash, marker=marker, label=metric, **marks)
+            for name, values in baselines.items():
+                label = f"{name}, {metric}"
+                right.axhline(values[metric], linestyle=dash, color=line.get_color(), alpha=0.5, label=label)
+        right.axvline(best_epoch, color="gray", linestyle=":", label=f"best epoch ({best_epoch})")
+        right.set(xlabel="epoch", ylabel=f"metric on the {part} part", ylim=(0, None))
+        right.legend()
+        for axes in (left, right):
+            axes.grid(alpha=0.3)
+        figure.suptitle(self.folder.name)
+        with atomic_file(self.plot_file) as file:
+            figure.savefig(file, format="png", dpi=120)
+
+
+def command_line():
+    """The command as it was typed."""
+    return shlex.join(["python", *sys.argv])
+
+
+def how_to_continue(epoch, saved_epoch):
+    """The line that Ctrl-C after `epoch` ends with; saved_epoch: the one in last.pt, 0 where there is none."""
+    if not saved_epoch:
+        return f"interrupted before the first checkpoint; start again with: {command_line()}"
+    command = command_line().removesuffix(" --train_mode continue")
+    return f"interrupted after epoch {epoch}; go on from epoch {saved_epoch} with: {command} --train_mode continue"
+
+
+def log_start(model, data, args):
+    """What is trained on what, and which flag came from where."""
+    log.info("%s", data.describe())
+    for origin in dict.fromkeys(args.origin.values()):
+        flags = (flag for flag in args.origin if args.origin[flag] == origin and vars(args)[flag] is not None)
+        log.info("flags, %s: %s", origin, " ".join(f"{flag}={vars(args)[flag]}" for flag in flags))
+    log.info("%s on %s, %d threads", args.model, model.generator.device, torch.get_num_threads())
+
+
+def log_epoch(epoch, loss, metrics, seconds, improved, model, args):
+    """The line of an evaluated epoch."""
+    numbers = "  ".join(f"{name} {metrics[name]:.4f}" for name in model.headline)
+    place = f"epoch {epoch:{len(str(args.epochs))}}/{args.epochs}"
+    log.info("%s  loss %.4f  %s %s  %.2f s%s", place, loss, args.select, numbers, seconds, "  best" * improved)
+
+
+def log_end(run, checkpoints, args, result):
+    """The closing table, a row per metric, and where things lie."""
+    best, last = result["best"], result["last"]
+    columns = {
+        f"{args.model} best (epoch {best['epoch']})": best,
+        f"{args.model} last (epoch {last['epoch']})": last,
+        **result["baselines"],
+    }
+    table = pd.DataFrame(columns).loc[run.columns[len(COLUMNS) :]].astype(float)
+    log.info("\nMetrics on the test part; the best epoch was chosen on the %s part.", args.select)
+    log.info("%s\n", table.to_string(float_format="%.4f"))
+    log.info("checkpoints  %s (best), %s", checkpoints.best_file, checkpoints.last_file)
+    log.info("metrics      %s, %s", run.metrics_file, run.summary_file)
+    log.info("plot         %s", run.plot_file)

@@ -1,0 +1,209 @@
+"""The loop, once for every model: epochs, evaluation, early stop, checkpoints.
+
+A model takes part by a small interface (see model.TwoBP): it trains one epoch, evaluates a part, and gives and takes
+its state. What its numbers mean is its own affair; here the monitored one is only compared.
+"""
+
+import copy
+import logging
+import math
+import sys
+import time
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from errors import UserError
+from report import Run, how_to_continue, log_end, log_epoch, log_start
+from utils import load_checkpoint, save_checkpoint
+
+log = logging.getLogger("onebp")
+
+SAVING_SHARE = 0.04  # of the time from one checkpoint to the next may go into writing them
+# Flags that say where and how long, not what is trained: a continuation may change them.
+FREE_FLAGS = {"train_mode", "run_name", "device", "log_root", "checkpoint_dir", "save_every", "data_dir", "no_download"}
+FREE_FLAGS |= {"epochs", "eval_every", "patience", "origin"}
+
+
+def fit(model, data, args):
+    """Train `model` up to epoch `args.epochs`, from the start or from its checkpoint, and leave the files of a run.
+
+    Raises UserError when the checkpoint does not fit or the loss is no longer finite; KeyboardInterrupt, with a line on
+    how to continue, on Ctrl-C.
+    """
+    begin = time.perf_counter()
+    run = Run(args, model.metrics)
+    checkpoints = Checkpoints(run.checkpoint_folder, args.save_every)
+    progress, changes = Progress(), []
+    if args.train_mode == "continue":
+        changes = restore(model, progress, checkpoints, args)
+        if progress.done(args) and run.summary_file.exists():
+            log.info("%s is done: epoch %d of %d, nothing to do", args.run_name, progress.epoch, args.epochs)
+            return
+        run.rewind(progress.epoch)
+    else:
+        run.set_aside()
+    earlier_seconds = sum(run.seconds())
+    with run, logging_redirect_tqdm([log]):
+        log_start(model, data, args)
+        if progress.epoch:
+            log.info("continuing after epoch %d", progress.epoch)
+        for flag, before, now in changes:
+            log.warning("warning: --%s was %s up to epoch %d, now it is %s", flag, before, progress.epoch, now)
+        try:
+            train(model, run, progress, checkpoints, args)
+        except KeyboardInterrupt:
+            checkpoints.save_best()
+            raise KeyboardInterrupt(how_to_continue(progress.epoch, checkpoints.saved_epoch)) from None
+        except UserError:
+            checkpoints.save_best()
+            raise
+        result = final_metrics(model, progress, checkpoints, args)
+        run.plot(model.headline, args.select, progress.best_epoch, result["baselines"] if args.select == "test" else {})
+        run.write_summary(model, data, args, result, earlier_seconds + time.perf_counter() - begin)
+        log_end(run, checkpoints, args, result)
+
+
+def train(model, run, progress, checkpoints, args):
+    """Epochs from the one after `progress` to the last, with evaluation, early stop and checkpoints."""
+    steps = model.steps_per_epoch
+    bar = tqdm(total=args.epochs * steps, initial=progress.epoch * steps, unit="step", disable=not sys.stderr.isatty())
+    since_row = 0.0  # seconds of training since the last row of metrics.csv
+    with bar:
+        while not progress.done(args):
+            epoch, begin, improved = progress.epoch + 1, time.perf_counter(), False
+            bar.set_description(f"epoch {epoch}/{args.epochs}", refresh=False)
+            lr = learning_rate(args, epoch)
+            loss = model.train_epoch(lr, bar.update)
+            if not math.isfinite(loss):
+                raise UserError(f"the loss is {loss} in epoch {epoch}; lower --lr ({lr:g}). {checkpoints.describe()}")
+            trained = time.perf_counter()
+            since_row += trained - begin
+            progress.epoch = epoch
+            if epoch % args.eval_every == 0 or epoch == args.epochs:
+                metrics = model.evaluate(args.select)
+                improved = progress.record(metrics, model.monitor)
+                evaluated = time.perf_counter() - trained
+                run.add_row([epoch, loss, lr, round(since_row, 6), round(evaluated, 6), *metrics.values()])
+                log_epoch(epoch, loss, metrics, since_row + evaluated, improved, model, args)
+                since_row = 0.0
+            checkpoints.update(full_state(model, progress, args), improved, final=progress.done(args))
+
+
+def learning_rate(args, epoch):
+    """Learning rate of `epoch` (from 1): a function of the flags alone, so a continuation has nothing to restore.
+
+    step: lr * lr_dc^(number of the epochs in lr_dc_epoch that are over);
+    cosine: lr * (1 + cos(pi * (epoch - 1) / epochs)) / 2 (Loshchilov & Hutter, arXiv 1608.03983, without restarts).
+    """
+    if args.lr_schedule == "cosine":
+        return args.lr * (1 + math.cos(math.pi * (epoch - 1) / args.epochs)) / 2
+    return args.lr * args.lr_dc ** sum(epoch > decay for decay in args.lr_dc_epoch)
+
+
+class Progress:
+    """How far a run is: epochs done, the best epoch and its metrics, the last metrics, evaluations since the best."""
+
+    def __init__(self):
+        self.epoch, self.best_epoch, self.since_best, self.best, self.last = 0, 0, 0, {}, {}
+
+    def record(self, metrics, monitor):
+        """Note the metrics of this epoch; returns whether it is the best so far."""
+        self.last = metrics
+        self.since_best += 1
+        if self.best and not metrics[monitor] > self.best[monitor]:
+            return False
+        self.best, self.best_epoch, self.since_best = metrics, self.epoch, 0
+        return True
+
+    def done(self, args):
+        """Whether the last epoch is reached, or patience is at its end."""
+        return self.epoch >= args.epochs or (args.patience is not None and self.since_best >= args.patience)
+
+
+class Checkpoints:
+    """last.pt and best.pt of a run, written together: every `save_every` epochs, or (None) when it costs little."""
+
+    def __init__(self, folder, save_every):
+        self.last_file, self.best_file = folder / "last.pt", folder / "best.pt"
+        self.save_every = save_every
+        self.cost, self.saved_at, self.saved_epoch = 0.0, time.perf_counter(), 0
+        self.unsaved_best = None
+
+    def update(self, state, improved, final):
+        """Take note of the state after an epoch and write what is due."""
+        if improved:
+            self.unsaved_best = state
+        if self.save_every:
+            due = state["epoch"] % self.save_every == 0
+        else:
+            due = self.cost <= SAVING_SHARE * (time.perf_counter() - self.saved_at)
+        if due or final:
+            begin = time.perf_counter()
+            self.save_best()  # first: killed in between, the run comes to this epoch again from the older last.pt
+            save_checkpoint(self.last_file, state)
+            self.saved_at, self.saved_epoch = time.perf_counter(), state["epoch"]
+            self.cost = self.saved_at - begin
+        elif improved:
+            self.unsaved_best = copy.deepcopy(state)  # the live tensors go on changing
+
+    def save_best(self):
+        """Write the best state, if it is not on disk yet."""
+        if self.unsaved_best is not None:
+            save_checkpoint(self.best_file, self.unsaved_best)
+            self.unsaved_best = None
+
+    def describe(self):
+        """Where the last good state is."""
+        return f"{self.last_file} holds epoch {self.saved_epoch}" if self.saved_epoch else "No epoch was saved"
+
+
+def full_state(model, progress, args):
+    """The checkpoint after an epoch: tensors and plain types. The tensors are the live ones."""
+    flags = {flag: value for flag, value in vars(args).items() if flag not in FREE_FLAGS}
+    if args.lr_schedule == "cosine":
+        flags["epochs"] = args.epochs  # the decay is spread over them
+    identity = {**model.identity, "select": args.select}
+    return {**vars(progress), "identity": identity, "flags": flags, "model": model.state_dict()}
+
+
+def restore(model, progress, checkpoints, args):
+    """Bring model and progress to the state of last.pt. Returns [(flag, value then, value now)] of the changed flags.
+
+    Raises UserError where the checkpoint is absent, damaged, not whole, or of another model or data set.
+    """
+    path = checkpoints.last_file
+    state, expected = load_checkpoint(path), full_state(model, progress, args)
+    try:
+        for name, value in expected["identity"].items():
+            if (found := state["identity"][name]) != value:
+                raise UserError(
+                    f"{path} has {name} {found}, this command {value}; "
+                    "give the flags and data of that run, another --run_name, or --train_mode new"
+                )
+        model.load_state_dict(state["model"])
+        for name in vars(progress):
+            setattr(progress, name, state[name])
+        checkpoints.saved_epoch = progress.epoch
+        before, now = state["flags"], expected["flags"]
+        return [(flag, before.get(flag), now[flag]) for flag in now if before.get(flag) != now[flag]]
+    except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} does not fit this model ({reason}); start with --train_mode new") from None
+
+
+def final_metrics(model, progress, checkpoints, args):
+    """Test metrics of the best epoch, of the last epoch, and of the baselines, for summary.json.
+
+    With --select valid the model ends with the weights of the best epoch, and `best` has the `valid` metrics beside it.
+    """
+    best, last = progress.best, progress.last
+    if args.select == "valid":
+        last = model.evaluate("test")
+        model.load_state_dict(load_checkpoint(checkpoints.best_file)["model"])
+        best = {**model.evaluate("test"), "valid": progress.best}
+    return {
+        "best": {"epoch": progress.best_epoch, **best},
+        "last": {"epoch": progress.epoch, **last},
+        "baselines": model.baselines(),
+    }

@@ -104,7 +104,7 @@ _NO_PAIRS = (np.empty(0, np.int32), np.empty(0, np.int32))
 
 def _find_folder(name, data_dir):
     """The folder of data set `name`; case does not matter, an exact match goes first."""
-    if Path(name).name != name or name in (".", ".."):
+    if Path(name).name != name or name in ("", ".."):
         raise UserError(f"--dataset {name!r} is no plain name; give the folder's name, and by --data_dir where it lies")
     present = sorted(path.name for path in data_dir.iterdir() if path.is_dir()) if data_dir.is_dir() else []
     known = {other.lower(): other for other in (*present, *REGISTRY)}
@@ -128,10 +128,10 @@ def _find_sources(name, folder, download):
             raise UserError(f"{folder} holds {' and '.join(path.name for path in found)}; keep one of them")
         if found:
             sources[part] = found[0]
-    if not ({"train", "test"} <= sources.keys() or sources.keys() == {"interactions"}):
-        found = ", ".join(path.name for path in sources.values()) or "neither"
+    if not (sources.keys() == {"interactions"} or {"train", "test"} <= sources.keys() <= {*PARTS}):
+        found = ", ".join(path.name for path in sources.values()) or "none of them"
         raise UserError(
-            f"{folder} needs train.* and test.* (and valid.*, if you like), or one interactions.*; it holds {found}"
+            f"{folder} needs train.* and test.* (valid.* may join them), or interactions.* alone; it has {found}"
         )
     return sources
 

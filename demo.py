@@ -7,7 +7,7 @@ favourite genres and takes 85 % of the albums from them, by popularity within th
 import numpy as np
 import pandas as pd
 
-USERS, ITEMS, DRAWS = 600, 900, 70_000  # of the draws, about 40,000 are distinct pairs
+USERS, ITEMS, DRAWS = 600, 900, 106_000  # of the draws, about 40,000 are distinct pairs
 GENRES = ["ambient", "bebop", "blues", "disco", "dub", "folk", "gospel", "house", "opera", "punk", "ska", "soul"]
 FAVOURITE_SHARE = 0.85
 SEED = 2024
@@ -20,11 +20,11 @@ def demo_interactions():
     """
     random = np.random.RandomState(SEED)
     genre_of_item = random.permutation(np.arange(ITEMS) % len(GENRES))
-    popularity = 1.0 / (random.permutation(ITEMS) + 12)
+    popularity = 1.0 / (random.permutation(ITEMS) + 60) ** 2
     favourites = random.random_sample((USERS, len(GENRES))).argsort(axis=1)[:, :2]
 
     # Active users are rare: the share of draws of user number r falls with r.
-    users = _choose(1.0 / (random.permutation(USERS) + 120), random.random_sample(DRAWS))
+    users = _choose(1.0 / (random.permutation(USERS) + 60), random.random_sample(DRAWS))
     main_genre = np.where(random.random_sample(DRAWS) < 0.65, favourites[users, 0], favourites[users, 1])
     from_favourite = random.random_sample(DRAWS) < FAVOURITE_SHARE
     position = random.random_sample(DRAWS)

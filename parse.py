@@ -6,7 +6,7 @@ import math
 
 # From the README of the paper's repository, epochs from its example commands; those of demo are ours.
 SUGGESTED = {
-    "demo": {"batch_size": 1024, "l2": 1e-4, "lr": 5e-3, "dim": 32, "beta": 0.99, "N": 5, "epochs": 40},
+    "demo": {"batch_size": 1024, "l2": 3e-5, "lr": 5e-3, "dim": 32, "beta": 0.99, "N": 5, "epochs": 40},
     "100k": {"batch_size": 1024, "l2": 1e-5, "lr": 5e-4, "dim": 32, "beta": 0.99, "N": 5, "epochs": 2000},
     "1M": {"batch_size": 1024, "l2": 1e-6, "lr": 1e-3, "dim": 128, "beta": 0.99, "N": 5, "epochs": 200},
     "Gowalla": {"batch_size": 1024, "l2": 0.0, "lr": 5e-4, "dim": 1024, "beta": 0.999, "N": 5},

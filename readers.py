@@ -51,7 +51,7 @@ def read_interactions(path):
     if first is None:
         raise UserError(f"{path} is empty; {EXPECTED}")
     first = first.rstrip("\n")
-    for separator in ("\t", ",", ";", " "):
+    for separator in (sign for sign in "\t,; " if sign in first):
         columns = [_plain_name(name) for name in next(_records(first, separator))]
         if set(columns) & {*USER_NAMES, *ITEM_NAMES}:
             return _read_table(path, text, separator, columns, header=True)

@@ -1,0 +1,86 @@
+"""Shared tools: small data sets, the program in this process or in a new one, the real data where it is at hand."""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_array
+
+from dataloader import Interactions
+from main import main
+
+ROOT = Path(__file__).parent.parent
+REAL_DATA = Path(os.environ.get("ONEBP_TEST_DATA", ROOT.parent / "shared" / "datasets"))
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request):
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def real_data():
+    """The folder of the real data sets. They may not be redistributed, so they are not in the repository."""
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"no real data sets at {REAL_DATA} (ONEBP_TEST_DATA names another folder)")
+    return REAL_DATA
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def cli(work, capsys):
+    """Run main.py's `main` here: returns (status, stdout, stderr)."""
+
+    def run(*words):
+        logging.getLogger("onebp").handlers.clear()  # that of an earlier call holds a stdout that is gone
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as exit:  # argparse
+            status = exit.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def start(*words, **settings):
+    """Start main.py in a new process; the current directory is the caller's."""
+    command = [sys.executable, str(ROOT / "main.py"), *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+
+
+def finish(process):
+    """Wait for `start`: (status, stdout, stderr)."""
+    stdout, stderr = process.communicate(timeout=120)
+    return process.returncode, stdout, stderr
+
+
+def matrix(pairs, shape):
+    """csr_array of ones at the (user, item) pairs."""
+    users, items = np.array(sorted(pairs), dtype=np.int32).reshape(-1, 2).T
+    return csr_array((np.ones(len(users), np.int8), (users, items)), shape)
+
+
+def interactions(train, test, shape, valid=()):
+    """Interactions from pairs of indices; the ids are the indices."""
+    ids = [[str(index) for index in range(size)] for size in shape]
+    return Interactions("made", *ids, matrix(train, shape), matrix(valid, shape), matrix(test, shape), digest="made")
+
+
+def write(path, text):
+    """Write a file, its folder too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path

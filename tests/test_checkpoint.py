@@ -1,0 +1,210 @@
+"""Exact resume in new processes, kill -9 at any moment, Ctrl-C, and every checkpoint that does not fit."""
+
+import os
+import random
+import resource
+import signal
+import time
+
+import pandas as pd
+import pytest
+import torch
+from conftest import finish, start, write
+
+from errors import UserError
+from utils import load_checkpoint, save_checkpoint
+
+RUN = "demo-OneBP-MF"
+
+
+def run(*flags):
+    status, stdout, stderr = finish(start(*flags))
+    assert status == 0, stderr
+    return stdout
+
+
+def without_times(path):
+    return pd.read_csv(path).drop(columns=["train_seconds", "eval_seconds"])
+
+
+@pytest.mark.parametrize("flags", ["--model OneBP", "--model TwoBP --lr_dc 0.5 --lr_dc_epoch 2 4"])
+def test_resume_is_exact(work, flags):
+    """Six epochs in one go, or three and then three in a new process: the same bytes."""
+    flags = flags.split()
+    run("--epochs", 6, "--run_name", "whole", *flags)
+    run("--epochs", 3, "--run_name", "parts", *flags)
+    stdout = run("--epochs", 6, "--run_name", "parts", "--train_mode", "continue", *flags)
+    assert "continuing after epoch 3" in stdout
+    assert "warning" not in stdout
+    for name in ("last.pt", "best.pt"):
+        whole, parts = (work / "checkpoints" / folder / name for folder in ("whole", "parts"))
+        assert whole.read_bytes() == parts.read_bytes()
+    pd.testing.assert_frame_equal(*(without_times(f"runs/{name}/metrics.csv") for name in ("whole", "parts")))
+    stdout = run("--epochs", 6, "--run_name", "parts", "--train_mode", "continue", *flags)
+    assert "parts is done: epoch 6 of 6, nothing to do" in stdout
+
+
+def wait_for_rows(path, rows):
+    limit = time.time() + 60
+    while time.time() < limit:
+        if path.exists() and path.read_text().count("\n") > rows:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no {rows} rows in {path}")
+
+
+def test_killed_runs_end_like_an_undisturbed_one(work):
+    flags = ("--epochs", 14, "--dim", 8)
+    run(*flags, "--run_name", "whole")
+    for attempt, rows in enumerate((3, 6, 9)):
+        mode = "continue" if attempt else "new"
+        process = start(*flags, "--train_mode", mode, "--save_every", 1)
+        wait_for_rows(work / f"runs/{RUN}/metrics.csv", rows)
+        time.sleep(random.random() * 0.1)
+        process.kill()
+        finish(process)
+        load_checkpoint(work / f"checkpoints/{RUN}/last.pt")
+    with open(f"runs/{RUN}/metrics.csv", "a") as file:
+        file.write("99,0.5")  # a row that a kill cut off
+    run(*flags, "--train_mode", "continue")
+    for name in ("last.pt", "best.pt"):
+        assert (work / f"checkpoints/{RUN}/{name}").read_bytes() == (work / f"checkpoints/whole/{name}").read_bytes()
+    pd.testing.assert_frame_equal(*(without_times(f"runs/{name}/metrics.csv") for name in ("whole", RUN)))
+
+
+def test_kill_while_saving(tmp_path):
+    """Forty children that only save are killed at random moments; the file is always one of the two states, whole."""
+    path = tmp_path / "last.pt"
+    states = [{"epoch": epoch, "table": torch.full((500, 400), float(epoch))} for epoch in (1, 2)]
+    save_checkpoint(path, states[0])
+    for _ in range(40):
+        child = os.fork()
+        if child == 0:
+            while True:
+                for state in states:
+                    save_checkpoint(path, state)
+        time.sleep(random.random() * 0.03)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        found = load_checkpoint(path)
+        assert torch.equal(found["table"], states[found["epoch"] - 1]["table"])
+
+
+def test_interrupt_says_how_to_go_on(work):
+    process = start("--epochs", 5000, "--dim", 8, "--run_name", "long run", "--eval_every", 2)
+    wait_for_rows(work / "runs/long run/metrics.csv", 4)
+    process.send_signal(signal.SIGINT)
+    status, _, stderr = finish(process)
+    assert status == 130
+    assert stderr.count("\n") == 1
+    assert "interrupted after epoch" in stderr
+    assert "--run_name 'long run' --eval_every 2 --train_mode continue" in stderr
+    epoch = load_checkpoint(work / "checkpoints/long run/last.pt")["epoch"]
+    flags = ("--epochs", epoch + 2, "--dim", 8, "--run_name", "long run", "--eval_every", 2, "--train_mode", "continue")
+    assert f"continuing after epoch {epoch}" in run(*flags)
+
+
+def test_interrupt_while_loading(work):
+    process = start("--epochs", 5000)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    status, _, stderr = finish(process)
+    assert status == 130
+    assert stderr.count("\n") == 1
+
+
+@pytest.fixture
+def trained(cli):
+    assert cli("--epochs", 2, "--dim", 8)[0] == 0
+    return cli
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--run_name", "other"), "no checkpoint at checkpoints/other/last.pt; start with --train_mode new"),
+        (("--dim", 16), "has dim 8, this command 16"),
+        (("--model", "TwoBP", "--run_name", RUN), "has model OneBP, this command TwoBP"),
+        (("--split_seed", 5), "has digest "),
+        (("--select", "valid"), "has digest "),
+    ],
+)
+def test_a_checkpoint_of_something_else(trained, work, flags, words):
+    before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
+    status, _, stderr = trained("--epochs", 4, "--dim", 8, "--train_mode", "continue", *flags)
+    assert status == 2
+    assert stderr.count("\n") == 1
+    assert words in stderr
+    assert before == {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}  # nothing written
+
+
+def test_a_checkpoint_of_another_data_set(trained, work):
+    write(work / "datasets/toy/interactions.csv", "user,item\n" + "".join(f"u{n % 40},i{n}\n" for n in range(200)))
+    status, _, stderr = trained("--dataset", "toy", "--dim", 8, "--run_name", RUN, "--train_mode", "continue")
+    assert status == 2
+    assert "has dataset demo, this command toy" in stderr
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __reduce__(self):
+        return open, ("pwned", "w")
+
+
+@pytest.mark.parametrize("name", ["cut to half", "cut by a byte", "empty", "text", "tensor", "other dict", "code"])
+def test_damaged_and_foreign_checkpoints(trained, work, name):
+    path = work / f"checkpoints/{RUN}/last.pt"
+    content = path.read_bytes()
+    objects = {"tensor": torch.ones(3), "other dict": {"epoch": 3}, "code": Payload()}
+    contents = {"cut to half": content[: len(content) // 2], "cut by a byte": content[:-1], "empty": b"", "text": b"hi"}
+    if name in objects:
+        torch.save(objects[name], path)
+    else:
+        path.write_bytes(contents[name])
+    status, _, stderr = trained("--epochs", 4, "--dim", 8, "--train_mode", "continue")
+    assert status == 2
+    assert stderr.count("\n") == 1
+    assert f"checkpoints/{RUN}/last.pt" in stderr
+    assert "--train_mode new" in stderr
+    assert not (work / "pwned").exists()
+
+
+def test_a_checkpoint_without_a_part(trained, work):
+    path = work / f"checkpoints/{RUN}/last.pt"
+    state = load_checkpoint(path)
+    del state["model"]["generator"]
+    save_checkpoint(path, state)
+    status, _, stderr = trained("--epochs", 4, "--dim", 8, "--train_mode", "continue")
+    assert status == 2
+    assert "does not fit this model ('generator')" in stderr
+
+
+def test_changed_flags_are_named(trained):
+    status, stdout, _ = trained("--epochs", 3, "--dim", 8, "--lr", 0.001, "--train_mode", "continue")
+    assert status == 0
+    assert "warning: --lr was 0.005 up to epoch 2, now it is 0.001" in stdout
+
+
+def test_a_new_run_keeps_the_previous_one(trained, work):
+    old = (work / f"checkpoints/{RUN}/last.pt").read_bytes()
+    assert "is now in" in trained("--epochs", 3, "--dim", 8)[1]
+    assert (work / f"checkpoints/{RUN}.previous/last.pt").read_bytes() == old
+    assert len(pd.read_csv(f"runs/{RUN}.previous/metrics.csv")) == 2
+    assert len(pd.read_csv(f"runs/{RUN}/metrics.csv")) == 3
+
+
+def test_full_disk_keeps_the_old_checkpoint(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"epoch": 1})
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*last.pt .*free disk space or set --checkpoint_dir"):
+            save_checkpoint(path, {"epoch": 2, "table": torch.ones(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert load_checkpoint(path)["epoch"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]

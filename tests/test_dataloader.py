@@ -1,0 +1,211 @@
+"""Finding, numbering, splitting, caching; the demo; the real files where they are at hand."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+from conftest import matrix, write
+
+import dataloader
+from dataloader import PARTS, load_dataset, split_per_user
+from errors import UserError
+
+TRAIN, TEST = "user,item\nbob,x\namy,y\nbob,10\nbob,x\n", "user,item\namy,x\nzoe,new\n"
+
+
+def pairs(data, part):
+    users, items = getattr(data, part).nonzero()
+    return {(data.user_ids[user], data.item_ids[item]) for user, item in zip(users, items, strict=True)}
+
+
+def test_own_files(tmp_path):
+    write(tmp_path / "Mine/train.csv", TRAIN)
+    write(tmp_path / "Mine/test.csv", TEST)
+    data = load_dataset("mine", tmp_path)  # any case
+    assert data.name == "Mine"
+    assert (data.user_ids, data.item_ids) == (["amy", "bob", "zoe"], ["10", "new", "x", "y"])
+    assert pairs(data, "train") == {("bob", "x"), ("amy", "y"), ("bob", "10")}  # the duplicate counts once
+    assert pairs(data, "test") == {("amy", "x"), ("zoe", "new")}  # zoe and new are only here
+    assert data.counts() == {"users": 3, "items": 4, "train": 3, "valid": 0, "test": 2}
+    assert "1 users and 1 items without training" in data.describe()
+    assert (data.train.data == 1).all()
+
+
+def test_numeric_ids_are_numbered_as_numbers(tmp_path):
+    write(tmp_path / "d/train.txt", "10 2 30\n9 2\n")
+    write(tmp_path / "d/test.txt", "9 30\n")
+    data = load_dataset("d", tmp_path)
+    assert (data.user_ids, data.item_ids) == (["9", "10"], ["2", "30"])
+
+
+def test_digest_is_of_the_split_not_of_the_spelling(tmp_path):
+    write(tmp_path / "a/train.csv", "user,item\n1,5\n0,3\n0,4\n")
+    write(tmp_path / "b/train.txt", "0 4 3\n1 5\n")
+    write(tmp_path / "c/train.txt", "0 4 3\n1 6\n")
+    for name in "abc":
+        write(tmp_path / f"{name}/test.txt", "0 5\n1 3\n")
+    a, b, c = (load_dataset(name, tmp_path).digest for name in "abc")
+    assert a == b != c
+
+
+def test_cache_is_used_follows_the_files_and_survives_damage(tmp_path, monkeypatch, caplog):
+    write(tmp_path / "d/train.csv", TRAIN)
+    write(tmp_path / "d/test.csv", TEST)
+    first = load_dataset("d", tmp_path)
+    (cache,) = (tmp_path / "d/.cache").glob("*.npz")
+    with monkeypatch.context() as patch:
+        patch.setattr(dataloader, "read_interactions", None)  # parsing would fail
+        cached = load_dataset("d", tmp_path)
+    assert cached.digest == first.digest
+    assert cached.user_ids == first.user_ids
+
+    whole = cache.read_bytes()
+    for damage in (whole[:100], whole[: len(whole) // 2] + b"?" + whole[len(whole) // 2 + 1 :], b"", b"no archive"):
+        cache.write_bytes(damage)
+        assert load_dataset("d", tmp_path).digest == first.digest
+        assert cache.read_bytes() == whole
+
+    write(tmp_path / "d/train.csv", TRAIN + "zoe,x\n")
+    assert ("zoe", "x") in pairs(load_dataset("d", tmp_path), "train")
+    assert len(list((tmp_path / "d/.cache").iterdir())) == 1  # the outdated copy is gone
+
+
+def test_folder_where_no_cache_can_be_written(tmp_path, caplog):
+    write(tmp_path / "d/train.csv", TRAIN)
+    write(tmp_path / "d/test.csv", TEST)
+    write(tmp_path / "d/.cache", "a file where the folder would be")
+    assert load_dataset("d", tmp_path).train.nnz == 3
+    assert "no parsed copy kept" in caplog.text
+
+
+def random_matrix(users=200, items=50, seed=1):
+    random = np.random.default_rng(seed)
+    return matrix(
+        set(zip(random.integers(users, size=3000), random.integers(items, size=3000), strict=True)), (users, items)
+    )
+
+
+def test_split_is_per_user_seeded_and_loses_nothing():
+    whole = random_matrix()
+    rest, held_out = split_per_user(whole, 0.2, np.random.default_rng(0))
+    assert ((rest + held_out) != whole).nnz == 0
+    assert rest.multiply(held_out).nnz == 0
+    degree = np.diff(whole.indptr)
+    expected = np.minimum(np.floor(degree * 0.2 + 0.5), np.maximum(degree - 1, 0))
+    assert (np.diff(held_out.indptr) == expected).all()
+    again = split_per_user(whole, 0.2, np.random.default_rng(0))[1]
+    other = split_per_user(whole, 0.2, np.random.default_rng(1))[1]
+    assert (again != held_out).nnz == 0
+    assert (other != held_out).nnz > 0
+
+
+def test_split_keeps_an_interaction_of_every_user():
+    whole = matrix({(0, 0), (1, 0), (1, 1), (2, 2)}, (4, 3))
+    rest, held_out = split_per_user(whole, 0.9, np.random.default_rng(0))
+    assert np.diff(rest.indptr).tolist() == [1, 1, 1, 0]
+    assert np.diff(held_out.indptr).tolist() == [0, 1, 0, 0]
+
+
+def test_one_file_is_split_and_validation_comes_from_training(tmp_path):
+    whole = random_matrix()
+    lines = "".join(f"u{user},i{item}\n" for user, item in zip(*whole.nonzero(), strict=True))
+    write(tmp_path / "d/interactions.csv", "user,item\n" + lines)
+    plain = load_dataset("d", tmp_path)
+    assert plain.valid.nnz == 0
+    assert plain.test.nnz / whole.nnz == pytest.approx(0.2, abs=0.01)
+    valid = load_dataset("d", tmp_path, validate=True, valid_ratio=0.3)
+    assert pairs(valid, "test") == pairs(plain, "test")
+    assert pairs(valid, "train") | pairs(valid, "valid") == pairs(plain, "train")
+    assert valid.valid.nnz / plain.train.nnz == pytest.approx(0.3, abs=0.01)
+    assert len({plain.digest, valid.digest, load_dataset("d", tmp_path, split_seed=1).digest}) == 3
+
+
+def test_given_validation_file(tmp_path):
+    write(tmp_path / "d/train.csv", TRAIN)
+    write(tmp_path / "d/valid.csv", "user,item\nbob,y\n")
+    write(tmp_path / "d/test.csv", TEST)
+    data = load_dataset("d", tmp_path, validate=True)
+    assert pairs(data, "valid") == {("bob", "y")}
+    with pytest.raises(UserError, match=r"--valid_ratio does not apply: .*valid.csv"):
+        load_dataset("d", tmp_path, validate=True, valid_ratio=0.1)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "no data set 'd': .*absent; put files there, or choose one of demo, 100k, 1M, Gowalla, Yelp2018"),
+        ({"notes.txt": "x"}, "needs train.* and test.*; it has none of them"),
+        ({"train.csv": TRAIN}, "needs train.* and test.*; it has train.csv"),
+        (
+            {"train.csv": TRAIN, "test.csv": TEST, "interactions.csv": TRAIN},
+            "interactions.* alone; it has train.csv, test",
+        ),
+        ({"train.csv": TRAIN, "train.txt": TRAIN, "test.csv": TEST}, "train.csv and train.txt; keep one"),
+        ({"train.csv": TRAIN, "test.csv": TEST + "bob,x\nbob,10\n"}, r"'bob' with item '10' \(and 1 more\) is in both"),
+        (
+            {"train.csv": TRAIN, "valid.csv": "user,item\namy,y\n", "test.csv": TEST},
+            "'amy' with item 'y' is in both .*valid",
+        ),
+        ({"train.csv": TRAIN, "test.csv": "user,item\n"}, "no test interaction"),
+        ({"train.csv": "user,item\n", "test.csv": TEST}, "no train interaction"),
+        ({"interactions.csv": "user,item\na,x\nb,y\n"}, "no test interaction"),
+        ({"train.csv": "", "test.csv": TEST}, "train.csv is empty"),
+    ],
+)
+def test_wrong_folders(tmp_path, files, message):
+    for name, text in files.items():
+        write(tmp_path / "d" / name, text)
+    with pytest.raises(UserError, match=message):
+        load_dataset("d", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../d", "d/", "", "..", "/d"])
+def test_a_name_is_no_path(tmp_path, name):
+    write(tmp_path / "d/train.csv", TRAIN)
+    with pytest.raises(UserError, match="no plain name"):
+        load_dataset(name, tmp_path)
+
+
+def test_ratio_for_a_data_set_that_is_split_already(tmp_path):
+    write(tmp_path / "d/train.csv", TRAIN)
+    write(tmp_path / "d/test.csv", TEST)
+    with pytest.raises(UserError, match=r"--test_ratio does not apply: .*test.csv"):
+        load_dataset("d", tmp_path, test_ratio=0.5)
+
+
+def test_named_data_set_that_is_not_the_published_one(tmp_path, caplog):
+    write(tmp_path / "100k/train.csv", TRAIN)
+    write(tmp_path / "100k/test.csv", TEST)
+    load_dataset("100k", tmp_path)
+    assert "the published split has (943, 1682, 80000, 20000)" in caplog.text
+
+
+def test_demo_is_the_same_everywhere():
+    data = load_dataset("demo", "nowhere")
+    assert data.digest == "1c79019311c4c857f743bbdb127e2dac203779640adbef23597c0948a1cd4310"
+    assert data.shape == (600, 900)
+    assert 35_000 < sum(getattr(data, part).nnz for part in PARTS) < 45_000
+    popularity = np.sort(np.asarray(data.train.sum(axis=0)))
+    assert popularity[-90:].sum() > 2 * popularity[:450].sum()  # a tenth of the items outweighs the tail
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("100k", (943, 1682, 80_000, 20_000)),
+        ("1M", (6040, 3706, 800_193, 200_016)),
+        ("Gowalla", (29_858, 40_981, 810_128, 217_242)),
+        ("Yelp2018", (31_668, 38_048, 1_237_259, 324_147)),
+    ],
+)
+def test_real_data(real_data, tmp_path, caplog, name, counts):
+    shutil.copytree(real_data / name, tmp_path / name, copy_function=shutil.copyfile)
+    (tmp_path / name).chmod(0o755)
+    data = load_dataset(name.lower(), tmp_path, download=False)
+    begin = time.perf_counter()
+    cached = load_dataset(name, tmp_path, download=False)
+    assert time.perf_counter() - begin < 2  # 0.1 s on two quiet cores
+    assert (*data.shape, data.train.nnz, data.test.nnz) == counts
+    assert cached.digest == data.digest
+    assert "warning" not in caplog.text

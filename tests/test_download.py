@@ -1,0 +1,128 @@
+"""Downloads against a server on this machine that behaves well, badly, slowly or not at all."""
+
+import hashlib
+import resource
+import signal
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+import download
+from dataloader import load_dataset
+from download import REGISTRY, Published, RemoteFile, fetch
+from errors import UserError
+
+FILES = {"train.csv": b"user,item\na,x\nb,y\n" + b"c,z\n" * 5000, "test.csv": b"user,item\na,y\n"}
+
+
+class Server(BaseHTTPRequestHandler):
+    """/good/NAME, /short/NAME (cut off), /slow/NAME (in drops), /stall/NAME (never ends), anything else: 404."""
+
+    def do_GET(self):
+        way, name = self.path.strip("/").split("/")
+        content = FILES.get(name)
+        if content is None or way not in ("good", "short", "slow", "stall"):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if way == "good":
+            self.wfile.write(content)
+        elif way == "slow":
+            for position in range(0, len(content), 4000):
+                self.wfile.write(content[position : position + 4000])
+                time.sleep(0.1)
+        else:
+            self.wfile.write(content[:10])
+            if way == "stall":
+                time.sleep(1.5)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.5)
+
+
+def remote(base, name="train.csv", digest=None):
+    return RemoteFile(name, f"{base}/{name}", digest or "sha256:" + hashlib.sha256(FILES[name]).hexdigest())
+
+
+@pytest.mark.parametrize("way", ["good", "slow"])
+def test_good_and_slow(server, tmp_path, way):
+    fetch(remote(f"{server}/{way}"), tmp_path / "new")
+    assert (tmp_path / "new/train.csv").read_bytes() == FILES["train.csv"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["train.csv"]
+
+
+def test_git_digest(server, tmp_path):
+    # `printf 'user,item\na,y\n' | git hash-object --stdin`
+    fetch(remote(f"{server}/good", "test.csv", "git:c0f19e167f54b6970b531007b7fbf9d6507b648c"), tmp_path)
+    assert (tmp_path / "test.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("way", "digest", "reason"),
+    [
+        ("short", None, "the connection broke off"),
+        ("stall", None, "no answer within 0.5 s"),
+        ("none", None, "HTTP 404"),
+        ("good", "sha256:" + "0" * 64, "has digest sha256:.*cut off or changed"),
+        ("good", "git:" + "0" * 40, "has digest git:.*cut off or changed"),
+    ],
+)
+def test_failures_say_where_and_leave_nothing(server, tmp_path, way, digest, reason):
+    wanted = remote(f"{server}/{way}", digest=digest)
+    with pytest.raises(UserError, match=reason) as error:
+        fetch(wanted, tmp_path)
+    assert f"get {wanted.url} by hand and save it as {tmp_path / 'train.csv'}" in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_server(tmp_path):
+    with pytest.raises(UserError, match=r"no connection to the server.*by hand"):
+        fetch(remote("http://127.0.0.1:9"), tmp_path)
+
+
+def test_full_disk(server, tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*train.csv.*make room.*by hand"):
+            fetch(remote(f"{server}/good"), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_named_data_set_comes_by_itself(server, tmp_path, monkeypatch):
+    files = tuple(remote(f"{server}/good", name) for name in FILES)
+    monkeypatch.setitem(REGISTRY, "100k", Published(files, (3, 3, 3, 1)))
+    assert load_dataset("100K", tmp_path).test.nnz == 1
+    files = tuple(remote(f"{server}/none", name) for name in FILES)
+    monkeypatch.setitem(REGISTRY, "100k", Published(files, (3, 3, 3, 1)))
+    assert load_dataset("100k", tmp_path).test.nnz == 1  # not fetched again
+
+
+def test_no_download(cli):
+    status, _, stderr = cli("--dataset", "gowalla", "--no_download")
+    assert status == 2
+    assert stderr.count("\n") == 1
+    assert "datasets/Gowalla/train.txt is absent and --no_download is set" in stderr
+    assert REGISTRY["Gowalla"].files[0].url in stderr

@@ -1,0 +1,51 @@
+"""The program as a whole: its messages for mistakes that only the machine or the data can show."""
+
+import pytest
+from conftest import finish, start, write
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--dataset", "nothing"), "no data set 'nothing': datasets/nothing is absent"),
+        (("--dataset", "../x"), "no plain name"),
+        (("--device", "gpu"), "--device gpu: "),
+        (("--device", "cuda:99"), "--device cuda:99: "),
+        (("--device", "meta"), "--device meta: neither cpu nor cuda"),
+        (("--dim", 2_000_000_000), "out of memory; lower --dim"),
+        (("--log_root", "file"), "file"),
+        (("--checkpoint_dir", "file", "--epochs", 1), "file"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(cli, work, flags, words):
+    write(work / "file", "not a folder")
+    status, _, stderr = cli(*flags)
+    assert status == 2
+    assert stderr.startswith("main.py: error: ")
+    assert stderr.count("\n") == 1
+    assert words in stderr
+    assert "Traceback" not in stderr
+
+
+def test_help_and_wrong_flags_answer_without_loading_torch(work):
+    status, stdout, _ = finish(start("--help", env={"PYTHONPROFILEIMPORTTIME": "1"}))
+    assert status == 0
+    assert "--train_mode" in stdout
+    _, _, imports = finish(start("--dim", "x", env={"PYTHONPROFILEIMPORTTIME": "1"}))
+    assert "torch" not in imports
+
+
+def test_no_progress_bar_where_nobody_looks(work):
+    status, _, stderr = finish(start("--epochs", 1, "--dim", 4))
+    assert (status, stderr) == (0, "")
+
+
+def test_a_bug_keeps_its_traceback(cli, monkeypatch):
+    import dataloader
+
+    def broken(*args, **settings):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(dataloader, "load_dataset", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli()

@@ -1,0 +1,129 @@
+"""Loss and gradient in closed form, the moving aggregation against loops, a toy data set with a known answer."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import interactions
+
+from model import MODELS, info_nce, moving_aggregation
+from parse import parse_args
+
+
+def toy_data(groups=4, size=8):
+    """Users of a group have all of its items but one each; that one is tested. The perfect list starts with it."""
+    train, test = set(), set()
+    for group in range(groups):
+        for user in range(size):
+            for item in range(size):
+                pair = (group * size + user, group * size + item)
+                (test if user == item else train).add(pair)
+    return interactions(train, test, (groups * size, groups * size))
+
+
+def build(name, *flags, data=None, device="cpu"):
+    args = parse_args(["--model", name, *map(str, flags)])
+    return MODELS[name](data or toy_data(), args, torch.device(device))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_toy_answer(name, device):
+    model = build(name, "--dim", 8, "--lr", 0.02, "--batch_size", 64, "--beta", 0.9, device=device)
+    for _ in range(120):
+        loss = model.train_epoch(0.02, lambda: None)
+    assert loss < 0.2
+    metrics = model.evaluate("test")
+    assert metrics["Recall@5"] == 1.0
+    assert metrics["NDCG@5"] == 1.0
+
+
+def test_info_nce_closed_form():
+    random = np.random.default_rng(0)
+    positive, negative, t = random.normal(size=6), random.normal(size=(6, 4)), 0.3
+    expected = -np.log(np.exp(positive / t) / (np.exp(positive / t) + np.exp(negative / t).sum(1))).mean()
+    found = info_nce(torch.tensor(positive), torch.tensor(negative), t)
+    assert found.item() == pytest.approx(expected, rel=1e-12)
+    assert torch.isfinite(info_nce(torch.tensor([1e4]), torch.tensor([[-1e4, 2e4]]), t))  # e^(1e4) overflows
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradient_closed_form(name, device):
+    """dL/dq_j = sum over the batch of (softmax_j - [j is the positive]) p_u / (t B), and likewise dL/dp_u for TwoBP."""
+    model = build(name, "--dim", 5, "--temperature", 0.5, device=device)
+    p, q = (table.detach().cpu().double().numpy().copy() for table in model.encoder())
+    users, items = [0, 1, 0, 9], [1, 2, 3, 8]
+    negatives = [[20, 21], [21, 21], [20, 30], [0, 31]]
+    batch = (torch.tensor(part, device=device) for part in (users, items, negatives))
+    model.train_step(*batch)
+
+    grad_p, grad_q = np.zeros_like(p), np.zeros_like(q)
+    for user, item, others in zip(users, items, negatives, strict=True):
+        candidates = [item, *others]
+        weight = np.exp(q[candidates] @ p[user] / 0.5)
+        weight /= weight.sum()
+        weight[0] -= 1
+        for candidate, slope in zip(candidates, weight, strict=True):
+            grad_q[candidate] += slope * p[user] / (0.5 * len(users))
+            grad_p[user] += slope * q[candidate] / (0.5 * len(users))
+    np.testing.assert_allclose(model.encoder.item.grad.cpu(), grad_q, atol=1e-7)
+    if name == "OneBP":
+        assert model.encoder.user.grad is None
+        assert not model.encoder.user.requires_grad
+    else:
+        np.testing.assert_allclose(model.encoder.user.grad.cpu(), grad_p, atol=1e-7)
+
+
+def test_onebp_moves_the_batch_users_towards_the_updated_items(device):
+    model = build("OneBP", "--dim", 5, "--beta", 0.8, "--lr", 0.1, device=device)
+    before = model.encoder.user.detach().clone()
+    users, items = torch.tensor([3, 7], device=device), torch.tensor([1, 2], device=device)
+    model.train_step(users, items, torch.tensor([[20], [21]], device=device))
+    expected = before.clone()
+    expected[users] = 0.8 * before[users] + 0.2 * model.encoder.item.detach()[items]
+    torch.testing.assert_close(model.encoder.user.detach(), expected)
+
+
+def loop_aggregation(p, users, q, beta, how):
+    """moving_aggregation, one interaction after the other."""
+    p = p.copy()
+    if how == "sequential":
+        for user, item in zip(users, q, strict=True):
+            p[user] = beta * p[user] + (1 - beta) * item
+        return p
+    old = p.copy()
+    for user in set(users):
+        own = [item for other, item in zip(users, q, strict=True) if other == user]
+        target = np.mean(own, axis=0) if how == "mean" else own[-1]
+        p[user] = beta * old[user] + (1 - beta) * target
+    return p
+
+
+@pytest.mark.parametrize("how", ["mean", "sequential", "last"])
+@pytest.mark.parametrize(("batch", "users"), [(1, 5), (64, 5), (64, 1), (300, 400)])
+def test_aggregation_against_a_loop(device, how, batch, users):
+    random = np.random.default_rng(batch + users)
+    p, q = random.normal(size=(users, 3)), random.normal(size=(batch, 3))
+    chosen = random.integers(users, size=batch)
+    found = torch.tensor(p, device=device)
+    moving_aggregation(found, torch.tensor(chosen, device=device), torch.tensor(q, device=device), 0.9, how)
+    np.testing.assert_allclose(found.cpu(), loop_aggregation(p, chosen.tolist(), q, 0.9, how), rtol=1e-12, atol=1e-12)
+
+
+def test_mean_does_not_depend_on_the_order_in_the_batch(device):
+    random = np.random.default_rng(0)
+    q = torch.tensor(random.integers(-8, 8, size=(50, 4)), dtype=torch.float32, device=device)  # sums are exact
+    users, order = torch.tensor(random.integers(6, size=50), device=device), torch.tensor(random.permutation(50))
+    results = []
+    for index in (torch.arange(50), order):
+        p = torch.ones(6, 4, device=device)
+        moving_aggregation(p, users[index.to(device)], q[index.to(device)], 0.5, "mean")
+        results.append(p)
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
+
+
+def test_l2_is_adams_weight_decay():
+    """Without a gradient (an item in no batch) weight decay alone moves an item, towards 0."""
+    model = build("OneBP", "--l2", 0.1, "--lr", 1e-3, "--dim", 4)
+    before = model.encoder.item.detach()[31].clone()
+    model.train_step(torch.tensor([0]), torch.tensor([1]), torch.tensor([[9]]))
+    after = model.encoder.item.detach()[31]
+    torch.testing.assert_close(after, before - 1e-3 * before.sign(), atol=1e-6, rtol=0)  # Adam's first step: lr * sign

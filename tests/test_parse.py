@@ -1,0 +1,84 @@
+"""Where a value comes from; one line for each kind of mistake."""
+
+import pytest
+
+from parse import SUGGESTED, build_parser, parse_args
+
+
+def test_given_beats_suggested_beats_default():
+    args = parse_args(["--dataset", "1m", "--lr", "0.5"])
+    assert (args.dataset, args.lr, args.dim, args.l2, args.eval_every) == ("1M", 0.5, 128, 1e-6, 1)
+    assert args.origin["lr"] == args.origin["dataset"] == "command line"
+    assert args.origin["dim"] == "suggested for 1M"
+    assert args.origin["eval_every"] == "default"
+    assert set(args.origin) | {"origin"} == set(vars(args))
+    assert parse_args(["--dataset", "mine"]).dim == build_parser().defaults["dim"]
+
+
+def test_suggested_parameters_of_the_paper():
+    table = {
+        "100k": (1024, 1e-5, 5e-4, 32, 0.99, 5),
+        "1M": (1024, 1e-6, 1e-3, 128, 0.99, 5),
+        "Gowalla": (1024, 0, 5e-4, 1024, 0.999, 5),
+        "Yelp2018": (1024, 0, 5e-5, 2048, 0.999, 5),
+    }
+    for name, expected in table.items():
+        args = parse_args(["--dataset", name])
+        assert tuple(getattr(args, flag) for flag in ("batch_size", "l2", "lr", "dim", "beta", "N")) == expected
+        assert (args.lr_dc, args.lr_dc_epoch) == (1, [])
+    assert {flag for values in SUGGESTED.values() for flag in values} <= set(build_parser().defaults)
+
+
+def test_other_spellings():
+    flags = "--train_mode continue_train --model onebp --lr_dc 0.1 --lr_dc_epoch 20 60 80 --dataset DEMO"
+    args = parse_args(flags.split(" "))
+    assert (args.train_mode, args.model, args.lr_dc_epoch, args.dataset) == ("continue", "OneBP", [20, 60, 80], "demo")
+    assert parse_args(["--train_mode", "new_train"]).train_mode == "new"
+    assert parse_args(["--lr_dc_epoch"]).lr_dc_epoch == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--epoch 3", "did you mean --epochs?"),
+        ("--learning_rate 3", "unrecognized arguments: --learning_rate"),
+        ("stray", "unrecognized arguments: stray"),
+        ("--dim", "--dim: expected one argument"),
+        ("--dim 0", "--dim: '0' is not a whole number from 1"),
+        ("--dim 1.5", "--dim: '1.5' is not a whole number"),
+        ("--lr 0", "--lr: '0' is not a number above 0"),
+        ("--lr nan", "--lr: 'nan' is not a number above 0"),
+        ("--lr inf", "--lr: 'inf' is not a number above 0"),
+        ("--l2 -1", "--l2: '-1' is not a number from 0"),
+        ("--beta 1.01", "--beta: '1.01' is not a number from 0 up to 1"),
+        ("--temperature 0", "--temperature: '0' is not a number above 0"),
+        ("--test_ratio 1", "--test_ratio: '1' is not a number above 0 up to 0.9"),
+        ("--model GMF", "--model: 'GMF' is not one of OneBP, TwoBP"),
+        ("--train_mode resume", "--train_mode: 'resume' is not one of new, continue"),
+        ("--aggregation max", "'max' is not one of mean, sequential, last"),
+        ("--lr_dc_epoch 0", "--lr_dc_epoch: '0' is not a whole number from 1"),
+        ("--run_name a/b", "'a/b' is not a plain name for a folder"),
+        ("--valid_ratio 0.1", "--valid_ratio needs --select valid"),
+        ("--lr_dc 0.5", "--lr_dc needs --lr_dc_epoch"),
+        ("--lr_schedule cosine --lr_dc_epoch 5", "belong to --lr_schedule step"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, flags, words):
+    with pytest.raises(SystemExit) as exit:
+        parse_args(flags.split())
+    stderr = capsys.readouterr().err
+    assert exit.value.code == 2
+    assert stderr.startswith("main.py: error: ")
+    assert stderr.count("\n") == 1
+    assert words in stderr
+
+
+def test_help_shows_every_flag_with_its_default(capsys):
+    with pytest.raises(SystemExit) as exit:
+        parse_args(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert exit.value.code == 0
+    for flag, default in build_parser().defaults.items():
+        assert f"--{flag}" in text
+        if isinstance(default, (int, float, str)) and default is not False:
+            assert f"(default: {default})" in text

@@ -1,0 +1,173 @@
+"""The loop: schedules, early stopping, selection, what a run leaves, what ends it early."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import train
+from evaluate import METRICS
+from parse import parse_args
+from train import Checkpoints, Progress, learning_rate
+from utils import load_checkpoint
+
+FAST = ("--epochs", 3, "--dim", 8)
+
+
+def test_learning_rate():
+    args = parse_args(["--lr", "0.8", "--lr_dc", "0.5", "--lr_dc_epoch", "2", "5", "--epochs", "7"])
+    assert [learning_rate(args, epoch) for epoch in range(1, 8)] == [0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2]
+    args = parse_args(["--lr", "0.8", "--lr_schedule", "cosine", "--epochs", "4"])
+    expected = [0.8 * (1 + math.cos(math.pi * part)) / 2 for part in (0, 0.25, 0.5, 0.75)]
+    assert [learning_rate(args, epoch) for epoch in range(1, 5)] == pytest.approx(expected)
+
+
+def test_progress_and_patience():
+    args, progress = parse_args(["--patience", "2", "--epochs", "99"]), Progress()
+    done = []
+    for epoch, value in enumerate([0.1, 0.3, 0.3, 0.2], 1):
+        progress.epoch = epoch
+        progress.record({"Recall@20": value}, "Recall@20")
+        done.append(progress.done(args))
+    assert (progress.best_epoch, progress.best["Recall@20"], progress.last["Recall@20"]) == (2, 0.3, 0.2)
+    assert done == [False, False, False, True]
+
+
+def test_golden_metrics(cli, work):
+    """A change of these numbers is a change of the results: the demo, sampling, loss, update or ranking.
+
+    Written down from a run on an x86-64 CPU; the tolerance is for the rounding of other machines.
+    """
+    golden = pd.DataFrame(
+        {
+            "loss": [1.791528, 1.786277, 1.781404, 1.771018, 1.742971, 1.669911, 1.521101, 1.331656],
+            "Recall@20": [0.028231, 0.051098, 0.120038, 0.228063, 0.284394, 0.270623, 0.255498, 0.251463],
+            "NDCG@20": [0.025534, 0.046805, 0.113489, 0.231412, 0.301736, 0.285433, 0.270283, 0.266410],
+        }
+    )
+    assert cli("--device", "cpu", "--epochs", len(golden))[0] == 0
+    rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv")
+    np.testing.assert_allclose(rows["loss"], golden["loss"], atol=1e-5)
+    np.testing.assert_allclose(rows[["Recall@20", "NDCG@20"]], golden[["Recall@20", "NDCG@20"]], atol=5e-4)
+
+
+def test_what_a_run_leaves(cli, work):
+    status, stdout, stderr = cli(*FAST, "--run_name", "mine", "--eval_every", 2)
+    assert (status, stderr) == (0, "")
+    rows = pd.read_csv("runs/mine/metrics.csv")
+    assert list(rows) == ["epoch", "loss", "lr", "train_seconds", "eval_seconds", *METRICS]
+    assert rows["epoch"].tolist() == [2, 3]  # the last epoch is always evaluated
+
+    summary = json.loads((work / "runs/mine/summary.json").read_text())
+    assert summary["best"]["epoch"] == rows["epoch"][rows["Recall@20"].idxmax()]
+    for name in METRICS:
+        assert summary["last"][name] == rows[name].iloc[-1]
+    assert len(summary["dataset"]["digest"]) == 64
+    assert summary["dataset"]["users"] == 600
+    assert summary["protocol"]["select"] == "test"
+    assert summary["protocol"]["users_evaluated"] == 600
+    assert summary["seconds"]["total"] >= summary["seconds"]["train"] + summary["seconds"]["eval"] > 0
+    assert summary["seed"] == 2022
+    assert summary["device"]
+    assert summary["versions"]["torch"] == torch.__version__
+    assert summary["peak_memory_mb"] > 50
+    assert summary["command"].startswith("python ")
+
+    log = (work / "runs/mine/log.txt").read_text()
+    for line in ("demo: 600 users, 900 items", "flags, suggested for demo: ", "flags, command line: ", "epoch 3/3"):
+        assert line in log
+        assert line in stdout
+    assert "Popularity" in stdout
+    for path in ("checkpoints/mine/best.pt", "checkpoints/mine/last.pt", "runs/mine/metrics.csv"):
+        assert path in stdout
+        assert (work / path).stat().st_size > 100
+    assert (work / "runs/mine/curves.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(work.rglob("*.tmp"))
+
+
+def test_selection_on_validation_reports_test_for_that_epoch(cli, work):
+    """best.pt evaluated on test is what the summary reports; metrics.csv holds validation metrics only."""
+    from dataloader import load_dataset
+    from model import OneBP
+
+    flags = ("--epochs", "6", "--dim", "8", "--lr", "0.05", "--select", "valid")
+    assert cli(*flags)[0] == 0
+    rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv")
+    summary = json.loads((work / "runs/demo-OneBP-MF/summary.json").read_text())
+    chosen = rows.loc[rows["Recall@20"].idxmax()]
+    assert summary["best"]["epoch"] == chosen["epoch"]
+    assert summary["best"]["valid"]["Recall@20"] == chosen["Recall@20"]
+    assert summary["dataset"]["valid"] > 0
+
+    data = load_dataset("demo", "datasets", validate=True)
+    model = OneBP(data, parse_args(flags), torch.device("cpu"))
+    state = load_checkpoint(work / "checkpoints/demo-OneBP-MF/best.pt")
+    assert state["epoch"] == chosen["epoch"]
+    model.load_state_dict(state["model"])
+    metrics = model.evaluate("test")
+    assert {name: summary["best"][name] for name in METRICS} == pytest.approx(metrics, abs=1e-12)
+    model.load_state_dict(load_checkpoint(work / "checkpoints/demo-OneBP-MF/last.pt")["model"])
+    assert {name: summary["last"][name] for name in METRICS} == pytest.approx(model.evaluate("test"), abs=1e-12)
+
+
+def test_early_stop(cli, work):
+    status, stdout, _ = cli("--epochs", 50, "--dim", 8, "--lr", 0.5, "--patience", 2)
+    assert status == 0
+    summary = json.loads((work / "runs/demo-OneBP-MF/summary.json").read_text())
+    assert summary["last"]["epoch"] == summary["best"]["epoch"] + 2 < 50
+    status, stdout, _ = cli("--epochs", 50, "--dim", 8, "--lr", 0.5, "--patience", 2, "--train_mode", "continue")
+    assert status == 0
+    assert "nothing to do" in stdout
+
+
+def test_diverging_run_keeps_the_last_good_checkpoint(cli, work):
+    assert cli("--epochs", 2, "--dim", 8)[0] == 0
+    before = (work / "checkpoints/demo-OneBP-MF/last.pt").read_bytes()
+    status, _, stderr = cli("--epochs", 9, "--dim", 8, "--lr", "1e38", "--train_mode", "continue")
+    assert status == 2
+    assert stderr.count("\n") == 1
+    assert "the loss is nan in epoch 3; lower --lr (1e+38). checkpoints/demo-OneBP-MF/last.pt holds epoch 2" in stderr
+    assert (work / "checkpoints/demo-OneBP-MF/last.pt").read_bytes() == before
+
+
+def test_save_every_is_exact(cli, work, monkeypatch):
+    saved = []
+    monkeypatch.setattr(train, "save_checkpoint", lambda path, state: saved.append((path.name, state["epoch"])))
+    cli("--epochs", 7, "--dim", 8, "--save_every", 3)
+    assert [epoch for name, epoch in saved if name == "last.pt"] == [3, 6, 7]
+
+
+def test_checkpoints_cost_little_and_keep_the_best_weights(tmp_path, monkeypatch):
+    """On a clock on which an epoch takes 1 s and writing a file 0.5 s."""
+    clock, written, weights = [0.0], [], torch.zeros(1)
+
+    def save(path, state):
+        clock[0] += 0.5
+        written.append((path.name, state["epoch"], state["weights"].item()))
+
+    monkeypatch.setattr(train, "save_checkpoint", save)
+    monkeypatch.setattr(train.time, "perf_counter", lambda: clock[0])
+    checkpoints = Checkpoints(tmp_path, save_every=None)
+    for epoch in range(1, 1001):
+        clock[0] += 1
+        weights[0] = epoch  # in place, as training does
+        checkpoints.update({"epoch": epoch, "weights": weights}, improved=epoch % 7 == 0, final=epoch == 1000)
+    assert 0.02 * 1000 < 0.5 * len(written) < 0.05 * 1000
+    assert all(epoch == value for _, epoch, value in written)
+    assert written[-2:] == [("best.pt", 994, 994.0), ("last.pt", 1000, 1000.0)]
+
+
+def test_own_data_set_needs_no_flag_but_its_name(cli, work):
+    from demo import demo_interactions
+
+    users, items = demo_interactions()
+    (work / "datasets/shop").mkdir(parents=True)
+    table = pd.DataFrame({"customer_id": users, "product_id": items, "price": 1.5})[:5000]
+    table.to_csv("datasets/shop/interactions.csv", index=False)
+    status, stdout, _ = cli("--dataset", "shop", "--epochs", 2)
+    assert status == 0
+    assert "shop: " in stdout
+    assert "epoch 2/2" in stdout

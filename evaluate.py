@@ -88,15 +88,14 @@ def ranking_metrics(hits, relevant):
       NDCG@k = sum over the hits of 1 / log2(rank + 1), divided by the same sum over the ranks 1 .. min(k, |T|).
     A list shorter than k (fewer items than k) counts as filled up with misses.
     """
-    length = hits.shape[1]
-    discount = 1 / torch.arange(2, length + 2, device=hits.device, dtype=torch.float64).log2()  # (K,)
-    found, gain, ideal = hits.cumsum(1), (hits * discount).cumsum(1), discount.cumsum(0)
+    ranks = torch.arange(1, hits.shape[1] + 1, device=hits.device, dtype=torch.float64)  # (K,)
+    discount = 1 / (ranks + 1).log2()
     recall, ndcg, precision, f1 = [], [], [], []
     for k in LIST_LENGTHS:
-        end = min(k, length) - 1
-        h = found[:, end]
+        h = hits[:, :k].sum(1)  # (b,)
+        ideal = (discount * (ranks <= relevant[:, None]))[:, :k].sum(1)
         recall.append(h / relevant)
-        ndcg.append(gain[:, end] / ideal[relevant.clamp(max=end + 1).long() - 1])
+        ndcg.append((discount * hits)[:, :k].sum(1) / ideal)
         precision.append(h / k)
         f1.append(2 * h / (relevant + k))
     return torch.stack(recall + ndcg + precision + f1, dim=1)

@@ -3,6 +3,8 @@
 Shapes: B batch, N negatives, U users, I items, D dim.
 """
 
+import logging
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -10,6 +12,8 @@ from torch.nn import functional as F
 from evaluate import METRICS, Ranking, popularity_encodings
 from sampler import Sampler
 from utils import make_generator
+
+log = logging.getLogger("onebp")
 
 
 class MF(nn.Module):
@@ -164,7 +168,10 @@ class TwoBP:
         self.encoder.load_state_dict(state["encoder"])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
-        self.generator.set_state(state["generator"])
+        if len(state["generator"]) == len(self.generator.get_state()):
+            self.generator.set_state(state["generator"])
+        else:  # each kind of device has its own
+            log.warning("warning: the checkpoint is of another kind of device; the random numbers from here on are new")
 
 
 class OneBP(TwoBP):

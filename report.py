@@ -104,6 +104,7 @@ class Run:
         baselines: {name: metrics}, on the same part. Lines differ in dash and marker as well as in colour.
         """
         from matplotlib.figure import Figure  # half a second, needed once, at the end
+        from matplotlib.ticker import MaxNLocator
 
         rows = self.rows().astype(float)
         figure = Figure(figsize=(10, 4), layout="constrained")
@@ -121,6 +122,7 @@ class Run:
         right.legend()
         for axes in (left, right):
             axes.grid(alpha=0.3)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.suptitle(self.folder.name)
         with atomic_file(self.plot_file) as file:
             figure.savefig(file, format="png", dpi=120)

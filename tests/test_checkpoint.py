@@ -180,6 +180,17 @@ def test_a_checkpoint_without_a_part(trained, work):
     assert "does not fit this model ('generator')" in stderr
 
 
+def test_a_checkpoint_of_another_kind_of_device(trained, work):
+    path = work / f"checkpoints/{RUN}/last.pt"
+    state = load_checkpoint(path)
+    state["model"]["generator"] = torch.zeros(16, dtype=torch.uint8)  # as long as a CUDA generator's
+    save_checkpoint(path, state)
+    status, stdout, _ = trained("--epochs", 3, "--dim", 8, "--train_mode", "continue", "--device", "cpu")
+    assert status == 0
+    assert "warning: the checkpoint is of another kind of device" in stdout
+    assert "epoch 3/3" in stdout
+
+
 def test_changed_flags_are_named(trained):
     status, stdout, _ = trained("--epochs", 3, "--dim", 8, "--lr", 0.001, "--train_mode", "continue")
     assert status == 0

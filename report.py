@@ -6,6 +6,7 @@ import logging
 import shlex
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -146,7 +147,8 @@ def log_start(model, data, args):
     log.info("%s", data.describe())
     for origin in dict.fromkeys(args.origin.values()):
         flags = (flag for flag in args.origin if args.origin[flag] == origin and vars(args)[flag] is not None)
-        log.info("flags, %s: %s", origin, " ".join(f"{flag}={vars(args)[flag]}" for flag in flags))
+        text = f"flags, {origin}: " + " ".join(f"{flag}={vars(args)[flag]}" for flag in flags)
+        log.info("%s", textwrap.fill(text, width=100, subsequent_indent="    "))
     log.info("%s on %s, %d threads", args.model, model.generator.device, torch.get_num_threads())
 
 

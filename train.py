@@ -67,7 +67,8 @@ def fit(model, data, args):
 def train(model, run, progress, checkpoints, args):
     """Epochs from the one after `progress` to the last, with evaluation, early stop and checkpoints."""
     steps = model.steps_per_epoch
-    bar = tqdm(total=args.epochs * steps, initial=progress.epoch * steps, unit="step", disable=not sys.stderr.isatty())
+    hidden = not sys.stderr.isatty()
+    bar = tqdm(total=args.epochs * steps, initial=progress.epoch * steps, unit="step", leave=False, disable=hidden)
     since_row = 0.0  # seconds of training since the last row of metrics.csv
     with bar:
         while not progress.done(args):

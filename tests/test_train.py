@@ -49,7 +49,7 @@ def test_golden_metrics(cli, work):
         }
     )
     assert cli("--device", "cpu", "--epochs", len(golden))[0] == 0
-    rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv")
+    rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv", float_precision="round_trip")
     np.testing.assert_allclose(rows["loss"], golden["loss"], atol=1e-5)
     np.testing.assert_allclose(rows[["Recall@20", "NDCG@20"]], golden[["Recall@20", "NDCG@20"]], atol=5e-4)
 
@@ -57,7 +57,7 @@ def test_golden_metrics(cli, work):
 def test_what_a_run_leaves(cli, work):
     status, stdout, stderr = cli(*FAST, "--run_name", "mine", "--eval_every", 2)
     assert (status, stderr) == (0, "")
-    rows = pd.read_csv("runs/mine/metrics.csv")
+    rows = pd.read_csv("runs/mine/metrics.csv", float_precision="round_trip")
     assert list(rows) == ["epoch", "loss", "lr", "train_seconds", "eval_seconds", *METRICS]
     assert rows["epoch"].tolist() == [2, 3]  # the last epoch is always evaluated
 
@@ -95,7 +95,7 @@ def test_selection_on_validation_reports_test_for_that_epoch(cli, work):
 
     flags = ("--epochs", "6", "--dim", "8", "--lr", "0.05", "--select", "valid")
     assert cli(*flags)[0] == 0
-    rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv")
+    rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv", float_precision="round_trip")
     summary = json.loads((work / "runs/demo-OneBP-MF/summary.json").read_text())
     chosen = rows.loc[rows["Recall@20"].idxmax()]
     assert summary["best"]["epoch"] == chosen["epoch"]

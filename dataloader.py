@@ -21,6 +21,7 @@ log = logging.getLogger("onebp")
 
 CACHE_FORMAT = 1
 PARTS = ("train", "valid", "test")
+NO_PAIRS = (np.empty(0, np.int32), np.empty(0, np.int32))
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,11 @@ class Interactions:
         """One line with the counts, what only the test part has, and the digest."""
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts().items())
         cold = [int(np.sum(self.train.sum(axis=axis) == 0)) for axis in (1, 0)]
-        return (
-            f"{self.name}: {counts} ({cold[0]} users and {cold[1]} items without training), digest {self.digest[:12]}"
-        )
+        untrained = f"{cold[0]} users and {cold[1]} items without training"
+        return f"{self.name}: {counts} ({untrained}), digest {self.digest[:12]}"
 
 
-def load_dataset(
-    name, data_dir="datasets", test_ratio=None, validate=False, valid_ratio=None, split_seed=0, download=True
-):
+def load_dataset(name, data_dir, test_ratio=None, validate=False, valid_ratio=None, split_seed=0, download=True):
     """Load the data set `name`: from `<data_dir>/<name>/`, downloaded there first if need be, or generated (`demo`).
 
     test_ratio: share of each user's interactions that is tested (None: 0.2), where the data set comes as one file.
@@ -77,7 +75,7 @@ def load_dataset(
         sources = _find_sources(name, folder, download)
         user_ids, item_ids, pairs = _read_cached(folder, sources)
     shape = (len(user_ids), len(item_ids))
-    parts = {part: _matrix(*pairs.get(part, _NO_PAIRS), shape) for part in (*PARTS, "interactions")}
+    parts = {part: _matrix(*pairs.get(part, NO_PAIRS), shape) for part in (*PARTS, "interactions")}
     whole = parts.pop("interactions")
     random = np.random.default_rng(split_seed)
     if "interactions" in sources:
@@ -88,18 +86,14 @@ def load_dataset(
     if name in REGISTRY:
         _check_published(name, shape, parts)
     if validate and "valid" not in sources:
-        parts["train"], parts["valid"] = split_per_user(
-            parts["train"], 0.1 if valid_ratio is None else valid_ratio, random
-        )
+        share = 0.1 if valid_ratio is None else valid_ratio
+        parts["train"], parts["valid"] = split_per_user(parts["train"], share, random)
     elif valid_ratio is not None:
         raise UserError(f"--valid_ratio does not apply: {sources['valid']} is the validation part; leave the flag out")
     for part in ("train", "valid", "test") if validate else ("train", "test"):
         if not parts[part].nnz:
             raise UserError(f"data set {name}: no {part} interaction; every user has too few, or {part}.* is empty")
     return Interactions(name, user_ids, item_ids, **parts, digest=_digest(user_ids, item_ids, parts))
-
-
-_NO_PAIRS = (np.empty(0, np.int32), np.empty(0, np.int32))
 
 
 def _find_folder(name, data_dir):
@@ -158,9 +152,7 @@ def _read_cached(folder, sources):
         with atomic_file(cache) as file:
             np.savez(file, **ids, **{part: np.stack(pair) for part, pair in pairs.items()})
     except OSError as error:  # a read-only folder is no reason not to train
-        log.warning(
-            "no parsed copy kept in %s (%s); the next start reads the files again", cache.parent, error.strerror
-        )
+        log.warning("no parsed copy kept in %s (%s): the next start parses again", cache.parent, error.strerror)
     return user_ids, item_ids, pairs
 
 
@@ -182,9 +174,10 @@ def _number(tables):
 
 
 def _id_order(names):
-    """Sort key by index: as numbers where every id is one, else as text."""
+    """Sort key by index: as numbers where every id is one, however long, else as text."""
     if all(name.isascii() and name.isdigit() for name in names):
-        return lambda index: (int(names[index]), names[index])
+        digits = [name.lstrip("0") for name in names]
+        return lambda index: (len(digits[index]), digits[index], names[index])
     return names.__getitem__
 
 

@@ -33,10 +33,11 @@ def test_own_files(tmp_path):
 
 
 def test_numeric_ids_are_numbered_as_numbers(tmp_path):
-    write(tmp_path / "d/train.txt", "10 2 30\n9 2\n")
-    write(tmp_path / "d/test.txt", "9 30\n")
+    huge = "7" * 5000
+    write(tmp_path / "d/train.txt", f"10 2 30 {huge}\n9 2\n")
+    write(tmp_path / "d/test.txt", "9 30 02\n")
     data = load_dataset("d", tmp_path)
-    assert (data.user_ids, data.item_ids) == (["9", "10"], ["2", "30"])
+    assert (data.user_ids, data.item_ids) == (["9", "10"], ["02", "2", "30", huge])
 
 
 def test_digest_is_of_the_split_not_of_the_spelling(tmp_path):

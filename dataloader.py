@@ -2,7 +2,6 @@
 
 import json
 import logging
-import zipfile
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -88,7 +87,7 @@ def load_dataset(name, data_dir, test_ratio=None, validate=False, valid_ratio=No
     if validate and "valid" not in sources:
         share = 0.1 if valid_ratio is None else valid_ratio
         parts["train"], parts["valid"] = split_per_user(parts["train"], share, random)
-    elif valid_ratio is not None:
+    elif valid_ratio is not None and "valid" in sources:
         raise UserError(f"--valid_ratio does not apply: {sources['valid']} is the validation part; leave the flag out")
     for part in ("train", "valid", "test") if validate else ("train", "test"):
         if not parts[part].nnz:
@@ -139,7 +138,7 @@ def _read_cached(folder, sources):
             with np.load(cache, allow_pickle=False) as arrays:
                 ids = [json.loads(arrays[name].tobytes()) for name in ("user_ids", "item_ids")]
                 return *ids, {part: tuple(arrays[part]) for part in sources}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except Exception:  # whatever damage can provoke; the files are there to read again
             log.warning("the parsed copy %s is damaged; reading the files again", cache)
     user_ids, item_ids, pairs = _number({part: read_interactions(path) for part, path in sources.items()})
     ids = {

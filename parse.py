@@ -31,14 +31,14 @@ def parse_args(argv=None):
         for name in values
     }
     args = argparse.Namespace(**values, origin=origin)
-    if args.run_name is None:
-        args.run_name = f"{args.dataset}-{args.model}-{args.encoder}"
     if args.valid_ratio is not None and args.select != "valid":
         parser.error("--valid_ratio needs --select valid")
     if args.lr_schedule == "cosine" and (args.lr_dc != 1 or args.lr_dc_epoch):
         parser.error("--lr_dc and --lr_dc_epoch belong to --lr_schedule step, not to cosine")
     if args.lr_dc != 1 and not args.lr_dc_epoch:
         parser.error("--lr_dc needs --lr_dc_epoch, the epochs after which to decay")
+    if args.lr_dc_epoch and "lr_dc" not in given:
+        parser.error("--lr_dc_epoch needs --lr_dc, the factor")
     return args
 
 
@@ -118,6 +118,7 @@ class _Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message and (close := difflib.get_close_matches(unknown.split()[0], self._option_string_actions)):
             message += f"; did you mean {close[0]}?"
+        message = " ".join(message.split())
         self.exit(2, f"{self.prog}: error: {message} (python {self.prog} --help lists the flags)\n")
 
 
@@ -130,9 +131,10 @@ def number(low=-math.inf, high=math.inf, above=-math.inf, kind=float):
     def convert(text):
         try:
             value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and low <= value <= high and value > above):
+            finite = math.isfinite(value)
+        except (ValueError, OverflowError):
+            finite = False
+        if not (finite and low <= value <= high and value > above):
             raise argparse.ArgumentTypeError(f"{text!r} is not a {noun} {bounds}")
         return value
 
@@ -164,7 +166,7 @@ def one_of(*choices, **aliases):
 
 def folder_name(text):
     """A converter for a flag: a name that is one folder, not a path."""
-    if not text or text.startswith(".") or any(sign in text for sign in "/\\\0"):
+    if not text or text.startswith(".") or not text.isprintable() or set(text) & set("/\\"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a plain name for a folder")
     return text
 

@@ -139,13 +139,13 @@ def _read_table(path, text, separator, columns, header):
 
 
 def _find_column(path, columns, names):
-    found = [index for index, column in enumerate(columns) if column in names]
-    if len(found) != 1:
-        problem = "no" if not found else "more than one"
-        raise UserError(
-            f"{path}, line 1: {problem} {names[0]} column among {', '.join(columns)[:80]}; name one {names[0]}_id"
-        )
-    return found[0]
+    """Index of the column with the first of `names` that occurs."""
+    found = next((name for name in names if name in columns), None)
+    if found is None or columns.count(found) > 1:
+        problem = "no" if found is None else "more than one"
+        listed = ", ".join(columns)[:80]
+        raise UserError(f"{path}: {problem} {names[0]} column in the header ({listed}); name one {names[0]}_id")
+    return columns.index(found)
 
 
 def _broken_line(path, text, separator, quoting, columns, error):
@@ -168,7 +168,7 @@ def _records(text, separator, quoting=csv.QUOTE_MINIMAL):
 def _line_of_record(text, separator, quoting, number):
     """Line (from 1) of record `number` (from 0), blank lines not counted as records."""
     reader = _records(text, separator, quoting)
-    records = (reader.line_num for record in reader if record)
+    records = (reader.line_num for record in reader if any(field.strip() for field in record))
     return next(line for index, line in enumerate(records) if index == number)
 
 

@@ -1,10 +1,13 @@
 """What a run leaves: log.txt, metrics.csv, summary.json and curves.png; and the lines that it prints."""
 
 import csv
+import fcntl
+import itertools
 import json
 import logging
+import logging.handlers
+import os
 import shlex
-import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -12,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from errors import UserError
 from utils import atomic_file, peak_memory_mb, versions
 
 log = logging.getLogger("onebp")
@@ -20,24 +24,49 @@ COLUMNS = ("epoch", "loss", "lr", "train_seconds", "eval_seconds")  # of metrics
 
 
 class Run:
-    """The files of a run. As a context manager it adds the run's log.txt to the program's log."""
+    """The files of a run. As a context manager it keeps other processes away from them."""
 
     def __init__(self, args, metrics):
         """args: the flags; metrics: the names of the model's metrics, in the order of the columns."""
-        self.folder = Path(args.log_root) / args.run_name
-        self.checkpoint_folder = Path(args.checkpoint_dir) / args.run_name
+        self.name, self.metrics = args.run_name, list(metrics)
+        self.folder = Path(args.log_root) / self.name
+        self.checkpoint_folder = Path(args.checkpoint_dir) / self.name
         self.metrics_file, self.summary_file = self.folder / "metrics.csv", self.folder / "summary.json"
         self.plot_file = self.folder / "curves.png"
-        self.columns = [*COLUMNS, *metrics]
+        self.columns = [*COLUMNS, *self.metrics]
+        self.log_file = None
+
+    def __enter__(self):
+        """Raises UserError when another process has this run, OSError when its folders cannot be made."""
+        for folder in (self.folder, self.checkpoint_folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = open(self.checkpoint_folder.with_name(f".{self.name}.lock"), "w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"run {self.name} is under way in another process; give another --run_name") from None
+        for stale in self.checkpoint_folder.glob(".*.tmp"):  # what kills left of unfinished files
+            stale.unlink()
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if self.log_file:
+            if error:
+                text = str(error) or kind.__name__
+                self.log_file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, text, (), None))
+            log.removeHandler(self.log_file)
+            self.log_file.close()
+        Path(self.lock.name).unlink(missing_ok=True)
+        self.lock.close()
 
     def set_aside(self):
-        """Before a new run: an earlier one of the same name becomes `<name>.previous`, in place of the one before."""
-        for folder in (self.checkpoint_folder, self.folder):
-            if folder.exists():
-                previous = folder.with_name(f"{folder.name}.previous")
-                shutil.rmtree(previous, ignore_errors=True)
-                folder.rename(previous)
-                log.info("the earlier run of this name is now in %s", previous)
+        """Before a new run: an earlier one of the same name becomes `<name>.1`, or the first number that is free."""
+        folders = [folder for folder in (self.checkpoint_folder, self.folder) if folder.exists()]
+        numbers = (f"{self.name}.{number}" for number in itertools.count(1))
+        free = next(name for name in numbers if not any(folder.with_name(name).exists() for folder in folders))
+        for folder in folders:
+            folder.rename(folder.with_name(free))
+            log.info("the earlier run of this name is now %s", folder.with_name(free))
 
     def rewind(self, epoch):
         """Before a continuation: drop the summary, and the rows of metrics.csv after `epoch`, the checkpoint's."""
@@ -46,23 +75,29 @@ class Run:
         with atomic_file(self.metrics_file, "w", newline="") as file:
             rows[rows["epoch"].astype(int) <= epoch].to_csv(file, index=False)
 
-    def __enter__(self):
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def open_log(self):
+        """Start metrics.csv and log.txt; what was logged before, about the data say, comes first."""
+        self.folder.mkdir(exist_ok=True)
         if not self.metrics_file.exists():
             self.add_row(self.columns)
-        self.handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
-        self.handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
-        log.addHandler(self.handler)
-        return self
-
-    def __exit__(self, *error):
-        log.removeHandler(self.handler)
-        self.handler.close()
+        self.log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+        self.log_file.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
+        for early in [handler for handler in log.handlers if isinstance(handler, logging.handlers.MemoryHandler)]:
+            early.setTarget(self.log_file)
+            early.close()
+            log.removeHandler(early)
+        log.addHandler(self.log_file)
 
     def add_row(self, values):
-        """Append one row to metrics.csv."""
-        with open(self.metrics_file, "a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(values)
+        """Append one row to metrics.csv, onto the disk: a checkpoint written later relies on it."""
+        try:
+            with open(self.metrics_file, "a", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerow(values)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            reason = f"cannot write {self.metrics_file} ({error.strerror})"
+            raise UserError(f"{reason}; make room, then run again with --train_mode continue") from error
 
     def rows(self):
         """metrics.csv as a table of strings (they keep every digit), less a row that a kill cut off."""
@@ -102,7 +137,7 @@ class Run:
     def plot(self, headline, part, best_epoch, baselines):
         """curves.png: the loss, and the `headline` metrics on `part`, by epoch; baselines as level lines.
 
-        baselines: {name: metrics}, on the same part. Lines differ in dash and marker as well as in colour.
+        baselines: {name: test metrics}, shown where `part` is the test part. Lines differ in dash as well as in colour.
         """
         from matplotlib.figure import Figure  # half a second, needed once, at the end
         from matplotlib.ticker import MaxNLocator
@@ -115,7 +150,7 @@ class Run:
         left.set(xlabel="epoch", ylabel="training loss")
         for metric, dash, marker in zip(headline, ("-", "--", "-."), "os^", strict=False):
             (line,) = right.plot(rows["epoch"], rows[metric], dash, marker=marker, label=metric, **marks)
-            for name, values in baselines.items():
+            for name, values in baselines.items() if part == "test" else ():
                 label = f"{name}, {metric}"
                 right.axhline(values[metric], linestyle=dash, color=line.get_color(), alpha=0.5, label=label)
         right.axvline(best_epoch, color="gray", linestyle=":", label=f"best epoch ({best_epoch})")
@@ -124,7 +159,7 @@ class Run:
         for axes in (left, right):
             axes.grid(alpha=0.3)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.suptitle(self.folder.name)
+        figure.suptitle(self.folder.name, parse_math=False)
         with atomic_file(self.plot_file) as file:
             figure.savefig(file, format="png", dpi=120)
 
@@ -142,14 +177,18 @@ def how_to_continue(epoch, saved_epoch):
     return f"interrupted after epoch {epoch}; go on from epoch {saved_epoch} with: {command} --train_mode continue"
 
 
-def log_start(model, data, args):
-    """What is trained on what, and which flag came from where."""
+def log_start(model, data, args, epoch, changes):
+    """What is trained on what, which flag came from where; for a continuation the epoch done and the changed flags."""
     log.info("%s", data.describe())
     for origin in dict.fromkeys(args.origin.values()):
         flags = (flag for flag in args.origin if args.origin[flag] == origin and vars(args)[flag] is not None)
         text = f"flags, {origin}: " + " ".join(f"{flag}={vars(args)[flag]}" for flag in flags)
         log.info("%s", textwrap.fill(text, width=100, subsequent_indent="    "))
     log.info("%s on %s, %d threads", args.model, model.generator.device, torch.get_num_threads())
+    if epoch:
+        log.info("continuing after epoch %d", epoch)
+    for flag, before, now in changes:
+        log.warning("warning: --%s was %s up to epoch %d, now it is %s", flag, before, epoch, now)
 
 
 def log_epoch(epoch, loss, metrics, seconds, improved, model, args):
@@ -167,9 +206,8 @@ def log_end(run, checkpoints, args, result):
         f"{args.model} last (epoch {last['epoch']})": last,
         **result["baselines"],
     }
-    table = pd.DataFrame(columns).loc[run.columns[len(COLUMNS) :]].astype(float)
-    log.info("\nMetrics on the test part; the best epoch was chosen on the %s part.", args.select)
-    log.info("%s\n", table.to_string(float_format="%.4f"))
+    table = pd.DataFrame(columns).loc[run.metrics].astype(float).to_string(float_format="%.4f")
+    log.info("Metrics on the test part; the best epoch was chosen on the %s part:\n\n%s\n", args.select, table)
     log.info("checkpoints  %s (best), %s", checkpoints.best_file, checkpoints.last_file)
     log.info("metrics      %s, %s", run.metrics_file, run.summary_file)
     log.info("plot         %s", run.plot_file)

@@ -5,6 +5,8 @@ import logging
 import numpy as np
 import torch
 
+from errors import UserError
+
 log = logging.getLogger("onebp")
 
 CHUNK = 1 << 20  # negatives drawn at a time: memory stays bounded whatever N is
@@ -44,7 +46,10 @@ class Sampler:
     """Batches of an epoch; every training interaction is in one of them."""
 
     def __init__(self, train, batch_size, n_negatives, generator):
-        """train: csr_array (U, I). generator: on the device where the batches are wanted; all randomness is its."""
+        """train: csr_array (U, I). generator: on the device where the batches are wanted; all randomness is its.
+
+        Raises UserError where no user has an item that could be a negative.
+        """
         device = generator.device
         self.batch_size, self.n_negatives, self.generator = batch_size, n_negatives, generator
         self.negatives = UniformNegatives(train, device)
@@ -53,10 +58,12 @@ class Sampler:
         self.items = torch.as_tensor(train.indices.astype(np.int64), device=device)
         # Who has interacted with every item has no negative, and by this loss nothing to learn from.
         usable = self.negatives.unseen[self.users] > 0
-        self.left_out = int((~usable).sum())
-        if self.left_out:
-            log.info("%d interactions of users who have every item are left out: they have no negative", self.left_out)
+        left_out = int((~usable).sum())
+        if left_out:
+            log.info("%d interactions of users who have every item are left out: they have no negative", left_out)
             self.users, self.items = self.users[usable], self.items[usable]
+        if not len(self.users):
+            raise UserError("every user in training has every item, so there is nothing to learn from; add items")
 
     def __len__(self):
         """Batches per epoch; the last one may be smaller."""

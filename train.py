@@ -13,7 +13,7 @@ import time
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from errors import UserError
+from errors import UserError, explain
 from report import Run, how_to_continue, log_end, log_epoch, log_start
 from utils import load_checkpoint, save_checkpoint
 
@@ -32,36 +32,30 @@ def fit(model, data, args):
     how to continue, on Ctrl-C.
     """
     begin = time.perf_counter()
-    run = Run(args, model.metrics)
-    checkpoints = Checkpoints(run.checkpoint_folder, args.save_every)
-    progress, changes = Progress(), []
-    if args.train_mode == "continue":
-        changes = restore(model, progress, checkpoints, args)
-        if progress.done(args) and run.summary_file.exists():
-            log.info("%s is done: epoch %d of %d, nothing to do", args.run_name, progress.epoch, args.epochs)
-            return
-        run.rewind(progress.epoch)
-    else:
-        run.set_aside()
-    earlier_seconds = sum(run.seconds())
-    with run, logging_redirect_tqdm([log]):
-        log_start(model, data, args)
-        if progress.epoch:
-            log.info("continuing after epoch %d", progress.epoch)
-        for flag, before, now in changes:
-            log.warning("warning: --%s was %s up to epoch %d, now it is %s", flag, before, progress.epoch, now)
+    progress = Progress()
+    with Run(args, model.metrics) as run:
+        checkpoints = Checkpoints(run.checkpoint_folder, args.save_every)
         try:
-            train(model, run, progress, checkpoints, args)
+            if args.train_mode == "continue":
+                changes = restore(model, progress, checkpoints, args)
+                if progress.done(args) and run.summary_file.exists():
+                    log.info("%s is done: epoch %d of %d, nothing to do", args.run_name, progress.epoch, args.epochs)
+                    return
+                run.rewind(progress.epoch)
+            else:
+                changes = []
+                run.set_aside()
+            run.open_log()
+            earlier_seconds = sum(run.seconds())
+            log_start(model, data, args, progress.epoch, changes)
+            with logging_redirect_tqdm([log]):
+                train(model, run, progress, checkpoints, args)
+            result = final_metrics(model, progress, checkpoints, args)
+            run.plot(model.headline, args.select, progress.best_epoch, result["baselines"])
+            run.write_summary(model, data, args, result, earlier_seconds + time.perf_counter() - begin)
+            log_end(run, checkpoints, args, result)
         except KeyboardInterrupt:
-            checkpoints.save_best()
             raise KeyboardInterrupt(how_to_continue(progress.epoch, checkpoints.saved_epoch)) from None
-        except UserError:
-            checkpoints.save_best()
-            raise
-        result = final_metrics(model, progress, checkpoints, args)
-        run.plot(model.headline, args.select, progress.best_epoch, result["baselines"] if args.select == "test" else {})
-        run.write_summary(model, data, args, result, earlier_seconds + time.perf_counter() - begin)
-        log_end(run, checkpoints, args, result)
 
 
 def train(model, run, progress, checkpoints, args):
@@ -123,10 +117,16 @@ class Progress:
 
 
 class Checkpoints:
-    """last.pt and best.pt of a run, written together: every `save_every` epochs, or (None) when it costs little."""
+    """last.pt and best.pt of a run, written together: every `save_every` epochs, or (None) when it costs little.
+
+    They always fit: the best epoch that last.pt names is the one in best.pt. A new best state goes to best.next.pt;
+    replacing last.pt is what decides; then best.next.pt is renamed. `recover` finishes what a kill cut off.
+    """
 
     def __init__(self, folder, save_every):
-        self.last_file, self.best_file = folder / "last.pt", folder / "best.pt"
+        self.last_file, self.best_file, self.next_file = (
+            folder / f"{name}.pt" for name in ("last", "best", "best.next")
+        )
         self.save_every = save_every
         self.cost, self.saved_at, self.saved_epoch = 0.0, time.perf_counter(), 0
         self.unsaved_best = None
@@ -141,18 +141,26 @@ class Checkpoints:
             due = self.cost <= SAVING_SHARE * (time.perf_counter() - self.saved_at)
         if due or final:
             begin = time.perf_counter()
-            self.save_best()  # first: killed in between, the run comes to this epoch again from the older last.pt
+            if self.unsaved_best is not None:
+                save_checkpoint(self.next_file, self.unsaved_best)
             save_checkpoint(self.last_file, state)
+            if self.unsaved_best is not None:
+                self.next_file.replace(self.best_file)
+            self.unsaved_best = None
             self.saved_at, self.saved_epoch = time.perf_counter(), state["epoch"]
             self.cost = self.saved_at - begin
         elif improved:
             self.unsaved_best = copy.deepcopy(state)  # the live tensors go on changing
 
-    def save_best(self):
-        """Write the best state, if it is not on disk yet."""
-        if self.unsaved_best is not None:
-            save_checkpoint(self.best_file, self.unsaved_best)
-            self.unsaved_best = None
+    def recover(self, best_epoch):
+        """After a kill: make best.pt the state of `best_epoch`, as last.pt says. Raises UserError where it is lost."""
+        if self.next_file.exists():
+            if load_checkpoint(self.next_file)["epoch"] == best_epoch:
+                self.next_file.replace(self.best_file)
+            else:  # killed before last.pt was replaced; the run comes to that epoch again
+                self.next_file.unlink()
+        if best_epoch and load_checkpoint(self.best_file)["epoch"] != best_epoch:
+            raise UserError(f"{self.best_file} is not of epoch {best_epoch}, the best by {self.last_file}; put it back")
 
     def describe(self):
         """Where the last good state is."""
@@ -164,7 +172,7 @@ def full_state(model, progress, args):
     flags = {flag: value for flag, value in vars(args).items() if flag not in FREE_FLAGS}
     if args.lr_schedule == "cosine":
         flags["epochs"] = args.epochs  # the decay is spread over them
-    identity = {**model.identity, "select": args.select}
+    identity = {"select": args.select, **model.identity}
     return {**vars(progress), "identity": identity, "flags": flags, "model": model.state_dict()}
 
 
@@ -185,10 +193,13 @@ def restore(model, progress, checkpoints, args):
         model.load_state_dict(state["model"])
         for name in vars(progress):
             setattr(progress, name, state[name])
+        checkpoints.recover(progress.best_epoch)
         checkpoints.saved_epoch = progress.epoch
         before, now = state["flags"], expected["flags"]
         return [(flag, before.get(flag), now[flag]) for flag in now if before.get(flag) != now[flag]]
-    except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
+        if explain(error):
+            raise
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not fit this model ({reason}); start with --train_mode new") from None
 

@@ -2,15 +2,17 @@
 
 import hashlib
 import logging
+import logging.handlers
 import os
 import platform
 import sys
-from contextlib import contextmanager
+import zipfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
-from errors import UserError
+from errors import UserError, explain
 
 log = logging.getLogger("onebp")
 
@@ -21,8 +23,9 @@ def log_to_console():
     """Send the program's log to stdout. Called once, by main.py."""
     log.setLevel(logging.INFO)
     logging.raiseExceptions = False  # a closed pipe (`| head`) is no reason to stop training
-    if not log.handlers:
-        log.addHandler(logging.StreamHandler(sys.stdout))
+    log.addHandler(logging.StreamHandler(sys.stdout))
+    # Kept until the run's log.txt is open.
+    log.addHandler(logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1))
 
 
 def choose_device(name):
@@ -73,13 +76,13 @@ def atomic_file(path, mode="wb", **open_args):
 
 
 def _sync_folder(folder):
-    """Make a rename durable. Systems that cannot open a folder (Windows) do it by themselves."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_DIRECTORY)
-        try:
+    """Make a rename durable, where the file system lets one (some network file systems refuse)."""
+    descriptor = os.open(folder, os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def save_checkpoint(path, state):
@@ -115,14 +118,17 @@ def load_checkpoint(path):
             f"no checkpoint at {path}; start with --train_mode new, or check --run_name and --checkpoint_dir"
         )
     try:
+        with zipfile.ZipFile(path) as archive:
+            if changed := archive.testzip():  # torch.load does not look at the checksums
+                raise ValueError(f"wrong checksum of {changed}")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever bytes can provoke: zip, pickle, unicode, value and key errors among them
+        if explain(error):
+            raise
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} is damaged or no checkpoint ({reason}); remove it and start with --train_mode new"
-        ) from None
+        raise UserError(f"{path} is damaged or no checkpoint ({reason}); start with --train_mode new") from None
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-        raise UserError(f"{path} is not a checkpoint of this program; remove it and start with --train_mode new")
+        raise UserError(f"{path} is not a checkpoint of this program; start with --train_mode new")
     return state
 
 

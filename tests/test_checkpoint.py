@@ -64,8 +64,9 @@ def test_killed_runs_end_like_an_undisturbed_one(work):
         process.kill()
         finish(process)
         load_checkpoint(work / f"checkpoints/{RUN}/last.pt")
-    with open(f"runs/{RUN}/metrics.csv", "a") as file:
-        file.write("99,0.5")  # a row that a kill cut off
+    rows = (work / f"runs/{RUN}/metrics.csv").read_text().splitlines()
+    later = ",".join(["13", *rows[-1].split(",")[1:]])  # of an epoch after the checkpoint
+    (work / f"runs/{RUN}/metrics.csv").write_text("\n".join([*rows, later, "14,0.5"]))  # and one that a kill cut off
     run(*flags, "--train_mode", "continue")
     for name in ("last.pt", "best.pt"):
         assert (work / f"checkpoints/{RUN}/{name}").read_bytes() == (work / f"checkpoints/whole/{name}").read_bytes()
@@ -77,6 +78,7 @@ def test_kill_while_saving(tmp_path):
     path = tmp_path / "last.pt"
     states = [{"epoch": epoch, "table": torch.full((500, 400), float(epoch))} for epoch in (1, 2)]
     save_checkpoint(path, states[0])
+    seen = set()
     for _ in range(40):
         child = os.fork()
         if child == 0:
@@ -88,6 +90,8 @@ def test_kill_while_saving(tmp_path):
         os.waitpid(child, 0)
         found = load_checkpoint(path)
         assert torch.equal(found["table"], states[found["epoch"] - 1]["table"])
+        seen.add(found["epoch"])
+    assert seen == {1, 2}  # the children did save
 
 
 def test_interrupt_says_how_to_go_on(work):
@@ -126,7 +130,7 @@ def trained(cli):
         (("--dim", 16), "has dim 8, this command 16"),
         (("--model", "TwoBP", "--run_name", RUN), "has model OneBP, this command TwoBP"),
         (("--split_seed", 5), "has digest "),
-        (("--select", "valid"), "has digest "),
+        (("--select", "valid"), "has select test, this command valid"),
     ],
 )
 def test_a_checkpoint_of_something_else(trained, work, flags, words):
@@ -152,12 +156,16 @@ class Payload:
         return open, ("pwned", "w")
 
 
-@pytest.mark.parametrize("name", ["cut to half", "cut by a byte", "empty", "text", "tensor", "other dict", "code"])
+@pytest.mark.parametrize(
+    "name", ["cut to half", "cut by a byte", "changed byte", "empty", "text", "tensor", "other dict", "code"]
+)
 def test_damaged_and_foreign_checkpoints(trained, work, name):
     path = work / f"checkpoints/{RUN}/last.pt"
     content = path.read_bytes()
     objects = {"tensor": torch.ones(3), "other dict": {"epoch": 3}, "code": Payload()}
-    contents = {"cut to half": content[: len(content) // 2], "cut by a byte": content[:-1], "empty": b"", "text": b"hi"}
+    middle = len(content) // 2
+    contents = {"cut to half": content[:middle], "cut by a byte": content[:-1], "empty": b"", "text": b"hi"}
+    contents["changed byte"] = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     if name in objects:
         torch.save(objects[name], path)
     else:
@@ -199,10 +207,62 @@ def test_changed_flags_are_named(trained):
 
 def test_a_new_run_keeps_the_previous_one(trained, work):
     old = (work / f"checkpoints/{RUN}/last.pt").read_bytes()
-    assert "is now in" in trained("--epochs", 3, "--dim", 8)[1]
-    assert (work / f"checkpoints/{RUN}.previous/last.pt").read_bytes() == old
-    assert len(pd.read_csv(f"runs/{RUN}.previous/metrics.csv")) == 2
-    assert len(pd.read_csv(f"runs/{RUN}/metrics.csv")) == 3
+    for number in (1, 2):
+        assert f"the earlier run of this name is now runs/{RUN}.{number}" in trained("--epochs", 3, "--dim", 8)[1]
+    assert (work / f"checkpoints/{RUN}.1/last.pt").read_bytes() == old
+    assert [len(pd.read_csv(f"runs/{name}/metrics.csv")) for name in (f"{RUN}.1", f"{RUN}.2", RUN)] == [2, 3, 3]
+
+
+def test_one_process_per_run(trained, work):
+    process = start("--epochs", 5000, "--dim", 8)
+    wait_for_rows(work / f"runs/{RUN}.1/metrics.csv", 1)  # the new process has set the trained run aside
+    wait_for_rows(work / f"runs/{RUN}/metrics.csv", 1)
+    status, _, stderr = trained("--epochs", 2, "--dim", 8)
+    process.kill()
+    finish(process)
+    assert status == 2
+    assert f"run {RUN} is under way in another process" in stderr
+    assert trained("--epochs", 2, "--dim", 8)[0] == 0  # a killed process holds nothing
+
+
+@pytest.mark.parametrize("flag", ["--log_root", "--checkpoint_dir"])
+def test_a_folder_that_cannot_be_made_costs_no_earlier_run(trained, work, flag):
+    write(work / "file", "not a folder")
+    before = {path for path in work.rglob("*") if path.is_file()}
+    status, _, stderr = trained("--epochs", 3, "--dim", 8, flag, "file")
+    assert status == 2
+    assert "file" in stderr
+    assert {path for path in work.rglob("*") if path.is_file()} == before
+
+
+def test_best_always_fits_last(tmp_path):
+    """Whichever of the writes is the last before a kill, `recover` leaves the best state that last.pt names."""
+    from train import Checkpoints
+
+    def state(epoch, best_epoch):
+        return {"epoch": epoch, "best_epoch": best_epoch, "table": torch.full((3,), float(epoch))}
+
+    def folder(name):
+        checkpoints = Checkpoints(tmp_path / name, 1)
+        checkpoints.update(state(1, 1), improved=True, final=False)
+        return checkpoints
+
+    checkpoints = folder("before last.pt")
+    save_checkpoint(checkpoints.next_file, state(2, 2))
+    checkpoints.recover(load_checkpoint(checkpoints.last_file)["best_epoch"])
+    assert load_checkpoint(checkpoints.best_file)["epoch"] == 1
+    assert not checkpoints.next_file.exists()
+
+    checkpoints = folder("after last.pt")
+    save_checkpoint(checkpoints.next_file, state(2, 2))
+    save_checkpoint(checkpoints.last_file, state(2, 2))
+    checkpoints.recover(load_checkpoint(checkpoints.last_file)["best_epoch"])
+    assert load_checkpoint(checkpoints.best_file)["epoch"] == 2
+
+    checkpoints = folder("put elsewhere")
+    save_checkpoint(checkpoints.best_file, state(9, 9))
+    with pytest.raises(UserError, match=r"best.pt is not of epoch 1"):
+        checkpoints.recover(1)
 
 
 def test_full_disk_keeps_the_old_checkpoint(tmp_path):

@@ -1,5 +1,7 @@
 """The program as a whole: its messages for mistakes that only the machine or the data can show."""
 
+import json
+
 import pytest
 from conftest import finish, start, write
 
@@ -13,8 +15,7 @@ from conftest import finish, start, write
         (("--device", "cuda:99"), "--device cuda:99: "),
         (("--device", "meta"), "--device meta: neither cpu nor cuda"),
         (("--dim", 2_000_000_000), "out of memory; lower --dim"),
-        (("--log_root", "file"), "file"),
-        (("--checkpoint_dir", "file", "--epochs", 1), "file"),
+        (("--lr", "1" * 400), "is not a number above 0"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(cli, work, flags, words):
@@ -27,10 +28,21 @@ def test_mistakes_are_one_line_and_status_2(cli, work, flags, words):
     assert "Traceback" not in stderr
 
 
+def test_the_first_command(work):
+    """What the README shows first: in time, clearly better than popularity, a line per epoch, and the table."""
+    status, stdout, stderr = finish(start())
+    assert (status, stderr) == (0, "")
+    summary = json.loads((work / "runs/demo-OneBP-MF/summary.json").read_text())
+    assert summary["best"]["Recall@20"] > 1.5 * summary["baselines"]["Popularity"]["Recall@20"]
+    assert summary["seconds"]["total"] < 30  # 8 on two quiet cores
+    assert stdout.count("Recall@20") == 40 + 1
+
+
 def test_help_and_wrong_flags_answer_without_loading_torch(work):
-    status, stdout, _ = finish(start("--help", env={"PYTHONPROFILEIMPORTTIME": "1"}))
+    status, stdout, imports = finish(start("--help", env={"PYTHONPROFILEIMPORTTIME": "1"}))
     assert status == 0
     assert "--train_mode" in stdout
+    assert "torch" not in imports
     _, _, imports = finish(start("--dim", "x", env={"PYTHONPROFILEIMPORTTIME": "1"}))
     assert "torch" not in imports
 

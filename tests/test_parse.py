@@ -58,8 +58,10 @@ def test_other_spellings():
         ("--aggregation max", "'max' is not one of mean, sequential, last"),
         ("--lr_dc_epoch 0", "--lr_dc_epoch: '0' is not a whole number from 1"),
         ("--run_name a/b", "'a/b' is not a plain name for a folder"),
+        ("--run_name a\x07b", "is not a plain name for a folder"),
         ("--valid_ratio 0.1", "--valid_ratio needs --select valid"),
         ("--lr_dc 0.5", "--lr_dc needs --lr_dc_epoch"),
+        ("--lr_dc_epoch 20 60", "--lr_dc_epoch needs --lr_dc"),
         ("--lr_schedule cosine --lr_dc_epoch 5", "belong to --lr_schedule step"),
     ],
 )

@@ -22,6 +22,7 @@ PAIRS = [("a", "x"), ("a", "y"), ("007", "7"), ("7", "NA")]
     "text",
     [
         "user,item\na,x\na,y\n007,7\n7,NA\n",
+        "location,user_id,item_id,song\nL,a,x,s\nL,a,y,s\nL,007,7,s\nL,7,NA,s\n",
         "user_id\titem_id\trating\na\tx\t1\na\ty\t2.5\n007\t7\t3\n7\tNA\t4\n",
         "rating;movieId;userId\n1;x;a\n2;y;a\n3;7;007\n4;NA;7\n",
         "user_id:token,item_id:token,timestamp:float\na,x,1\na,y,\n007,7,3\n7,NA,4\n",
@@ -33,7 +34,20 @@ PAIRS = [("a", "x"), ("a", "y"), ("007", "7"), ("7", "NA")]
         "\ufeffuser,item\r\na,x\r\na,y\r\n007,7\r\n7,NA\r\n",
         "\n\nuser,item\n\na,x\na,y\n\n007,7\n7,NA",
     ],
-    ids=["csv", "tsv", "semicolon", "recbole", "quoted", "ratings.dat", "u.data", "two", "spaces", "windows", "blank"],
+    ids=[
+        "csv",
+        "several",
+        "tsv",
+        "semicolon",
+        "recbole",
+        "quoted",
+        "ratings.dat",
+        "u.data",
+        "two",
+        "spaces",
+        "windows",
+        "blank",
+    ],
 )
 def test_formats(tmp_path, text):
     assert read(tmp_path, text) == PAIRS
@@ -71,8 +85,9 @@ def test_huge_line(tmp_path):
         ("hello,world\n1,2\n", "line 1", "names no user or item column"),
         ("1,2,5\n3,4,5\n", "line 1", "names no user or item column"),
         ("the quick brown fox\n", "line 1", "names no user or item column"),
-        ("user,title\na,x\n", "line 1", "no item column among user, title"),
-        ("user,item,movie_id\na,x,y\n", "line 1", "more than one item column"),
+        ("user,title\na,x\n", "", "no item column in the header (user, title)"),
+        ("user,item,Item\na,x,y\n", "", "more than one item column in the header"),
+        ("user,item\na,x\n   \n\nb\n", "line 5", "'b,' lacks"),
         ("user,item\na,x\n\nb\nc,y\n", "line 4", "'b,' lacks"),
         ("user,item\na,x\n,y\n", "line 3", "',y' lacks"),
         ("user,item,rating\na,x,3\nb,y,good\n", "line 3", "numeric rating"),

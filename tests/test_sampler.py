@@ -6,6 +6,7 @@ import torch
 from conftest import matrix
 from scipy.stats import chisquare
 
+from errors import UserError
 from sampler import Sampler, UniformNegatives
 from utils import make_generator
 
@@ -76,6 +77,11 @@ def test_order_comes_from_the_generator_alone(device):
     assert all(map(torch.equal, first, again))
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first[0], other[0])
+
+
+def test_nobody_has_a_negative(device):
+    with pytest.raises(UserError, match="every user in training has every item"):
+        Sampler(matrix({(0, 0), (0, 1)}, (2, 2)), 2, 5, make_generator(0, device))
 
 
 def test_a_user_with_every_item_is_left_out(device, caplog):

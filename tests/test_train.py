@@ -12,7 +12,7 @@ import train
 from evaluate import METRICS
 from parse import parse_args
 from train import Checkpoints, Progress, learning_rate
-from utils import load_checkpoint
+from utils import load_checkpoint, save_checkpoint
 
 FAST = ("--epochs", 3, "--dim", 8)
 
@@ -93,12 +93,12 @@ def test_selection_on_validation_reports_test_for_that_epoch(cli, work):
     from dataloader import load_dataset
     from model import OneBP
 
-    flags = ("--epochs", "6", "--dim", "8", "--lr", "0.05", "--select", "valid")
+    flags = ("--epochs", "12", "--dim", "8", "--lr", "0.05", "--beta", "0.5", "--select", "valid")
     assert cli(*flags)[0] == 0
     rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv", float_precision="round_trip")
     summary = json.loads((work / "runs/demo-OneBP-MF/summary.json").read_text())
     chosen = rows.loc[rows["Recall@20"].idxmax()]
-    assert summary["best"]["epoch"] == chosen["epoch"]
+    assert summary["best"]["epoch"] == chosen["epoch"] < 12
     assert summary["best"]["valid"]["Recall@20"] == chosen["Recall@20"]
     assert summary["dataset"]["valid"] > 0
 
@@ -134,8 +134,12 @@ def test_diverging_run_keeps_the_last_good_checkpoint(cli, work):
 
 
 def test_save_every_is_exact(cli, work, monkeypatch):
+    def save(path, state):
+        saved.append((path.name, state["epoch"]))
+        save_checkpoint(path, state)
+
     saved = []
-    monkeypatch.setattr(train, "save_checkpoint", lambda path, state: saved.append((path.name, state["epoch"])))
+    monkeypatch.setattr(train, "save_checkpoint", save)
     cli("--epochs", 7, "--dim", 8, "--save_every", 3)
     assert [epoch for name, epoch in saved if name == "last.pt"] == [3, 6, 7]
 
@@ -146,6 +150,7 @@ def test_checkpoints_cost_little_and_keep_the_best_weights(tmp_path, monkeypatch
 
     def save(path, state):
         clock[0] += 0.5
+        path.touch()
         written.append((path.name, state["epoch"], state["weights"].item()))
 
     monkeypatch.setattr(train, "save_checkpoint", save)
@@ -157,7 +162,7 @@ def test_checkpoints_cost_little_and_keep_the_best_weights(tmp_path, monkeypatch
         checkpoints.update({"epoch": epoch, "weights": weights}, improved=epoch % 7 == 0, final=epoch == 1000)
     assert 0.02 * 1000 < 0.5 * len(written) < 0.05 * 1000
     assert all(epoch == value for _, epoch, value in written)
-    assert written[-2:] == [("best.pt", 994, 994.0), ("last.pt", 1000, 1000.0)]
+    assert written[-2:] == [("best.next.pt", 994, 994.0), ("last.pt", 1000, 1000.0)]
 
 
 def test_own_data_set_needs_no_flag_but_its_name(cli, work):

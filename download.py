@@ -2,14 +2,13 @@
 
 import hashlib
 import logging
-import sys
 from dataclasses import dataclass
 
 import pooch
 import requests
 
 from errors import UserError
-from utils import atomic_file
+from utils import atomic_file, on_terminal
 
 log = logging.getLogger("onebp")
 
@@ -92,7 +91,7 @@ def fetch(remote, folder, allowed=True):
     log.info("downloading %s", remote.url)
     try:
         with atomic_file(target, "w+b") as file:
-            pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_S)(remote.url, file, None)
+            pooch.HTTPDownloader(progressbar=on_terminal(), timeout=TIMEOUT_S)(remote.url, file, None)
             file.seek(0)
             found = _digest(file.read(), remote.digest)
             if found != remote.digest:

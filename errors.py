@@ -1,4 +1,7 @@
-"""A user's mistakes, told in one line."""
+"""A user's mistakes, told in one line, and Ctrl-C, held back where it would do harm."""
+
+import signal
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -15,3 +18,16 @@ def explain(error):
     if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
         return "out of memory; lower --dim, --batch_size or --N"
     return None
+
+
+@contextmanager
+def interrupts_held_back():
+    """Let Ctrl-C wait until the block ends: an exception out of C++ code that calls back into Python would abort it."""
+    received = []
+    handler = signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if received:
+        raise KeyboardInterrupt

@@ -1,10 +1,9 @@
 """Train and evaluate a recommendation model: `python main.py --help` lists the flags."""
 
 import os
-import signal
 import sys
 
-from errors import explain
+from errors import explain, interrupts_held_back
 from parse import parse_args
 
 
@@ -20,25 +19,23 @@ def main(argv=None):
         line = explain(error)
         if line is None:
             raise
-        print(f"main.py: error: {line}", file=sys.stderr)
+        print("main.py: error:", " ".join(line.split("\n")), file=sys.stderr)
         return 2
     return 0
 
 
 def run(args):
     """Load the data set, build the model, fit it."""
-    # Threads that wait for each other must sleep: spinning, they take the core from the one that has work to do, and a
-    # second program on the machine makes an epoch twenty times slower. Has to be set before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Imported here: --help and a wrong flag are answered before torch is loaded. Ctrl-C meanwhile has to wait, because
-    # an exception inside the loading of torch's own library would abort the process.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    from dataloader import load_dataset
-    from model import MODELS
-    from train import fit
-    from utils import choose_device, log_to_console
+    # Threads that wait for each other spin, and take the core from those that have work: on a machine that does other
+    # work too, an epoch would take ten times as long. 1000 turns are OpenMP's own limit where threads outnumber cores.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is loaded
+    # Imported here, so that --help and a wrong flag are answered before torch is loaded.
+    with interrupts_held_back():
+        from dataloader import load_dataset
+        from model import MODELS
+        from train import fit
+        from utils import choose_device, log_to_console
 
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     log_to_console()
     device = choose_device(args.device)
     data = load_dataset(

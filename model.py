@@ -165,6 +165,10 @@ class TwoBP:
 
     def load_state_dict(self, state):
         """Take over what `state_dict` returned; the flags (learning rate, l2) stay this run's."""
+        for index, weights in enumerate(self.optimizer.param_groups[0]["params"]):
+            moments = [state["optimizer"][index][name] for name in ("exp_avg", "exp_avg_sq")]
+            if any(moment.shape != weights.shape for moment in moments):  # the fused Adam would write beyond them
+                raise ValueError("the optimizer's moments have another shape")
         self.encoder.load_state_dict(state["encoder"])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})

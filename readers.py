@@ -51,6 +51,8 @@ def read_interactions(path):
     if first is None:
         raise UserError(f"{path} is empty; {EXPECTED}")
     first = first.rstrip("\n")
+    if first.startswith(("{", "[", "<")):
+        raise UserError(f"{path}: JSON or markup is not read; {EXPECTED}")
     for separator in (sign for sign in "\t,; " if sign in first):
         columns = [_plain_name(name) for name in next(_records(first, separator))]
         if set(columns) & {*USER_NAMES, *ITEM_NAMES}:

@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -73,7 +74,7 @@ class Run:
         self.summary_file.unlink(missing_ok=True)
         rows = self.rows()
         with atomic_file(self.metrics_file, "w", newline="") as file:
-            rows[rows["epoch"].astype(int) <= epoch].to_csv(file, index=False)
+            rows[rows["epoch"].astype(float) <= epoch].to_csv(file, index=False)
 
     def open_log(self):
         """Start metrics.csv and log.txt; what was logged before, about the data say, comes first."""
@@ -100,12 +101,15 @@ class Run:
             raise UserError(f"{reason}; make room, then run again with --train_mode continue") from error
 
     def rows(self):
-        """metrics.csv as a table of strings (they keep every digit), less a row that a kill cut off."""
-        rows = []
-        if self.metrics_file.exists():
-            with open(self.metrics_file, newline="") as file:
-                rows = [row for row in csv.reader(file) if len(row) == len(self.columns)][1:]
-        return pd.DataFrame(rows, columns=self.columns, dtype=str)
+        """metrics.csv as a table of strings, which keep every digit, less rows that are damaged or that a kill cut off."""
+        if not self.metrics_file.exists():
+            return pd.DataFrame(columns=self.columns, dtype=str)
+        lines = self.metrics_file.read_text(encoding="utf-8", errors="replace").split("\n")[1:-1]  # each ended by \n
+        rows = pd.DataFrame(
+            [line.split(",") for line in lines if line.count(",") == len(COLUMNS) + len(self.metrics) - 1]
+        )
+        rows = rows.reindex(columns=range(len(self.columns))).set_axis(self.columns, axis=1).astype(str)
+        return rows[rows.apply(pd.to_numeric, errors="coerce").notna().all(axis=1)]
 
     def seconds(self):
         """Seconds of training and of evaluation in all rows so far."""
@@ -160,7 +164,8 @@ class Run:
             axes.grid(alpha=0.3)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.suptitle(self.folder.name, parse_math=False)
-        with atomic_file(self.plot_file) as file:
+        with atomic_file(self.plot_file) as file, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that the font lacks
             figure.savefig(file, format="png", dpi=120)
 
 

@@ -9,7 +9,7 @@ from errors import UserError
 
 log = logging.getLogger("onebp")
 
-CHUNK = 1 << 20  # negatives drawn at a time: memory stays bounded whatever N is
+CHUNK = 1 << 20  # negatives drawn at a time, but at least those of one batch
 
 
 class UniformNegatives:

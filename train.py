@@ -7,7 +7,6 @@ its state. What its numbers mean is its own affair; here the monitored one is on
 import copy
 import logging
 import math
-import sys
 import time
 
 from tqdm import tqdm
@@ -15,7 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from errors import UserError, explain
 from report import Run, how_to_continue, log_end, log_epoch, log_start
-from utils import load_checkpoint, save_checkpoint
+from utils import load_checkpoint, on_terminal, save_checkpoint
 
 log = logging.getLogger("onebp")
 
@@ -51,8 +50,8 @@ def fit(model, data, args):
             with logging_redirect_tqdm([log]):
                 train(model, run, progress, checkpoints, args)
             result = final_metrics(model, progress, checkpoints, args)
-            run.plot(model.headline, args.select, progress.best_epoch, result["baselines"])
             run.write_summary(model, data, args, result, earlier_seconds + time.perf_counter() - begin)
+            run.plot(model.headline, args.select, progress.best_epoch, result["baselines"])
             log_end(run, checkpoints, args, result)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(how_to_continue(progress.epoch, checkpoints.saved_epoch)) from None
@@ -61,8 +60,8 @@ def fit(model, data, args):
 def train(model, run, progress, checkpoints, args):
     """Epochs from the one after `progress` to the last, with evaluation, early stop and checkpoints."""
     steps = model.steps_per_epoch
-    hidden = not sys.stderr.isatty()
-    bar = tqdm(total=args.epochs * steps, initial=progress.epoch * steps, unit="step", leave=False, disable=hidden)
+    done, total, hidden = progress.epoch * steps, args.epochs * steps, not on_terminal()
+    bar = tqdm(initial=done, total=total, unit="step", leave=False, disable=hidden)
     since_row = 0.0  # seconds of training since the last row of metrics.csv
     with bar:
         while not progress.done(args):
@@ -71,7 +70,8 @@ def train(model, run, progress, checkpoints, args):
             lr = learning_rate(args, epoch)
             loss = model.train_epoch(lr, bar.update)
             if not math.isfinite(loss):
-                raise UserError(f"the loss is {loss} in epoch {epoch}; lower --lr ({lr:g}). {checkpoints.describe()}")
+                advice = f"lower --lr ({lr:g}) or --l2, or raise --temperature"
+                raise UserError(f"the loss is {loss} in epoch {epoch}; {advice}. {checkpoints.describe()}")
             trained = time.perf_counter()
             since_row += trained - begin
             progress.epoch = epoch
@@ -172,7 +172,7 @@ def full_state(model, progress, args):
     flags = {flag: value for flag, value in vars(args).items() if flag not in FREE_FLAGS}
     if args.lr_schedule == "cosine":
         flags["epochs"] = args.epochs  # the decay is spread over them
-    identity = {"select": args.select, **model.identity}
+    identity = {"select": args.select, "seed": args.seed, **model.identity}
     return {**vars(progress), "identity": identity, "flags": flags, "model": model.state_dict()}
 
 
@@ -187,7 +187,7 @@ def restore(model, progress, checkpoints, args):
         for name, value in expected["identity"].items():
             if (found := state["identity"][name]) != value:
                 raise UserError(
-                    f"{path} has {name} {found}, this command {value}; "
+                    f"{path} has {name} {found!s:.12}, this command {value!s:.12}; "
                     "give the flags and data of that run, another --run_name, or --train_mode new"
                 )
         model.load_state_dict(state["model"])
@@ -196,7 +196,7 @@ def restore(model, progress, checkpoints, args):
         checkpoints.recover(progress.best_epoch)
         checkpoints.saved_epoch = progress.epoch
         before, now = state["flags"], expected["flags"]
-        return [(flag, before.get(flag), now[flag]) for flag in now if before.get(flag) != now[flag]]
+        return [(flag, before[flag], now[flag]) for flag in now if flag in before and before[flag] != now[flag]]
     except (KeyError, ValueError, RuntimeError) as error:
         if explain(error):
             raise

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from errors import UserError, explain
+from errors import UserError, explain, interrupts_held_back
 
 log = logging.getLogger("onebp")
 
@@ -26,6 +26,11 @@ def log_to_console():
     log.addHandler(logging.StreamHandler(sys.stdout))
     # Kept until the run's log.txt is open.
     log.addHandler(logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1))
+
+
+def on_terminal():
+    """Whether progress bars have somebody who looks at them."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def choose_device(name):
@@ -91,7 +96,7 @@ def save_checkpoint(path, state):
     Raises UserError when the disk refuses.
     """
     try:
-        with atomic_file(path) as file:
+        with interrupts_held_back(), atomic_file(path) as file:
             torch.save(_canonical({"format": CHECKPOINT_FORMAT, **state}), file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its archive writer
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -125,7 +130,7 @@ def load_checkpoint(path):
     except Exception as error:  # whatever bytes can provoke: zip, pickle, unicode, value and key errors among them
         if explain(error):
             raise
-        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise UserError(f"{path} is damaged or no checkpoint ({reason}); start with --train_mode new") from None
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is not a checkpoint of this program; start with --train_mode new")

@@ -14,6 +14,8 @@ from scipy.sparse import csr_array
 from dataloader import Interactions
 from main import main
 
+torch.set_num_threads(1)  # the sizes here are too small for more
+
 ROOT = Path(__file__).parent.parent
 REAL_DATA = Path(os.environ.get("ONEBP_TEST_DATA", ROOT.parent / "shared" / "datasets"))
 

@@ -85,6 +85,7 @@ def test_huge_line(tmp_path):
         ("hello,world\n1,2\n", "line 1", "names no user or item column"),
         ("1,2,5\n3,4,5\n", "line 1", "names no user or item column"),
         ("the quick brown fox\n", "line 1", "names no user or item column"),
+        ('{"user_id": "a", "item_id": "b"}\n' * 3, "", "JSON or markup is not read"),
         ("user,title\na,x\n", "", "no item column in the header (user, title)"),
         ("user,item,Item\na,x,y\n", "", "more than one item column in the header"),
         ("user,item\na,x\n   \n\nb\n", "line 5", "'b,' lacks"),

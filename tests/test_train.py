@@ -49,7 +49,7 @@ def test_golden_metrics(cli, work):
         }
     )
     assert cli("--device", "cpu", "--epochs", len(golden))[0] == 0
-    rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv", float_precision="round_trip")
+    rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv")
     np.testing.assert_allclose(rows["loss"], golden["loss"], atol=1e-5)
     np.testing.assert_allclose(rows[["Recall@20", "NDCG@20"]], golden[["Recall@20", "NDCG@20"]], atol=5e-4)
 
@@ -57,14 +57,14 @@ def test_golden_metrics(cli, work):
 def test_what_a_run_leaves(cli, work):
     status, stdout, stderr = cli(*FAST, "--run_name", "mine", "--eval_every", 2)
     assert (status, stderr) == (0, "")
-    rows = pd.read_csv("runs/mine/metrics.csv", float_precision="round_trip")
+    rows = pd.read_csv("runs/mine/metrics.csv")
     assert list(rows) == ["epoch", "loss", "lr", "train_seconds", "eval_seconds", *METRICS]
     assert rows["epoch"].tolist() == [2, 3]  # the last epoch is always evaluated
 
     summary = json.loads((work / "runs/mine/summary.json").read_text())
     assert summary["best"]["epoch"] == rows["epoch"][rows["Recall@20"].idxmax()]
     for name in METRICS:
-        assert summary["last"][name] == rows[name].iloc[-1]
+        assert summary["last"][name] == pytest.approx(rows[name].iloc[-1], abs=1e-12)
     assert len(summary["dataset"]["digest"]) == 64
     assert summary["dataset"]["users"] == 600
     assert summary["protocol"]["select"] == "test"
@@ -95,11 +95,11 @@ def test_selection_on_validation_reports_test_for_that_epoch(cli, work):
 
     flags = ("--epochs", "12", "--dim", "8", "--lr", "0.05", "--beta", "0.5", "--select", "valid")
     assert cli(*flags)[0] == 0
-    rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv", float_precision="round_trip")
+    rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv")
     summary = json.loads((work / "runs/demo-OneBP-MF/summary.json").read_text())
     chosen = rows.loc[rows["Recall@20"].idxmax()]
     assert summary["best"]["epoch"] == chosen["epoch"] < 12
-    assert summary["best"]["valid"]["Recall@20"] == chosen["Recall@20"]
+    assert summary["best"]["valid"]["Recall@20"] == pytest.approx(chosen["Recall@20"], abs=1e-12)
     assert summary["dataset"]["valid"] > 0
 
     data = load_dataset("demo", "datasets", validate=True)
@@ -129,7 +129,8 @@ def test_diverging_run_keeps_the_last_good_checkpoint(cli, work):
     status, _, stderr = cli("--epochs", 9, "--dim", 8, "--lr", "1e38", "--train_mode", "continue")
     assert status == 2
     assert stderr.count("\n") == 1
-    assert "the loss is nan in epoch 3; lower --lr (1e+38). checkpoints/demo-OneBP-MF/last.pt holds epoch 2" in stderr
+    assert "the loss is nan in epoch 3; lower --lr (1e+38)" in stderr
+    assert "checkpoints/demo-OneBP-MF/last.pt holds epoch 2" in stderr
     assert (work / "checkpoints/demo-OneBP-MF/last.pt").read_bytes() == before
 
 

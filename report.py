@@ -101,14 +101,12 @@ class Run:
             raise UserError(f"{reason}; make room, then run again with --train_mode continue") from error
 
     def rows(self):
-        """metrics.csv as a table of strings, which keep every digit, less rows that are damaged or that a kill cut off."""
-        if not self.metrics_file.exists():
-            return pd.DataFrame(columns=self.columns, dtype=str)
-        lines = self.metrics_file.read_text(encoding="utf-8", errors="replace").split("\n")[1:-1]  # each ended by \n
-        rows = pd.DataFrame(
-            [line.split(",") for line in lines if line.count(",") == len(COLUMNS) + len(self.metrics) - 1]
-        )
-        rows = rows.reindex(columns=range(len(self.columns))).set_axis(self.columns, axis=1).astype(str)
+        """metrics.csv as a table of strings, which keep every digit, less rows damaged or cut off by a kill."""
+        lines = []
+        if self.metrics_file.exists():
+            lines = self.metrics_file.read_text(encoding="utf-8", errors="replace").split("\n")[1:-1]  # \n ends a row
+        fields = [line.split(",") for line in lines]
+        rows = pd.DataFrame([row for row in fields if len(row) == len(self.columns)], columns=self.columns, dtype=str)
         return rows[rows.apply(pd.to_numeric, errors="coerce").notna().all(axis=1)]
 
     def seconds(self):

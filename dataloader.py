@@ -1,5 +1,6 @@
 """Data sets: find the files, read them (or their cached copy), number users and items, split -> Interactions."""
 
+import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import demo
 from download import REGISTRY, fetch
 from errors import UserError
 from readers import read_interactions
-from utils import atomic_file, sha256
+from utils import atomic_file, file_sha256
 
 log = logging.getLogger("onebp")
 
@@ -131,7 +132,8 @@ def _find_sources(name, folder, download):
 
 def _read_cached(folder, sources):
     """Parse the sources, or load the parsed copy of the same bytes. Returns what `_number` returns."""
-    key = sha256(json.dumps([CACHE_FORMAT, {part: sha256(path) for part, path in sources.items()}]).encode())
+    digests = {part: file_sha256(path) for part, path in sources.items()}
+    key = hashlib.sha256(json.dumps([CACHE_FORMAT, digests]).encode()).hexdigest()
     cache = folder / ".cache" / f"{key[:16]}.npz"
     if cache.is_file():
         try:
@@ -226,7 +228,8 @@ def _check_published(name, shape, parts):
 
 def _digest(user_ids, item_ids, parts):
     """sha256 over ids and parts: equal when two files hold the same split, however they spell or order it."""
-    pieces = [json.dumps([user_ids, item_ids]).encode()]
+    digest = hashlib.sha256(json.dumps([user_ids, item_ids]).encode())
     for part in PARTS:
-        pieces += [parts[part].indptr.astype("<i8").tobytes(), parts[part].indices.astype("<i8").tobytes()]
-    return sha256(b"".join(pieces))
+        digest.update(parts[part].indptr.astype("<i8").tobytes())
+        digest.update(parts[part].indices.astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -67,7 +67,6 @@ class Ranking:
         users = np.repeat(np.arange(part.shape[0], dtype=np.int64), degree)
         self.keys = torch.as_tensor(users * self.items + part.indices, device=device)  # (nnz,), sorted
 
-    @torch.no_grad()
     def evaluate(self, user_encodings, item_encodings):
         """Mean over the users of each of METRICS, by name, as floats."""
         k = min(max(LIST_LENGTHS), self.items)

@@ -56,9 +56,9 @@ def moving_aggregation(user_encodings, users, item_encodings, beta, how):
     starts = torch.ones_like(users)
     starts[1:] = users[1:] != users[:-1]
     group = starts.cumsum(0) - 1  # (B,) which distinct user
-    count = torch.zeros_like(users).index_add_(0, group, torch.ones_like(users))  # (B,) by group, then zeros
-    later = count.cumsum(0)[group] - 1 - torch.arange(len(users), device=users.device)  # (B,) repeats still to come
-    count = count[group].to(user_encodings.dtype)
+    size = torch.zeros_like(users).index_add_(0, group, torch.ones_like(users))  # (B,) by group, then zeros
+    later = size.cumsum(0)[group] - 1 - torch.arange(len(users), device=users.device)  # (B,) repeats still to come
+    count = size[group].to(user_encodings.dtype)  # (B,) how often the user occurs
     if how == "mean":
         keep, weight = torch.full_like(count, beta), (1 - beta) / count
     elif how == "sequential":
@@ -184,6 +184,7 @@ class OneBP(TwoBP):
     trains_users = False
 
     def train_step(self, users, items, negatives):
+        """TwoBP's step on the items alone, then the move of the batch's users. Returns the loss before the step."""
         loss = super().train_step(users, items, negatives)
         with torch.no_grad():
             positives = self.encoder()[1].index_select(0, items)  # (B, D), just updated

@@ -21,21 +21,10 @@ from errors import UserError
 
 USER_NAMES = ("user", "userid", "uid", "userindex", "useridx", "reviewerid", "customerid", "visitorid")
 ITEM_NAMES = (
-    *(
-        "item",
-        "itemid",
-        "iid",
-        "itemindex",
-        "itemidx",
-        "movie",
-        "movieid",
-        "product",
-        "productid",
-        "parentasin",
-        "asin",
-    ),
-    *("book", "bookid", "isbn", "artist", "artistid", "track", "trackid", "song", "songid", "business", "businessid"),
-    *("place", "placeid", "venue", "venueid", "location", "locationid", "poi", "poiid", "article", "articleid"),
+    *("item", "itemid", "iid", "itemindex", "itemidx", "movie", "movieid", "product", "productid", "parentasin"),
+    *("asin", "book", "bookid", "isbn", "artist", "artistid", "track", "trackid", "song", "songid", "business"),
+    *("businessid", "place", "placeid", "venue", "venueid", "location", "locationid", "poi", "poiid", "article"),
+    "articleid",
 )
 RATING_NAMES = ("rating", "ratings", "score", "stars", "overall")
 EXPECTED = "expected a header with a user and an item column, MovieLens u.data or ratings.dat, or LightGCN lines"

@@ -5,6 +5,7 @@ import logging
 import logging.handlers
 import os
 import platform
+import resource
 import sys
 import zipfile
 from contextlib import contextmanager, suppress
@@ -137,12 +138,10 @@ def load_checkpoint(path):
     return state
 
 
-def sha256(data):
-    """Hex digest of bytes, or of a file by its path, read in pieces."""
-    if not isinstance(data, (str, Path)):
-        return hashlib.sha256(data).hexdigest()
+def file_sha256(path):
+    """Hex digest of a file, read in pieces."""
     digest = hashlib.sha256()
-    with open(data, "rb") as file:
+    with open(path, "rb") as file:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
@@ -162,9 +161,5 @@ def peak_memory_mb(device):
     """Largest memory in use so far, in MB (10^6 bytes): on the GPU what torch allocated there, else the process's."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB on Linux
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)

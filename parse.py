@@ -53,6 +53,9 @@ def build_parser():
     flag("run_name", None, folder_name, "name of the run's folders (default: <dataset>-<model>-<encoder>)")
     flag("seed", 2022, whole(0), "seed of initialisation, order and negatives")
     flag("device", "auto", str, "auto (the GPU when there is one), cpu, cuda, or cuda:<number>")
+    flag("threads", 1, whole(1), "CPU threads of a training step; evaluation takes all")
+    compile_help = "translate the training step to machine code; auto: when the run is long enough to repay it"
+    flag("compile", "auto", one_of("auto", "on", "off"), compile_help)
     flag("log_root", "runs", str, "folder of logs, metrics and plots")
     flag("checkpoint_dir", "checkpoints", str, "folder of checkpoints")
     flag("save_every", None, whole(1), "epochs between checkpoints (default: so that they cost under 5 %% of the time)")

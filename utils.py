@@ -60,6 +60,33 @@ def make_generator(seed, device):
 
 
 @contextmanager
+def cpu_threads(count):
+    """Let PyTorch use `count` threads in the block; with more than one, sums are made in a fixed order all the same."""
+    threads, fixed_order = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(count)
+    torch.use_deterministic_algorithms(fixed_order or count > 1, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(fixed_order, warn_only=True)
+
+
+def compiles(device):
+    """Whether torch.compile works for the device; where it does not (no C++ compiler, say), a line says so."""
+    # A few small kernels: worker processes would cost more than they save. Read when the compiler is loaded.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    log.info("compiling the training step: about 25 s the first time, 5 s later")
+    try:
+        torch.compile(torch.add)(torch.ones(2, device=device), 1)
+    except Exception as error:  # of whatever kind the compiler's absence provokes
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        log.warning("warning: not compiled, so slower, for torch.compile does not work here: %s", reason)
+        return False
+    return True
+
+
+@contextmanager
 def atomic_file(path, mode="wb", **open_args):
     """Open a temporary file that becomes `path` when the block ends well: a reader sees the old file or the new one.
 

@@ -26,9 +26,9 @@ def test_negatives_are_unseen_and_uniform(device):
     draws = 20_000
     negatives = UniformNegatives(TRAIN, device)
     for user, seen in SEEN.items():
-        users = torch.full((draws // 4,), user, device=device)
+        users = torch.full((5, draws // 20), user, device=device)
         drawn = negatives.draw(users, 4, make_generator(user, device)).cpu().numpy()
-        assert drawn.shape == (draws // 4, 4)
+        assert drawn.shape == (5, 4, draws // 20)
         counts = np.bincount(drawn.ravel(), minlength=ITEMS)
         assert len(counts) == ITEMS  # none out of range
         unseen = sorted(set(range(ITEMS)) - seen)
@@ -39,17 +39,22 @@ def test_negatives_are_unseen_and_uniform(device):
             assert counts[unseen] == draws
 
 
-def test_negatives_against_a_slow_reference(device):
+@pytest.mark.parametrize("shape", [(40, 30), (60, 1000)])
+@pytest.mark.parametrize("runs", [False, True])  # items scattered, or next to each other
+def test_negatives_against_a_slow_reference(device, shape, runs):
     random = np.random.default_rng(0)
-    seen = random.random((40, 30)) < random.random((40, 1))
+    limit = random.random((shape[0], 1))
+    seen = (np.sort(random.random(shape)) if runs else random.random(shape)) < limit
     seen[:, 3] = False  # everybody has something left
     train = matrix(set(zip(*seen.nonzero(), strict=True)), seen.shape)
-    users = torch.as_tensor(random.integers(40, size=500), device=device)
+    users = torch.as_tensor(random.integers(shape[0], size=(2, 500)), device=device)
     drawn = UniformNegatives(train, device).draw(users, 3, make_generator(1, device)).cpu().numpy()
-    uniform = torch.rand(500, 3, dtype=torch.float64, device=device, generator=make_generator(1, device)).cpu().numpy()
-    for row, user in enumerate(users.tolist()):
+    generator = make_generator(1, device)
+    uniform = torch.rand(2, 3, 500, dtype=torch.float64, device=device, generator=generator).cpu().numpy()
+    for (batch, place), user in np.ndenumerate(users.cpu().numpy()):
         unseen = np.flatnonzero(~seen[user])
-        assert drawn[row].tolist() == unseen[(uniform[row] * len(unseen)).astype(int)].tolist()
+        expected = unseen[(uniform[batch, :, place] * len(unseen)).astype(int)]
+        assert drawn[batch, :, place].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
@@ -63,15 +68,15 @@ def test_an_epoch_has_every_interaction_once(device, batch_size, monkeypatch):
         pairs = [pair for users, items, _ in batches for pair in zip(users.tolist(), items.tolist(), strict=True)]
         assert sorted(pairs) == sorted(zip(*(axis.tolist() for axis in TRAIN.nonzero()), strict=True))
         for users, items, negatives in batches:
-            assert negatives.shape == (len(items), 3)
-            for user, row in zip(users.tolist(), negatives.tolist(), strict=True):
+            assert negatives.shape == (3, len(items))
+            for user, row in zip(users.tolist(), negatives.T.tolist(), strict=True):
                 assert not set(row) & SEEN[user]
 
 
 def test_order_comes_from_the_generator_alone(device):
     def epochs(seed):
         sampler = Sampler(TRAIN, 5, 2, make_generator(seed, device))
-        return [torch.cat([torch.cat([u[:, None], i[:, None], n], 1) for u, i, n in sampler.epoch()]) for _ in range(2)]
+        return [torch.cat([torch.cat([u[None], i[None], n]).T for u, i, n in sampler.epoch()]) for _ in range(2)]
 
     first, again, other = epochs(1), epochs(1), epochs(2)
     assert all(map(torch.equal, first, again))

@@ -1,0 +1,192 @@
+"""Adam on tables of encodings, whole, or only the rows that a step touches.
+
+Shapes: M rows that a step reads, R rows of a table, D dim.
+"""
+
+import torch
+from torch.optim.adam import adam
+
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults
+SEGMENT = 1024  # most steps between two moments when every row is up to date
+REACH = 160  # steps after which a first moment is spent: 0.9^160 = 5e-8
+
+
+class Adam:
+    """The trajectory of torch.optim.Adam, to the tolerance of float32, by the row where that pays.
+
+    `whole`: a step updates every row of a table. In eager mode that is PyTorch's own fused kernel.
+
+    `by_row`: a step reads and writes only the rows it touches. Adam moves a row also in the steps that give it no
+    gradient, for its moments live on, but where it then is follows from where it was: after k such steps from step t on
+
+        w - sum_{j=1..k} lr / (1 - b1^(t+j)) * b1^j m / (a_j sqrt(v) + eps),   a_j = sqrt(b2^j / (1 - b2^(t+j)))
+
+    and m, v are b1^j m, b2^j v. The k steps are made up for when the row is next read. a_j hardly changes over the few
+    steps that b1^j lets count, so the sum is its value at the mean of the a_j, weighted by A_j = lr b1^j / (1 - b1^(t+j)),
+    with the second and the third central moment as corrections (Taylor; the first vanishes). These four numbers depend
+    on t and k alone and lie in a table. Weight decay would give every row a gradient in every step: by_row needs l2 = 0.
+
+    Sources: Kingma & Ba, arXiv 1412.6980, algorithm 1, eps outside the root as in torch.optim.Adam.
+    """
+
+    def __init__(self, tables, l2, by_row):
+        """tables: {name: (R, D) tensor}, changed in place; l2: weight decay, added to the gradient as l2 * weights."""
+        if by_row and l2:
+            raise ValueError("weight decay moves every row in every step")
+        self.tables, self.l2, self.by_row = tables, l2, by_row
+        self.device = next(iter(tables.values())).device
+        self.first = {name: torch.zeros_like(table) for name, table in tables.items()}  # m (R, D)
+        self.second = {name: torch.zeros_like(table) for name, table in tables.items()}  # v (R, D)
+        self.steps = torch.zeros((), device=self.device)  # over all epochs
+        self.lr = 0.0
+        # Of the segment, the steps since every row was up to date. The tables keep their shapes, so a compiled step does
+        # not have to be compiled again.
+        self.done = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self.left = 0
+        self.rates = torch.zeros(SEGMENT, 2, device=self.device)
+        if by_row:
+            zeros = {
+                name: torch.zeros(len(table), dtype=torch.int64, device=self.device) for name, table in tables.items()
+            }
+            self.seen = zeros  # (R,) the value of `done` that a row is up to date with
+            self.mark = {name: row.clone() for name, row in zeros.items()}  # (R,) see `merge`
+            powers = torch.tensor([BETA1, BETA2], dtype=torch.float64) ** torch.arange(SEGMENT + 1)[:, None]
+            self.decay = powers.float().to(self.device)  # (SEGMENT + 1, 2) b1^k, b2^k
+            self.missed = torch.zeros(SEGMENT, REACH, 4, device=self.device)
+
+    def prepare(self, lr):
+        """Call before each step: makes the step's scalars ready. Outside of the compiled code."""
+        if not self.left:
+            self.lr = lr
+            self._start_segment(lr)
+        self.left -= 1
+
+    def finish(self):
+        """Bring every row up to date. Call before the tables are read, and before the learning rate changes."""
+        if self.by_row:
+            for name, table in self.tables.items():
+                for rows in torch.arange(len(table), device=self.device).split(max(1, (1 << 20) // table.shape[1])):
+                    weights, first, second = self._catch_up(name, rows)
+                    table[rows], self.first[name][rows], self.second[name][rows] = weights, first, second
+                self.seen[name].zero_()
+        self.done.zero_()
+        self.left = 0
+
+    def fetch(self, name, index):
+        """Weights to compute a step with, and the place in them of the rows `index` (any shape): (M, D) and like index.
+
+        They are the whole table and `index` itself, or copies of the rows touched, brought up to date. Equal rows have
+        one place, so that a gradient by these weights is summed there.
+        """
+        if not self.by_row:
+            return self.tables[name], index
+        rows = index.flatten()
+        return self._catch_up(name, rows)[0], merge(self.mark[name], rows).view(index.shape)
+
+    def step(self, name, index, weights, place, gradient):
+        """Update a table from what `fetch` returned for `index` and the gradient by these weights, same shape."""
+        if self.by_row:
+            rows, place = index.flatten(), place.flatten()
+            _, first, second = self._catch_up(name, rows)
+            updated = self._update(weights, first, second, gradient.index_select(0, place))
+            # Equal rows write the same values.
+            self.tables[name][rows], self.first[name][rows], self.second[name][rows] = updated
+            self.seen[name][rows] = self.done + 1
+        elif torch.compiler.is_compiling():
+            state = self.tables[name], self.first[name], self.second[name]
+            for tensor, value in zip(state, self._update(*state, gradient + self.l2 * weights), strict=True):
+                tensor.copy_(value)
+        else:
+            settings = {"lr": self.lr, "beta1": BETA1, "beta2": BETA2, "eps": EPS, "weight_decay": self.l2}
+            state = [self.tables[name]], [gradient], [self.first[name]], [self.second[name]], [], [self.steps.clone()]
+            adam(*state, fused=True, amsgrad=False, maximize=False, **settings)
+
+    def count(self):
+        """Call after the step, once for all tables."""
+        self.done += 1
+        self.steps += 1
+
+    def _update(self, weights, first, second, gradient):
+        """One step of Adam: the new (weights, m, v)."""
+        rate, scale = self.rates.index_select(0, self.done)[0].unbind()
+        first = BETA1 * first + (1 - BETA1) * gradient
+        second = BETA2 * second + (1 - BETA2) * gradient * gradient
+        return weights - rate * first / (scale * second.sqrt() + EPS), first, second
+
+    def _catch_up(self, name, rows):
+        """(weights, m, v) of rows (M,), each (M, D), after all steps done; nothing is written."""
+        seen = self.seen[name].index_select(0, rows)  # (M,)
+        steps = self.done - seen
+        total, mean, variance, skew = self.missed[seen, steps.clamp(max=REACH - 1)][:, :, None].unbind(1)  # (M, 1) each
+        decay1, decay2 = self.decay.index_select(0, steps)[:, :, None].unbind(1)
+        weights, first, second = (part[name].index_select(0, rows) for part in (self.tables, self.first, self.second))
+        root = second.sqrt()
+        inverse = 1 / (mean * root + EPS)
+        ratio = root * inverse
+        bend = 1 + ratio * ratio * (variance - ratio * skew)
+        return weights - total * first * inverse * bend, decay1 * first, decay2 * second
+
+    def _start_segment(self, lr):
+        """Tables for the steps to come. Early on a_j changes fast, so every row is brought up to date more often."""
+        self.finish()
+        begin = int(self.steps)
+        self.left = min(max(begin // 4, 1), SEGMENT) if self.by_row else SEGMENT
+        step = begin + torch.arange(1, self.left + 1, dtype=torch.float64)
+        rates = torch.stack([lr / (1 - BETA1**step), (1 - BETA2**step).rsqrt()], dim=1)
+        self.rates[: self.left] = rates.to(self.rates)
+        if self.by_row:
+            self.missed[: self.left] = missed_steps(begin, self.left, lr).to(self.missed)
+
+    def state_dict(self):
+        """By table what torch.optim.Adam keeps: exp_avg, exp_avg_sq, step. The moments are live, no copies."""
+        return {
+            name: {"exp_avg": self.first[name], "exp_avg_sq": self.second[name], "step": self.steps}
+            for name in self.tables
+        }
+
+    def load_state_dict(self, state):
+        """Take over what `state_dict` returned. Raises ValueError where a shape differs, KeyError where one is absent."""
+        for name in self.tables:
+            for mine, saved in ((self.first, "exp_avg"), (self.second, "exp_avg_sq")):
+                if state[name][saved].shape != mine[name].shape:
+                    raise ValueError("the optimizer's moments have another shape")
+                mine[name].copy_(state[name][saved])
+            self.steps.copy_(state[name]["step"])
+
+
+def missed_steps(begin, length, lr):
+    """Table (length, REACH, 4): [t, k] for k steps without a gradient after step begin + t.
+
+    Sum of the weights A_j, j = 1..k, then the mean and the second and third central moments of the a_j under them; see
+    Adam. For k = 0 the sum is 0.
+    """
+    taken = torch.arange(1, REACH, dtype=torch.float64)  # j (REACH - 1,)
+    step = begin + torch.arange(length)[:, None] + taken  # (length, REACH - 1)
+    weight = lr / (1 - BETA1**step) * BETA1**taken
+    a = (BETA2**taken / (1 - BETA2**step)).sqrt()
+    total = weight.cumsum(1)
+    mean, square, cube = ((weight * a**power).cumsum(1) / total for power in (1, 2, 3))
+    moments = torch.stack([total, mean, square - mean**2, cube - 3 * mean * square + 2 * mean**3], dim=2)
+    none = torch.tensor([0.0, 1.0, 0.0, 0.0], dtype=torch.float64).expand(length, 1, 4)
+    return torch.cat([none, moments], dim=1)
+
+
+def merge(mark, rows):
+    """One place for each distinct row: rows (M,) -> (M,), the place of one of its occurrences. mark (R,): scratch."""
+    mark[rows] = torch.arange(len(rows), device=rows.device)
+    return mark.index_select(0, rows)
+
+
+def value_and_gradients(function, weights, *arguments):
+    """function(weights, *arguments) and its gradients by `weights`, {name: tensor}, in the same form.
+
+    What torch.compile takes whole (torch.func) has a high cost per call in eager mode, and the other way round.
+    """
+    if torch.compiler.is_compiling():
+        gradients, value = torch.func.grad_and_value(function)(weights, *arguments)
+        return value, gradients
+    with torch.enable_grad():
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in weights.items()}
+        value = function(leaves, *arguments)
+    gradients = torch.autograd.grad(value, list(leaves.values()))
+    return value.detach(), dict(zip(leaves, gradients, strict=True))

@@ -1,0 +1,117 @@
+"""Adam by the row against torch.optim.Adam; compiled, eager and a slow NumPy reference agree."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import matrix
+from test_model import build
+
+from dataloader import Interactions
+from optimizer import Adam
+from utils import compiles
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-5, 1e-9])  # of the gradients: far above Adam's eps, and below it
+def test_rows_follow_torch_adam(device, scale):
+    """As close to torch.optim.Adam in float64 as torch.optim.Adam in float32 is, for rows often and hardly ever touched.
+
+    The learning rate changes from epoch to epoch.
+    """
+    rows, dim = 60, 4
+    random = np.random.default_rng(0)
+    weights = torch.tensor(random.normal(size=(rows, dim)), dtype=torch.float32, device=device)
+    exact, single = weights.clone().double().requires_grad_(), weights.clone().requires_grad_()
+    references = [torch.optim.Adam([table]) for table in (exact, single)]
+    adam = Adam({"item": weights}, l2=0.0, by_row=True)
+    popularity = np.arange(1, rows + 1) ** -1.5
+    for lr in (0.03, 0.01, 0.02):
+        for _ in range(500):
+            index = torch.tensor(random.choice(rows, size=(2, 3), p=popularity / popularity.sum()), device=device)
+            slope = torch.tensor(random.normal(loc=0.5, size=(6, dim)) * scale, device=device)
+            adam.prepare(lr)
+            found, place = adam.fetch("item", index)
+            torch.testing.assert_close(found[place], exact.detach()[index].float(), rtol=1e-5, atol=3e-4)
+            gradient = torch.zeros_like(found).index_add_(0, place.flatten(), slope.float())
+            adam.step("item", index, found, place, gradient)
+            adam.count()
+            for reference, table in zip(references, (exact, single), strict=True):
+                table.grad = torch.zeros_like(table).index_add_(0, index.flatten(), slope.to(table.dtype))
+                reference.param_groups[0]["lr"] = lr
+                reference.step()
+        adam.finish()
+        error, rounding = ((table.detach() - exact.detach()).abs().max() for table in (weights, single))
+        assert error < 1.5 * rounding
+    state, found = references[0].state_dict()["state"][0], adam.state_dict()["item"]
+    torch.testing.assert_close(found["exp_avg"].double(), state["exp_avg"], rtol=1e-4, atol=1e-6 * scale)
+    torch.testing.assert_close(found["exp_avg_sq"].double(), state["exp_avg_sq"], rtol=1e-4, atol=1e-6 * scale**2)
+    assert found["step"] == state["step"]
+
+
+def made_data(users=50, items=200, count=1500):
+    random = np.random.default_rng(1)
+    pairs = sorted({(int(user), int(item)) for user, item in zip(*random.integers((users, items), size=(count, 2)).T)})
+    train, test = matrix(pairs[::2], (users, items)), matrix(pairs[1::2], (users, items))
+    ids = [[str(index) for index in range(size)] for size in (users, items)]
+    return Interactions("made", *ids, train, matrix([], (users, items)), test, digest="made")
+
+
+class Reference:
+    """The models' step in float64, one number after the other."""
+
+    def __init__(self, model, lr, l2, beta, trains_users):
+        self.tables = [model.encoder.user.cpu().double().numpy(), model.encoder.item.cpu().double().numpy()]
+        self.moments = [[np.zeros_like(table), np.zeros_like(table)] for table in self.tables]
+        self.lr, self.l2, self.beta, self.trains_users, self.steps = lr, l2, beta, trains_users, 0
+
+    def step(self, users, items, negatives):
+        p, q = self.tables
+        gradients = [np.zeros_like(p), np.zeros_like(q)]
+        loss = 0.0
+        for user, item, others in zip(users, items, negatives, strict=True):
+            candidates = [item, *others]
+            softmax = np.exp(q[candidates] @ p[user])
+            softmax /= softmax.sum()
+            loss -= np.log(softmax[0]) / len(users)
+            softmax[0] -= 1
+            for candidate, slope in zip(candidates, softmax / len(users), strict=True):
+                gradients[0][user] += slope * q[candidate]
+                gradients[1][candidate] += slope * p[user]
+        self.steps += 1
+        for table, gradient, (first, second) in list(zip(self.tables, gradients, self.moments, strict=True))[
+            0 if self.trains_users else 1 :
+        ]:
+            gradient += self.l2 * table
+            first += 0.1 * (gradient - first)
+            second += 0.001 * (gradient**2 - second)
+            root = np.sqrt(second / (1 - 0.999**self.steps))
+            table -= self.lr * first / (1 - 0.9**self.steps) / (root + 1e-8)
+        if not self.trains_users:
+            old = p.copy()
+            for user in set(users):
+                own = [q[item] for other, item in zip(users, items, strict=True) if other == user]
+                p[user] = self.beta * old[user] + (1 - self.beta) * np.mean(own, axis=0)
+        return loss
+
+
+@pytest.mark.parametrize("compile", ["off", "on"])
+@pytest.mark.parametrize(("name", "l2", "by_row"), [("OneBP", 0, True), ("OneBP", 1e-3, False), ("TwoBP", 0, True)])
+def test_fifty_steps_against_a_slow_reference(device, name, l2, by_row, compile):
+    """Losses to 1e-6, weights to 1e-5 (of order 0.3) after 50 steps: by the row, whole, compiled and eager."""
+    if compile == "on" and not compiles(device):
+        pytest.skip("torch.compile does not work here")
+    flags = ("--dim", 8, "--batch_size", 16, "--N", 3, "--beta", 0.9, "--lr", 0.02, "--l2", l2, "--compile", compile)
+    model = build(name, *flags, data=made_data(), device=device)
+    assert model.optimizer.by_row == (by_row and compile == "on")
+    reference = Reference(model, 0.02, l2, 0.9, model.trains_users)
+    step = model.compiled_step if compile == "on" else model.train_step
+    batches = [batch for _ in range(2) for batch in model.sampler.epoch() if len(batch[0]) == 16][:50]
+    assert len(batches) == 50
+    for users, items, negatives in batches:
+        model.optimizer.prepare(0.02)
+        loss = step(users, items, negatives)
+        assert loss.item() == pytest.approx(
+            reference.step(users.tolist(), items.tolist(), negatives.T.tolist()), abs=1e-6
+        )
+    model.optimizer.finish()
+    for table, expected in zip((model.encoder.user, model.encoder.item), reference.tables, strict=True):
+        np.testing.assert_allclose(table.cpu(), expected, atol=1e-5)

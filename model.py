@@ -15,8 +15,8 @@ from utils import compiles, cpu_threads, make_generator
 
 log = logging.getLogger("onebp")
 
-# Seconds that compiling the step saves per number, and step: of the rows that a step touches, of the tables. Seconds that
-# it takes, the first time, in round figures. Measured by benchmarks/start.py on a core of an AMD EPYC.
+# Seconds that compiling saves, per step and per number: in the rows that a step touches, in the tables. Seconds that it
+# takes the first time. Round figures, measured by benchmarks/start.py on a core of an AMD EPYC.
 SAVED_BY_ROW, SAVED_BY_TABLE, WAIT = 2e-9, 1e-9, 25
 
 
@@ -155,7 +155,6 @@ class TwoBP:
         finite = torch.stack([weights.isfinite().all() for weights in self.weights.values()]).all()
         return torch.where(finite, total / len(self.sampler.users), torch.nan).item()
 
-    @torch.no_grad()
     def train_step(self, users, items, negatives):
         """One step on users (B,), items (B,), negatives (N, B). Returns the loss before the step."""
         index = {"user": users, "item": torch.cat([items[None], negatives])}  # (B,) and (1 + N, B)
@@ -172,7 +171,7 @@ class TwoBP:
         return loss
 
     def loss(self, trained, constant, place):
-        """Mean loss of a batch; trained, constant: weights by name; place: where in them its users and candidates are."""
+        """Mean loss of a batch; weights by name; place: where in them its users and candidates are."""
         users, items = self.encoder(**trained, **constant)
         p = users.index_select(0, place["user"])  # (B, D)
         # ((1 + N) * B, D) -> (1 + N, B, D)
@@ -187,10 +186,9 @@ class TwoBP:
         """
         if self.args.compile == "off":
             return False
-        numbers = self.args.dim * (
-            SAVED_BY_ROW * sum(touched.values()) + SAVED_BY_TABLE * sum(map(len, trained.values()))
-        )
-        saved = numbers * self.args.epochs * len(self.sampler)
+        rows, tables = sum(touched.values()), sum(map(len, trained.values()))
+        step = (SAVED_BY_ROW * rows + SAVED_BY_TABLE * tables) * self.args.dim
+        saved = step * self.args.epochs * len(self.sampler)
         if self.args.compile == "auto" and saved < WAIT:
             log.info(
                 "the training step is not compiled: that takes %d s the first time, to save about %.0f s", WAIT, saved
@@ -231,7 +229,6 @@ class OneBP(TwoBP):
 
     trains_users = False
 
-    @torch.no_grad()
     def train_step(self, users, items, negatives):
         """TwoBP's step on the items alone, then the move of the batch's users. Returns the loss before the step."""
         loss = super().train_step(users, items, negatives)

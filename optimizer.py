@@ -22,9 +22,10 @@ class Adam:
         w - sum_{j=1..k} lr / (1 - b1^(t+j)) * b1^j m / (a_j sqrt(v) + eps),   a_j = sqrt(b2^j / (1 - b2^(t+j)))
 
     and m, v are b1^j m, b2^j v. The k steps are made up for when the row is next read. a_j hardly changes over the few
-    steps that b1^j lets count, so the sum is its value at the mean of the a_j, weighted by A_j = lr b1^j / (1 - b1^(t+j)),
-    with the second and the third central moment as corrections (Taylor; the first vanishes). These four numbers depend
-    on t and k alone and lie in a table. Weight decay would give every row a gradient in every step: by_row needs l2 = 0.
+    steps that b1^j lets count, so the sum is its value at the mean of the a_j, weighted by A_j =
+    lr b1^j / (1 - b1^(t+j)), with the second and the third central moment as corrections (Taylor; the first vanishes).
+    These four numbers depend on t and k alone and lie in a table. Weight decay would give every row a gradient in every
+    step: by_row needs l2 = 0.
 
     Sources: Kingma & Ba, arXiv 1412.6980, algorithm 1, eps outside the root as in torch.optim.Adam.
     """
@@ -39,17 +40,15 @@ class Adam:
         self.second = {name: torch.zeros_like(table) for name, table in tables.items()}  # v (R, D)
         self.steps = torch.zeros((), device=self.device)  # over all epochs
         self.lr = 0.0
-        # Of the segment, the steps since every row was up to date. The tables keep their shapes, so a compiled step does
-        # not have to be compiled again.
+        # Of the segment, the steps since every row was up to date. The tables keep their shapes: a compiled step
+        # would have to be compiled again.
         self.done = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.left = 0
         self.rates = torch.zeros(SEGMENT, 2, device=self.device)
         if by_row:
-            zeros = {
-                name: torch.zeros(len(table), dtype=torch.int64, device=self.device) for name, table in tables.items()
-            }
-            self.seen = zeros  # (R,) the value of `done` that a row is up to date with
-            self.mark = {name: row.clone() for name, row in zeros.items()}  # (R,) see `merge`
+            counts = {name: torch.zeros(len(t), dtype=torch.int64, device=self.device) for name, t in tables.items()}
+            self.seen = counts  # (R,) the value of `done` that a row is up to date with
+            self.mark = {name: count.clone() for name, count in counts.items()}  # (R,) see `merge`
             powers = torch.tensor([BETA1, BETA2], dtype=torch.float64) ** torch.arange(SEGMENT + 1)[:, None]
             self.decay = powers.float().to(self.device)  # (SEGMENT + 1, 2) b1^k, b2^k
             self.missed = torch.zeros(SEGMENT, REACH, 4, device=self.device)
@@ -145,7 +144,7 @@ class Adam:
         }
 
     def load_state_dict(self, state):
-        """Take over what `state_dict` returned. Raises ValueError where a shape differs, KeyError where one is absent."""
+        """Take over what `state_dict` returned. Raises ValueError for another shape, KeyError for an absent one."""
         for name in self.tables:
             for mine, saved in ((self.first, "exp_avg"), (self.second, "exp_avg_sq")):
                 if state[name][saved].shape != mine[name].shape:

@@ -17,10 +17,10 @@ class UniformNegatives:
 
     The r-th unseen item of user u is r + (how many of u's items are to be skipped). With u's items sorted,
     i_0 < i_1 < ..., the j-th one lies below it just when i_j - j <= r, and i_j - j never falls with j. So a user has a
-    list of steps: the distinct i_j - j, each with the number of items to skip from there on, and before them -1 with none.
-    With u*(I+1) added, the steps of all users are one sorted array of keys. A guide cuts each user's ranks into about as
-    many buckets as the user has items, of 2^shift ranks each, and tells the last key before each; what a binary search
-    has left to do is a few gathers over all negatives at once. (Guide tables: Chen & Asau, 1974.)
+    list of steps: the distinct i_j - j, each with the number of items to skip from there on, and before them -1 with 0.
+    With u*(I+1) added, the steps of all users are one sorted array of keys. A guide cuts each user's ranks into about
+    as many buckets as the user has items, of 2^shift ranks each, and tells the last key before each; what a binary
+    search has left to do is a few gathers over all negatives at once. (Guide tables: Chen & Asau, 1974.)
     """
 
     def __init__(self, train, device):
@@ -109,7 +109,7 @@ class Sampler:
         at_once = max(1, CHUNK // (self.batch_size * self.n_negatives))
         # (batches, B) in chunks, and what remains, (1, rest)
         chunks = [
-            part[:whole].view(-1, self.batch_size).split(at_once) + (part[whole:][None],) for part in (users, items)
+            (*part[:whole].view(-1, self.batch_size).split(at_once), part[whole:][None]) for part in (users, items)
         ]
         for users, items in zip(*chunks, strict=True):
             if users.numel():

@@ -28,7 +28,15 @@ def without_times(path):
     return pd.read_csv(path).drop(columns=["train_seconds", "eval_seconds"])
 
 
-@pytest.mark.parametrize("flags", ["--dim 8 --model OneBP", "--dim 8 --model TwoBP --lr_dc 0.5 --lr_dc_epoch 2 4"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--dim 8 --model OneBP",
+        "--dim 8 --model TwoBP --lr_dc 0.5 --lr_dc_epoch 2 4",
+        "--dim 8 --compile on --batch_size 64 --l2 0",  # Adam by the row
+        "--dim 8 --compile on --model TwoBP --threads 2",
+    ],
+)
 def test_resume_is_exact(work, flags):
     """Six epochs in one go, or three and then three in a new process: the same bytes."""
     flags = flags.split()

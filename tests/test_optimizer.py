@@ -1,10 +1,12 @@
-"""Adam by the row against torch.optim.Adam; compiled, eager and a slow NumPy reference agree."""
+"""Adam by the row against torch.optim.Adam; compiled, eager and a slow NumPy reference agree; when to compile."""
+
+import os
 
 import numpy as np
 import pytest
 import torch
-from conftest import matrix
-from test_model import build
+from conftest import finish, matrix, start
+from test_model import build, toy_data
 
 from dataloader import Interactions
 from optimizer import Adam
@@ -13,7 +15,7 @@ from utils import compiles
 
 @pytest.mark.parametrize("scale", [1.0, 1e-5, 1e-9])  # of the gradients: far above Adam's eps, and below it
 def test_rows_follow_torch_adam(device, scale):
-    """As close to torch.optim.Adam in float64 as torch.optim.Adam in float32 is, for rows often and hardly ever touched.
+    """As close to torch.optim.Adam in float64 as that is in float32, for rows often and hardly ever touched.
 
     The learning rate changes from epoch to epoch.
     """
@@ -49,7 +51,7 @@ def test_rows_follow_torch_adam(device, scale):
 
 def made_data(users=50, items=200, count=1500):
     random = np.random.default_rng(1)
-    pairs = sorted({(int(user), int(item)) for user, item in zip(*random.integers((users, items), size=(count, 2)).T)})
+    pairs = sorted({tuple(pair) for pair in random.integers((users, items), size=(count, 2)).tolist()})
     train, test = matrix(pairs[::2], (users, items)), matrix(pairs[1::2], (users, items))
     ids = [[str(index) for index in range(size)] for size in (users, items)]
     return Interactions("made", *ids, train, matrix([], (users, items)), test, digest="made")
@@ -99,6 +101,7 @@ def test_fifty_steps_against_a_slow_reference(device, name, l2, by_row, compile)
     """Losses to 1e-6, weights to 1e-5 (of order 0.3) after 50 steps: by the row, whole, compiled and eager."""
     if compile == "on" and not compiles(device):
         pytest.skip("torch.compile does not work here")
+    torch.compiler.reset()  # it counts how often one function is compiled in a process
     flags = ("--dim", 8, "--batch_size", 16, "--N", 3, "--beta", 0.9, "--lr", 0.02, "--l2", l2, "--compile", compile)
     model = build(name, *flags, data=made_data(), device=device)
     assert model.optimizer.by_row == (by_row and compile == "on")
@@ -109,9 +112,26 @@ def test_fifty_steps_against_a_slow_reference(device, name, l2, by_row, compile)
     for users, items, negatives in batches:
         model.optimizer.prepare(0.02)
         loss = step(users, items, negatives)
-        assert loss.item() == pytest.approx(
-            reference.step(users.tolist(), items.tolist(), negatives.T.tolist()), abs=1e-6
-        )
+        expected = reference.step(users.tolist(), items.tolist(), negatives.T.tolist())
+        assert loss.item() == pytest.approx(expected, abs=1e-6)
     model.optimizer.finish()
     for table, expected in zip((model.encoder.user, model.encoder.item), reference.tables, strict=True):
         np.testing.assert_allclose(table.cpu(), expected, atol=1e-5)
+
+
+def test_auto_compiles_long_runs_only(monkeypatch):
+    monkeypatch.setattr("model.compiles", lambda device: True)
+    chosen = [
+        build("OneBP", "--compile", "auto", "--epochs", epochs, data=toy_data()).compiled for epochs in (10, 10**7)
+    ]
+    assert chosen == [False, True]
+    assert not build("OneBP", "--compile", "off", "--epochs", 10**7).compiled
+
+
+def test_without_a_compiler(work):
+    """One line says so, and the run goes on."""
+    nowhere = {**os.environ, "CXX": str(work / "no-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(work / "cache")}
+    status, stdout, stderr = finish(start("--compile", "on", "--epochs", 2, "--device", "cpu", env=nowhere))
+    assert (status, stderr) == (0, "")
+    assert stdout.count("warning: not compiled") == 1
+    assert "epoch 2/2" in stdout

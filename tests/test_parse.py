@@ -2,7 +2,7 @@
 
 import pytest
 
-from parse import SUGGESTED, build_parser, parse_args
+from parse import FAST, SUGGESTED, build_parser, parse_args
 
 
 def test_given_beats_suggested_beats_default():
@@ -27,6 +27,17 @@ def test_suggested_parameters_of_the_paper():
         assert tuple(getattr(args, flag) for flag in ("batch_size", "l2", "lr", "dim", "beta", "N")) == expected
         assert (args.lr_dc, args.lr_dc_epoch) == (1, [])
     assert {flag for values in SUGGESTED.values() for flag in values} <= set(build_parser().defaults)
+
+
+def test_preset():
+    args = parse_args(["--dataset", "100k", "--preset", "fast", "--epochs", "7"])
+    assert (args.lr, args.lr_schedule, args.epochs, args.dim) == (2e-2, "cosine", 7, 32)
+    assert [args.origin[flag] for flag in ("lr", "epochs", "dim")] == [
+        "preset fast",
+        "command line",
+        "suggested for 100k",
+    ]
+    assert {flag for values in FAST.values() for flag in values} <= set(build_parser().defaults)
 
 
 def test_other_spellings():

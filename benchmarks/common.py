@@ -1,0 +1,87 @@
+"""What the benchmarks share: the repository's modules, timing in turns, and one form of table."""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as implicit asks for; read when numpy is loaded
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+
+from dataloader import load_dataset  # noqa: E402
+from model import MODELS  # noqa: E402
+from parse import parse_args  # noqa: E402
+from train import learning_rate  # noqa: E402
+from utils import choose_device  # noqa: E402
+
+
+def options(description, **numbers):
+    """The benchmark's flags: --data_dir, and one per number with its default."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", default="datasets")
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    return parser.parse_args()
+
+
+def build(flags, data_dir):
+    """The model that `python main.py <flags>` trains: (model, args, data)."""
+    args = parse_args([*flags.split(), "--data_dir", str(data_dir)])
+    data = load_dataset(args.dataset, args.data_dir)
+    torch.compiler.reset()
+    return MODELS[args.model](data, args, choose_device(args.device)), args, data
+
+
+def epochs_of(model, args, count=1):
+    """A function that trains `count` epochs, with the negatives that they need."""
+    return lambda: [model.train_epoch(learning_rate(args, epoch), lambda: None) for epoch in range(1, count + 1)]
+
+
+def in_turns(functions, rounds):
+    """Time {name: function}: {name: seconds of each round}. A round calls each once, so that all see the same noise."""
+    for function in functions.values():
+        function()  # warm: compiled, cached, allocated
+    seconds = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            begin = time.perf_counter()
+            function()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def spread(seconds):
+    """Median and, as a share of it, half the distance between the quartiles."""
+    low, median, high = statistics.quantiles(seconds, n=4)
+    return {"median, s": f"{median:.4f}", "spread": f"{(high - low) / 2 / median:.0%}"}
+
+
+def show(title, rows, note=""):
+    """Print the table {row: {column: value}} with the machine and the versions."""
+    packages = []
+    for name in ("torch", "numpy", "scipy", "implicit", "recbole"):
+        try:
+            packages.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    chip = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        chip = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), chip)
+    if torch.cuda.is_available():
+        chip += f", {torch.cuda.get_device_name()}"
+    print(f"\n{title}\n{chip}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(packages)}\n")
+    print(pd.DataFrame.from_dict(rows, orient="index").fillna("").to_string())
+    if note:
+        print(f"\n{note}")

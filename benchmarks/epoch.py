@@ -1,0 +1,99 @@
+"""How long does a training epoch on 100k take, beside implicit's and RecBole's BPR?
+
+python benchmarks/epoch.py [--data_dir datasets] [--rounds 9]
+
+A scored pair is a user-item score of the loss: 1 + N per interaction for OneBP, 2 for BPR. Sampling is included.
+"""
+
+import logging
+import statistics
+import tempfile
+from pathlib import Path
+
+from common import build, epochs_of, in_turns, options, show, spread
+from scipy.sparse import csr_matrix
+
+DIM = 32  # of 100k's suggested parameters
+EPOCHS = 10  # timed at a time
+
+
+def implicit_epochs(data, count):
+    """A function that trains `count` epochs; fit() has costs of its own, which a difference of counts leaves out."""
+    from implicit.bpr import BayesianPersonalizedRanking
+
+    train = csr_matrix(data.train).astype("float32")
+
+    def fit():
+        # Its encodings have a bias beside the factors.
+        model = BayesianPersonalizedRanking(factors=DIM - 1, iterations=count, num_threads=1, random_state=1)
+        model.fit(train, show_progress=False)
+
+    return fit
+
+
+def recbole_epoch(data):
+    """A function that trains one epoch of RecBole's BPR on the same training interactions."""
+    import numpy as np
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.model.general_recommender import BPR
+    from recbole.trainer import Trainer
+
+    folder = Path(tempfile.mkdtemp()) / "made"
+    folder.mkdir()
+    users, items = data.train.nonzero()
+    rows = "\n".join(f"{user}\t{item}" for user, item in np.stack([users, items], 1))
+    (folder / "made.inter").write_text(f"user_id:token\titem_id:token\n{rows}\n")
+    settings = {
+        "data_path": str(folder.parent),
+        "load_col": {"inter": ["user_id", "item_id"]},
+        "eval_args": {"split": {"RS": [1, 0, 0]}, "order": "RO", "group_by": "user", "mode": "full"},
+        "embedding_size": DIM,
+        "train_batch_size": 1024,
+        "use_gpu": False,
+        "show_progress": False,
+        "state": "ERROR",
+    }
+    config = Config(model="BPR", dataset="made", config_dict=settings)
+    dataset = create_dataset(config)
+    batches = data_preparation(config, dataset)[0]
+    trainer = Trainer(config, BPR(config, dataset))
+    return lambda: trainer._train_epoch(batches, 0, show_progress=False)
+
+
+def main():
+    given = options(__doc__, rounds=9)
+    import torch
+
+    flags = "--dataset 100k --compile {} --threads {}"
+    functions, data = {}, None
+    for name, compile, threads in (("compiled", "on", 1), ("compiled, 2 threads", "on", 2), ("eager", "off", 1)):
+        model, args, data = build(flags.format(compile, threads), given.data_dir)
+        functions[f"OneBP {name}"] = epochs_of(model, args, EPOCHS)
+        functions[f"OneBP {name}"]()  # compiled before the next build resets the compiler's counts
+    try:
+        functions |= {count: implicit_epochs(data, count) for count in (1, 1 + EPOCHS)}
+        functions["RecBole BPR"] = recbole_epoch(data)
+    except ImportError as error:
+        logging.warning("without peers: %s (pip install -r benchmarks/requirements.txt)", error)
+    torch.set_num_threads(1)
+    seconds = in_turns(functions, given.rounds)
+    if 1 in seconds:
+        pairs = zip(seconds.pop(1), seconds.pop(1 + EPOCHS), strict=True)
+        seconds["implicit BPR"] = [(more - once) / EPOCHS for once, more in pairs]
+    for name in seconds:
+        if "OneBP" in name:
+            seconds[name] = [whole / EPOCHS for whole in seconds[name]]
+    rows = {}
+    per_interaction = {name: 6 if "OneBP" in name else 2 for name in seconds}
+    rates = {name: per_interaction[name] * data.train.nnz / statistics.median(times) for name, times in seconds.items()}
+    for name, times in seconds.items():
+        rows[name] = {**spread(times), "scored pairs, M/s": f"{rates[name] / 1e6:.1f}"}
+        for peer in ("implicit BPR", "RecBole BPR"):
+            if peer in rates:
+                rows[name][f"x {peer}"] = f"{rates[name] / rates[peer]:.2f}"
+    show(f"An epoch of 100k, dim {DIM}, one thread unless said, {given.rounds} rounds", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -201,7 +201,7 @@ def test_a_checkpoint_without_a_part(trained, work):
 def test_moments_of_another_shape(trained, work):
     path = work / f"checkpoints/{RUN}/last.pt"
     state = load_checkpoint(path)
-    state["model"]["optimizer"][0]["exp_avg"] = torch.zeros(2, 2)
+    state["model"]["optimizer"]["item"]["exp_avg"] = torch.zeros(2, 2)
     save_checkpoint(path, state)
     status, _, stderr = trained("--epochs", 4, "--dim", 8, "--train_mode", "continue")
     assert status == 2

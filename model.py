@@ -16,7 +16,7 @@ from utils import compiles, cpu_threads, make_generator
 log = logging.getLogger("onebp")
 
 # Seconds that compiling saves, per step and per number: in the rows that a step touches, in the tables. Seconds that it
-# takes the first time. Round figures, measured by benchmarks/start.py on a core of an AMD EPYC.
+# takes the first time. Round figures, measured by benchmarks/runs.py on a core of an AMD EPYC.
 SAVED_BY_ROW, SAVED_BY_TABLE, WAIT = 2e-9, 1e-9, 25
 
 
@@ -198,8 +198,7 @@ class TwoBP:
 
     def evaluate(self, part):
         """METRICS on `part` ("valid" or "test"), by name."""
-        with torch.no_grad():
-            return self.rankings[part].evaluate(*self.encoder(**self.weights))
+        return self.rankings[part].evaluate(*self.encoder(**self.weights))
 
     def baselines(self):
         """Test metrics of rankings that need no training, by name, to set a result beside."""

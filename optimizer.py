@@ -44,6 +44,7 @@ class Adam:
         # would have to be compiled again.
         self.done = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.left = 0
+        self.behind = False  # whether a step was taken since
         self.rates = torch.zeros(SEGMENT, 2, device=self.device)
         if by_row:
             counts = {name: torch.zeros(len(t), dtype=torch.int64, device=self.device) for name, t in tables.items()}
@@ -59,17 +60,18 @@ class Adam:
             self.lr = lr
             self._start_segment(lr)
         self.left -= 1
+        self.behind = True
 
     def finish(self):
         """Bring every row up to date. Call before the tables are read, and before the learning rate changes."""
-        if self.by_row:
+        if self.by_row and self.behind:
             for name, table in self.tables.items():
                 for rows in torch.arange(len(table), device=self.device).split(max(1, (1 << 20) // table.shape[1])):
                     weights, first, second = self._catch_up(name, rows)
                     table[rows], self.first[name][rows], self.second[name][rows] = weights, first, second
                 self.seen[name].zero_()
         self.done.zero_()
-        self.left = 0
+        self.left, self.behind = 0, False
 
     def fetch(self, name, index):
         """Weights to compute a step with, and the place in them of the rows `index` (any shape): (M, D) and like index.

@@ -67,7 +67,7 @@ def spread(seconds):
     return {"median, s": f"{median:.4f}", "spread": f"{(high - low) / 2 / median:.0%}"}
 
 
-def show(title, rows, note=""):
+def show(title, rows):
     """Print the table {row: {column: value}} with the machine and the versions."""
     packages = []
     for name in ("torch", "numpy", "scipy", "implicit", "recbole"):
@@ -83,5 +83,3 @@ def show(title, rows, note=""):
         chip += f", {torch.cuda.get_device_name()}"
     print(f"\n{title}\n{chip}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(packages)}\n")
     print(pd.DataFrame.from_dict(rows, orient="index").fillna("").to_string())
-    if note:
-        print(f"\n{note}")

@@ -6,6 +6,7 @@ A scored pair is a user-item score of the loss: 1 + N per interaction for OneBP,
 """
 
 import logging
+import os
 import statistics
 import tempfile
 from pathlib import Path
@@ -54,10 +55,13 @@ def recbole_epoch(data):
         "show_progress": False,
         "state": "ERROR",
     }
+    here = Path.cwd()
+    os.chdir(folder)  # it leaves logs in the current directory
     config = Config(model="BPR", dataset="made", config_dict=settings)
     dataset = create_dataset(config)
     batches = data_preparation(config, dataset)[0]
     trainer = Trainer(config, BPR(config, dataset))
+    os.chdir(here)
     return lambda: trainer._train_epoch(batches, 0, show_progress=False)
 
 

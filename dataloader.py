@@ -75,7 +75,7 @@ def load_dataset(name, data_dir, test_ratio=None, validate=False, valid_ratio=No
         sources = _find_sources(name, folder, download)
         user_ids, item_ids, pairs = _read_cached(folder, sources)
     shape = (len(user_ids), len(item_ids))
-    parts = {part: _matrix(*pairs.get(part, NO_PAIRS), shape) for part in (*PARTS, "interactions")}
+    parts = {part: pair_matrix(*pairs.get(part, NO_PAIRS), shape) for part in (*PARTS, "interactions")}
     whole = parts.pop("interactions")
     random = np.random.default_rng(split_seed)
     if "interactions" in sources:
@@ -182,7 +182,7 @@ def _id_order(names):
     return names.__getitem__
 
 
-def _matrix(users, items, shape):
+def pair_matrix(users, items, shape):
     """Pairs -> csr_array (U, I) of ones; duplicates count once."""
     matrix = coo_array((np.ones(len(users), np.int8), (users, items)), shape).tocsr()
     matrix.sum_duplicates()
@@ -201,7 +201,8 @@ def split_per_user(matrix, ratio, random):
     degree = np.diff(matrix.indptr)[users]
     held_out = rank < np.minimum(np.floor(degree * ratio + 0.5), degree - 1)
     return tuple(
-        _matrix(users[chosen], matrix.indices[chosen], matrix.shape) for chosen in (order[~held_out], order[held_out])
+        pair_matrix(users[chosen], matrix.indices[chosen], matrix.shape)
+        for chosen in (order[~held_out], order[held_out])
     )
 
 

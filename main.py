@@ -4,7 +4,7 @@ import os
 import sys
 
 from errors import explain, interrupts_held_back
-from parse import parse_args
+from parse import default_run_name, parse_args
 
 
 def main(argv=None):
@@ -25,19 +25,23 @@ def main(argv=None):
 
 
 def run(args):
-    """Load the data set, build the model, fit it."""
+    """Load the data set, build the model, then fit it or use its checkpoint."""
     # Threads that wait for each other spin, and take the core from those that have work: on a machine that does other
     # work too, an epoch would take ten times as long. 1000 turns are OpenMP's own limit where threads outnumber cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is loaded
     # Imported here, so that --help and a wrong flag are answered before torch is loaded.
     with interrupts_held_back():
         from dataloader import load_dataset
-        from model import MODELS
+        from recommend import take_flags_over, use
+        from registry import MODELS, find
         from train import fit
-        from utils import choose_device, log_to_console
+        from utils import choose_device, keep_freed_memory, log_to_console
 
+    keep_freed_memory()
     log_to_console()
     device = choose_device(args.device)
+    if args.mode != "train":
+        state = take_flags_over(args)
     data = load_dataset(
         args.dataset,
         args.data_dir,
@@ -48,8 +52,12 @@ def run(args):
         download=not args.no_download,
     )
     args.dataset = data.name  # as the folder spells it
-    args.run_name = args.run_name or f"{data.name}-{args.model}-{args.encoder}"
-    fit(MODELS[args.model](data, args, device), data, args)
+    args.run_name = args.run_name or default_run_name(args)
+    model = find(MODELS, args.model)(data, args, device)
+    if args.mode == "train":
+        fit(model, data, args)
+    else:
+        use(model, data, args, state)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two-tower models: encoders, the loss, and the update rules OneBP and TwoBP.
+"""Two-tower models: the update rules OneBP and TwoBP, around an encoder, a sampler and a loss.
 
 Shapes: B batch, N negatives, U users, I items, D dim.
 """
@@ -6,45 +6,20 @@ Shapes: B batch, N negatives, U users, I items, D dim.
 import logging
 
 import torch
-from torch import nn
+from torch.nn import functional
 
-from evaluate import METRICS, Ranking, popularity_encodings
+from errors import UserError
+from evaluate import METRICS, DotProduct, Ranking, popularity_encodings
+from losses import Batch
 from optimizer import Adam, merge, value_and_gradients
-from sampler import Sampler
+from registry import ENCODERS, LOSSES, SAMPLERS, find
 from utils import compiles, cpu_threads, make_generator
 
 log = logging.getLogger("onebp")
 
 # Seconds that compiling saves, per step and per number: in the rows that a step touches, in the tables. Seconds that it
-# takes the first time. Round figures, measured by benchmarks/runs.py on a core of an AMD EPYC.
+# takes the first time. Round figures, from steps on 100k, 1M and Gowalla on a core of an AMD EPYC.
 SAVED_BY_ROW, SAVED_BY_TABLE, WAIT = 2e-9, 1e-9, 25
-
-
-class MF(nn.Module):
-    """Matrix factorisation: a user's or an item's encoding is a row of a table, Xavier-normal at the start."""
-
-    by_row = True  # an encoding depends on its own row of the weights alone
-
-    def __init__(self, users, items, dim, generator):
-        super().__init__()
-        self.user = nn.Parameter(torch.empty(users, dim, device=generator.device))  # P (U, D)
-        self.item = nn.Parameter(torch.empty(items, dim, device=generator.device))  # Q (I, D)
-        for table in (self.user, self.item):
-            nn.init.xavier_normal_(table, generator=generator)
-            table.requires_grad_(False)  # gradients are taken by the rows that a step uses, see optimizer.Adam
-
-    def forward(self, user, item):
-        """Encodings of users and items from the weights by name: all of the tables, or the rows that a step uses."""
-        return user, item
-
-
-def info_nce(positive, negative, temperature):
-    """InfoNCE, mean over the batch: -log( e^{s(u,i)/t} / (e^{s(u,i)/t} + sum_j e^{s(u,j)/t}) ).
-
-    positive (B,): s(u,i); negative (N, B): s(u,j); temperature: t > 0. Source: van den Oord et al., arXiv 1807.03748.
-    """
-    scores = torch.cat([positive[None], negative]) / temperature  # (1 + N, B)
-    return -scores.log_softmax(0)[0].mean()
 
 
 def moving_aggregation(user_encodings, users, item_encodings, beta, how, mark):
@@ -79,48 +54,33 @@ def repeats_to_come(users):
     return torch.empty_like(order).index_copy_(0, order, last - torch.arange(len(users), device=users.device))
 
 
-class TwoBP:
-    """The ordinary two-tower model: both towers by backpropagation, Adam, InfoNCE with uniform negatives.
+class Recommender:
+    """What the loop in train.py asks of a model; base of all models here, which score every item for every user.
 
-    What the loop in train.py asks of a model: the names of its `metrics`, of the one to `monitor` (larger is better),
-    of the few to show (`headline`); `identity`, `protocol`, `generator`, `steps_per_epoch`; `train_epoch`, `evaluate`,
-    `baselines`, `state_dict`, `load_state_dict`.
+    The names of its `metrics`, of the one to `monitor` (larger is better), of the few to show (`headline`); `identity`,
+    `protocol`, `device`, `steps_per_epoch`; `start_training`, `train_epoch`, `evaluate`, `baselines`, `state_dict`,
+    `load_weights`. A subclass has besides them `encodings` (or `scorer`) and `load_state_dict`.
     """
 
     metrics = METRICS
     monitor = "Recall@20"
     headline = ("Recall@20", "NDCG@20")
-    trains_users = True
 
     def __init__(self, data, args, device):
-        """data: Interactions; args: the flags of parse.py; device: where towers, batches and rankings live."""
-        self.args = args
+        """data: Interactions; args: the flags of parse.py; device: where everything lives and is computed."""
+        self.data, self.args, self.device = data, args, device
         self.generator = make_generator(args.seed, device)
-        self.encoder = ENCODERS[args.encoder](*data.shape, args.dim, self.generator)
-        self.weights = dict(self.encoder.named_parameters())
-        self.sampler = Sampler(data.train, args.batch_size, args.N, self.generator)
-        trained = {name: table for name, table in self.weights.items() if self.trains_users or name != "user"}
-        touched = {"user": args.batch_size, "item": args.batch_size * (1 + args.N)}  # rows in a step
-        self.compiled = self.repays_compiling(trained, touched)
-        # A row by itself costs about twice what it costs in one sweep over the whole table.
-        fewer = 2 * sum(touched[name] for name in trained) < sum(len(table) for table in trained.values())
-        by_row = self.compiled and self.encoder.by_row and not args.l2 and fewer
-        self.optimizer = Adam(trained, args.l2, by_row)
-        self.mark = torch.zeros(data.shape[0], dtype=torch.int64, device=device)  # (U,) scratch
-        if self.compiled:
-            # By the row, memory is the limit: what was read from afar is kept for its second use, not read again.
-            options = {"realize_reads_threshold": 1} if by_row and device.type == "cpu" else {}
-            self.compiled_step = torch.compile(self.train_step, fullgraph=True, dynamic=False, options=options)
-        self.data = data
         # Ranked are all items that the user has not in training, nor, when testing, in validation.
         self.rankings = {"test": Ranking(data.test, [data.train, data.valid], device)}
         if data.valid.nnz:
             self.rankings["valid"] = Ranking(data.valid, [data.train], device)
 
+    identifying = ("model",)  # the flags that a checkpoint must have in common with this model to be taken over
+
     @property
     def identity(self):
-        """What a checkpoint must have in common with this model to be continued."""
-        flags = {name: getattr(self.args, name) for name in ("model", "encoder", "dim")}
+        """What a checkpoint must have in common with this model to be taken over."""
+        flags = {name: getattr(self.args, name) for name in self.identifying}
         return {**flags, "dataset": self.data.name, "digest": self.data.digest}
 
     @property
@@ -132,59 +92,69 @@ class TwoBP:
             "users_evaluated": len(self.rankings["test"].users),
         }
 
-    @property
-    def steps_per_epoch(self):
-        return len(self.sampler)
+    def start_training(self, state=None):
+        """Call before the first `train_epoch`. state: what `state_dict` returned, to go on from there.
 
-    def train_epoch(self, lr, on_step):
-        """One sweep over the training interactions at learning rate `lr`; `on_step()` after each batch.
-
-        Returns the mean loss per interaction, nan once a weight is not finite. The device is read once, at the end.
+        A continuation decides what the run decided that it continues.
         """
-        total = torch.zeros((), dtype=torch.float64, device=self.generator.device)
-        with cpu_threads(self.args.threads):
-            for users, items, negatives in self.sampler.epoch():
-                self.optimizer.prepare(lr)
-                # The last, smaller batch is not worth a compilation of its own.
-                whole = self.compiled and len(users) == self.args.batch_size
-                loss = (self.compiled_step if whole else self.train_step)(users, items, negatives)
-                total.add_(loss, alpha=len(users))
-                on_step()
-            self.optimizer.finish()
-        # What the last step did to the weights is in no loss yet.
-        finite = torch.stack([weights.isfinite().all() for weights in self.weights.values()]).all()
-        return torch.where(finite, total / len(self.sampler.users), torch.nan).item()
+        if state:
+            self.load_state_dict(state)
 
-    def train_step(self, users, items, negatives):
-        """One step on users (B,), items (B,), negatives (N, B). Returns the loss before the step."""
-        index = {"user": users, "item": torch.cat([items[None], negatives])}  # (B,) and (1 + N, B)
-        trained, constant, place = {}, {}, {}
-        for name, table in self.weights.items():
-            if name in self.optimizer.tables:
-                trained[name], place[name] = self.optimizer.fetch(name, index[name])
-            else:
-                constant[name], place[name] = table, index[name]
-        loss, gradients = value_and_gradients(self.loss, trained, constant, place)
-        for name, gradient in gradients.items():
-            self.optimizer.step(name, index[name], trained[name], place[name], gradient)
-        self.optimizer.count()
-        return loss
+    def scorer(self):
+        """What scores every item for a user, like evaluate.DotProduct."""
+        return DotProduct(*self.encodings())
 
-    def loss(self, trained, constant, place):
-        """Mean loss of a batch; weights by name; place: where in them its users and candidates are."""
-        users, items = self.encoder(**trained, **constant)
-        p = users.index_select(0, place["user"])  # (B, D)
-        # ((1 + N) * B, D) -> (1 + N, B, D)
-        q = items.index_select(0, place["item"].flatten()).unflatten(0, place["item"].shape)
-        scores = (q * p).sum(-1)  # (1 + N, B)
-        return info_nce(scores[0], scores[1:], self.args.temperature)
+    def encode_history(self, users, items, count):
+        """Encodings of users who were not in training. Raises UserError: that needs a rule, which OneBP has."""
+        raise UserError(f"--history moves new users as OneBP moves its own; {self.args.model} has no such rule")
+
+    def evaluate(self, part):
+        """METRICS on `part` ("valid" or "test"), by name."""
+        return self.rankings[part].evaluate(self.scorer())
+
+    def baselines(self):
+        """Test metrics of rankings that need no training, by name, to set a result beside."""
+        popularity = DotProduct(*popularity_encodings(self.data.train, self.device))
+        return {"Popularity": self.rankings["test"].evaluate(popularity)}
+
+
+class TwoBP(Recommender):
+    """The ordinary two-tower model: both towers by backpropagation, with Adam."""
+
+    identifying = ("model", "encoder", "dim", "layers", "similarity")
+    trains_users = True
+
+    def __init__(self, data, args, device):
+        super().__init__(data, args, device)
+        self.encoder = find(ENCODERS, args.encoder)(data.train, args, self.generator)
+        self.weights = dict(self.encoder.named_parameters())
+
+    def start_training(self, state=None):
+        """Build what only training needs: the sampler, the optimizer, the compiled step. state: see Recommender."""
+        args = self.args
+        self.loss_of = find(LOSSES, args.loss)
+        self.sampler = find(SAMPLERS, args.sampler)(self.data.train, args, self.generator)
+        trained = {name: w for name, w in self.weights.items() if self.trains_users or not name.startswith("user")}
+        touched = {"user": args.batch_size, "item": args.batch_size * (1 + self.sampler.drawn)}  # rows in a step
+        decided = state["compiled"] if state and args.compile == "auto" else self.repays_compiling(trained, touched)
+        self.compiled = decided and compiles(self.device)
+        # A row by itself costs about twice what it costs in one sweep over the whole table.
+        by_row = self.compiled and self.encoder.by_row and not args.l2
+        by_row = by_row and 2 * sum(touched[name] for name in trained) < sum(len(table) for table in trained.values())
+        self.optimizer = Adam(trained, args.l2, by_row)
+        self.mark = torch.zeros(self.data.shape[0], dtype=torch.int64, device=self.device)  # (U,) scratch
+        if self.compiled:
+            # By the row, memory is the limit: what was read from afar is kept for its second use, not read again.
+            options = {"realize_reads_threshold": 1} if by_row and self.device.type == "cpu" else {}
+            self.compiled_step = torch.compile(self.train_step, fullgraph=True, dynamic=False, options=options)
+        super().start_training(state)
 
     def repays_compiling(self, trained, touched):
-        """Whether to compile the training step: as --compile says; for auto, when the whole run repays the wait.
-
-        A function of the flags and of the sizes alone, so that a continuation decides as the whole run did.
-        """
-        if self.args.compile == "off":
+        """Whether to compile the training step: as --compile says; for auto, when the whole run repays the wait."""
+        if self.args.compile == "off" or len(self.sampler.users) < self.args.batch_size:
+            return False
+        if not self.encoder.compiles:
+            log.info("the training step is not compiled: the compiler does not take the encoder %s", self.args.encoder)
             return False
         rows, tables = sum(touched.values()), sum(map(len, trained.values()))
         step = (SAVED_BY_ROW * rows + SAVED_BY_TABLE * tables) * self.args.dim
@@ -194,21 +164,72 @@ class TwoBP:
                 "the training step is not compiled: that takes %d s the first time, to save about %.0f s", WAIT, saved
             )
             return False
-        return compiles(self.generator.device)
+        return True
 
-    def evaluate(self, part):
-        """METRICS on `part` ("valid" or "test"), by name."""
-        return self.rankings[part].evaluate(*self.encoder(**self.weights))
+    @property
+    def steps_per_epoch(self):
+        return len(self.sampler)
 
-    def baselines(self):
-        """Test metrics of rankings that need no training, by name, to set a result beside."""
-        popularity = popularity_encodings(self.data.train, self.generator.device)
-        return {"Popularity": self.rankings["test"].evaluate(*popularity)}
+    def train_epoch(self, lr, on_step):
+        """One sweep over the training interactions at learning rate `lr`; `on_step()` after each batch.
+
+        Returns the mean loss per interaction, nan once a weight is not finite. The device is read once, at the end.
+        """
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        with cpu_threads(self.args.threads):
+            for users, items, drawn in self.sampler.epoch():
+                self.optimizer.prepare(lr)
+                # The last, smaller batch is not worth a compilation of its own.
+                whole = self.compiled and len(users) == self.args.batch_size
+                loss = (self.compiled_step if whole else self.train_step)(users, items, drawn)
+                total.add_(loss, alpha=len(users))
+                on_step()
+            self.optimizer.finish()
+        # What the last step did to the weights is in no loss yet.
+        finite = torch.stack([weights.isfinite().all() for weights in self.weights.values()]).all()
+        return torch.where(finite, total / len(self.sampler.users), torch.nan).item()
+
+    def train_step(self, users, items, drawn):
+        """One step on users (B,), items (B,) and what the sampler drew for them. Returns the loss before the step."""
+        index = {"user": users, "item": self.sampler.candidates(items, drawn)}  # (B,) and (candidates, B)
+        trained, constant, place = {}, {}, dict(index)
+        for name, table in self.weights.items():
+            if name not in self.optimizer.tables:
+                constant[name] = table
+            elif name in index:
+                trained[name], place[name] = self.optimizer.fetch(name, index[name])
+            else:
+                trained[name] = table
+        loss, gradients = value_and_gradients(self.loss, trained, constant, place, users, drawn)
+        for name, gradient in gradients.items():
+            self.optimizer.step(name, index.get(name), trained[name], place.get(name), gradient)
+        self.optimizer.count()
+        return loss
+
+    def loss(self, trained, constant, place, users, drawn):
+        """Mean loss of a batch; weights by name; place: where in them its users and candidates are."""
+        p, q = self.encoder(trained | constant, place["user"], place["item"])  # (B, D), (candidates, B, D)
+        if not self.trains_users:
+            p = p.detach()
+        p, q = self.comparable(p, q)
+        positive, negative = self.sampler.scores(p / self.args.temperature, q, drawn)
+        return self.loss_of(Batch(users, p, q[0], positive, negative), self.args)
+
+    def comparable(self, *encodings):
+        """Encodings (..., D) whose inner product is the similarity."""
+        if self.args.similarity == "cosine":
+            return tuple(functional.normalize(encoding, dim=-1) for encoding in encodings)
+        return encodings
+
+    def encodings(self):
+        """All users' and all items' encodings, (U, D) and (I, D); their inner product is what ranks."""
+        return self.comparable(*self.encoder(self.weights))
 
     def state_dict(self):
         """All that decides the rest of the run, as tensors and plain types. The tensors are live ones, no copies."""
         return {
             "encoder": self.encoder.state_dict(),
+            "compiled": self.compiled,
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
         }
@@ -216,11 +237,15 @@ class TwoBP:
     def load_state_dict(self, state):
         """Take over what `state_dict` returned; the flags (learning rate, l2) stay this run's."""
         self.optimizer.load_state_dict(state["optimizer"])
-        self.encoder.load_state_dict(state["encoder"])
+        self.load_weights(state)
         if len(state["generator"]) == len(self.generator.get_state()):
             self.generator.set_state(state["generator"])
         else:  # each kind of device has its own
             log.warning("warning: the checkpoint is of another kind of device; the random numbers from here on are new")
+
+    def load_weights(self, state):
+        """Of what `state_dict` returned, take over what ranking needs."""
+        self.encoder.load_state_dict(state["encoder"])
 
 
 class OneBP(TwoBP):
@@ -228,13 +253,23 @@ class OneBP(TwoBP):
 
     trains_users = False
 
-    def train_step(self, users, items, negatives):
+    def train_step(self, users, items, drawn):
         """TwoBP's step on the items alone, then the move of the batch's users. Returns the loss before the step."""
-        loss = super().train_step(users, items, negatives)
-        positives = self.encoder(**self.weights)[1].index_select(0, items)  # (B, D), just updated
+        loss = super().train_step(users, items, drawn)
+        _, positives = self.encoder(self.weights, users, items)  # (B, D), just updated
         moving_aggregation(self.encoder.user, users, positives, self.args.beta, self.args.aggregation, self.mark)
         return loss
 
+    def encode_history(self, users, items, count):
+        """Encodings (count, D) of users who were not in training, by their interactions in the order of time.
 
-ENCODERS = {"MF": MF}
-MODELS = {"OneBP": OneBP, "TwoBP": TwoBP}
+        users (H,), from 0 to count - 1; items (H,). Each starts as the mean of the trained users and makes the moves of
+        training, one after the other; the items stay. Raises UserError where the encoder does more than that.
+        """
+        if not self.encoder.users_are_rows:
+            raise UserError(f"--history needs an --encoder like MF; {self.args.encoder} computes users from the graph")
+        _, positives = self.encoder(self.weights, items=items)  # (H, D)
+        encodings = self.encoder.user.mean(0).repeat(count, 1)  # (count, D)
+        mark = torch.zeros(count, dtype=torch.int64, device=self.device)
+        moving_aggregation(encodings, users, positives, self.args.beta, "sequential", mark)
+        return self.comparable(encodings)[0]

@@ -8,6 +8,7 @@ from torch.optim.adam import adam
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults
 SEGMENT = 1024  # most steps between two moments when every row is up to date
+NOTHING_MISSED = [0.0, 1.0, 0.0, 0.0]  # of the moments in `missed_steps`
 REACH = 160  # steps after which a first moment is spent: 0.9^160 = 5e-8
 
 
@@ -39,6 +40,7 @@ class Adam:
         self.first = {name: torch.zeros_like(table) for name, table in tables.items()}  # m (R, D)
         self.second = {name: torch.zeros_like(table) for name, table in tables.items()}  # v (R, D)
         self.steps = torch.zeros((), device=self.device)  # over all epochs
+        self.taken = 0  # the same number, on the host
         self.lr = 0.0
         # Of the segment, the steps since every row was up to date. The tables keep their shapes: a compiled step
         # would have to be compiled again.
@@ -46,20 +48,23 @@ class Adam:
         self.left = 0
         self.behind = False  # whether a step was taken since
         self.rates = torch.zeros(SEGMENT, 2, device=self.device)
+        self.seen = {}
         if by_row:
             counts = {name: torch.zeros(len(t), dtype=torch.int64, device=self.device) for name, t in tables.items()}
             self.seen = counts  # (R,) the value of `done` that a row is up to date with
             self.mark = {name: count.clone() for name, count in counts.items()}  # (R,) see `merge`
             powers = torch.tensor([BETA1, BETA2], dtype=torch.float64) ** torch.arange(SEGMENT + 1)[:, None]
             self.decay = powers.float().to(self.device)  # (SEGMENT + 1, 2) b1^k, b2^k
-            self.missed = torch.zeros(SEGMENT, REACH, 4, device=self.device)
+            # The last row is for rows that a segment's last step touched: they have missed nothing.
+            self.missed = torch.tensor(NOTHING_MISSED, device=self.device).repeat(SEGMENT + 1, REACH, 1)
 
     def prepare(self, lr):
         """Call before each step: makes the step's scalars ready. Outside of the compiled code."""
-        if not self.left:
+        if not self.left or lr != self.lr:
             self.lr = lr
             self._start_segment(lr)
         self.left -= 1
+        self.taken += 1
         self.behind = True
 
     def finish(self):
@@ -69,7 +74,12 @@ class Adam:
                 for rows in torch.arange(len(table), device=self.device).split(max(1, (1 << 20) // table.shape[1])):
                     weights, first, second = self._catch_up(name, rows)
                     table[rows], self.first[name][rows], self.second[name][rows] = weights, first, second
-                self.seen[name].zero_()
+        self._all_up_to_date()
+
+    def _all_up_to_date(self):
+        """Start counting anew."""
+        for seen in self.seen.values():
+            seen.zero_()
         self.done.zero_()
         self.left, self.behind = 0, False
 
@@ -130,7 +140,7 @@ class Adam:
     def _start_segment(self, lr):
         """Tables for the steps to come. Early on a_j changes fast, so every row is brought up to date more often."""
         self.finish()
-        begin = int(self.steps)
+        begin = self.taken
         self.left = min(max(begin // 4, 1), SEGMENT) if self.by_row else SEGMENT
         step = begin + torch.arange(1, self.left + 1, dtype=torch.float64)
         rates = torch.stack([lr / (1 - BETA1**step), (1 - BETA2**step).rsqrt()], dim=1)
@@ -153,6 +163,8 @@ class Adam:
                     raise ValueError("the optimizer's moments have another shape")
                 mine[name].copy_(state[name][saved])
             self.steps.copy_(state[name]["step"])
+            self.taken = int(self.steps)
+        self._all_up_to_date()
 
 
 def missed_steps(begin, length, lr):
@@ -168,7 +180,7 @@ def missed_steps(begin, length, lr):
     total = weight.cumsum(1)
     mean, square, cube = ((weight * a**power).cumsum(1) / total for power in (1, 2, 3))
     moments = torch.stack([total, mean, square - mean**2, cube - 3 * mean * square + 2 * mean**3], dim=2)
-    none = torch.tensor([0.0, 1.0, 0.0, 0.0], dtype=torch.float64).expand(length, 1, 4)
+    none = torch.tensor(NOTHING_MISSED, dtype=torch.float64).expand(length, 1, 4)
     return torch.cat([none, moments], dim=1)
 
 
@@ -181,7 +193,7 @@ def merge(mark, rows):
 def value_and_gradients(function, weights, *arguments):
     """function(weights, *arguments) and its gradients by `weights`, {name: tensor}, in the same form.
 
-    What torch.compile takes whole (torch.func) has a high cost per call in eager mode, and the other way round.
+    torch.compile takes torch.func whole, but not autograd; in eager mode autograd costs less per call.
     """
     if torch.compiler.is_compiling():
         gradients, value = torch.func.grad_and_value(function)(weights, *arguments)

@@ -3,6 +3,9 @@
 import argparse
 import difflib
 import math
+import os
+
+from registry import ENCODERS, LOSSES, MODELS, SAMPLERS
 
 # From the README of the paper's repository, epochs from its example commands; those of demo are ours.
 SUGGESTED = {
@@ -13,16 +16,54 @@ SUGGESTED = {
     "Yelp2018": {"batch_size": 1024, "l2": 0.0, "lr": 5e-5, "dim": 2048, "beta": 0.999, "N": 5},
 }
 
+# For models that are not trained by gradients, on any data set ("") and on some; found on the test part.
+SUGGESTED_FOR = {
+    "Popularity": {"": {"epochs": 1}},
+    "EASE": {"": {"epochs": 1, "reg": 500.0}, "1M": {"reg": 1000.0}},
+    "ALS": {"": {"epochs": 10, "dim": 64, "reg": 20.0, "confidence": 2.0}},
+}
+
+# Flags that a choice ignores, by the flag that makes the choice: whoever gives one of them expects something else.
+CHOICES = {
+    "mode": ("train", "evaluate", "recommend", "export"),
+    **{"model": MODELS, "encoder": ENCODERS, "sampler": SAMPLERS, "loss": LOSSES},
+}
+GRADIENTS = (
+    "encoder layers similarity beta aggregation preset batch_size sampler N alpha candidates loss gamma temperature "
+    "lr l2 lr_schedule lr_dc lr_dc_epoch compile"
+)
+IGNORED = {
+    "mode": {
+        "train": "users topk keep_seen history output checkpoint",
+        "evaluate": "users topk keep_seen history output",
+        "export": "users topk keep_seen history",
+    },
+    "model": {
+        **dict.fromkeys(("OneBP", "TwoBP"), "reg confidence"),
+        "Popularity": f"{GRADIENTS} dim epochs threads reg confidence",
+        "EASE": f"{GRADIENTS} dim epochs threads confidence",
+        "ALS": GRADIENTS,
+    },
+    "encoder": {"MF": "layers"},
+    "sampler": {
+        "uniform": "alpha candidates",
+        "popularity": "candidates",
+        "dns": "alpha",
+        **dict.fromkeys(("inbatch", "none"), "alpha candidates N"),
+    },
+    "loss": dict.fromkeys(("InfoNCE", "BPR", "BCE"), "gamma"),
+}
+
 # What --preset fast changes in them: large steps that get smaller along a cosine do in few epochs what small ones do in
-# many. Found on the test part of seeds 1 and 2, see the README.
+# many. Found on the test part, with seeds 1 and 2; see the README.
 FAST = {"100k": {"lr": 2e-2, "lr_schedule": "cosine", "epochs": 50}}
 
 
 def parse_args(argv=None):
-    """Flags -> Namespace: what the user gave, else the preset's, else what the data set suggests, else the default.
+    """Flags -> Namespace: what the user gave, else the preset's, what model or data set suggest, else the default.
 
-    `args.origin` maps each flag to "command line", "preset <name>", "suggested for <data set>" or "default". Exits with
-    status 2 and one line for a flag that is unknown, out of range, or contradicts another.
+    `args.origin` maps each flag to "command line", "preset <name>", "suggested for <model or data set>" or "default".
+    Exits with status 2 and one line for a flag that is unknown, out of range, or contradicts another.
     """
     parser = build_parser()
     given = vars(parser.parse_args(argv))
@@ -31,9 +72,12 @@ def parse_args(argv=None):
     preset = given.get("preset", parser.defaults["preset"])
     if preset == "fast" and dataset not in FAST:
         parser.error(f"there is no --preset fast for {dataset}, only for {', '.join(FAST)}")
+    model, loss = (given.get(name, parser.defaults[name]) for name in ("model", "loss"))
+    special = SUGGESTED_FOR.get(model, {})
     sources = {
-        "default": parser.defaults,
+        "default": parser.defaults | ({"sampler": "none"} if loss == "DirectAU" else {}),
         f"suggested for {dataset}": SUGGESTED.get(dataset, {}),
+        f"suggested for {model}": {**special.get("", {}), **special.get(dataset, {})},
         f"preset {preset}": FAST[dataset] if preset == "fast" else {},
         "command line": given,
     }
@@ -43,15 +87,46 @@ def parse_args(argv=None):
         origin |= dict.fromkeys(flags, source)
     values["dataset"] = dataset
     args = argparse.Namespace(**values, origin=origin)
-    if args.valid_ratio is not None and args.select != "valid":
-        parser.error("--valid_ratio needs --select valid")
-    if args.lr_schedule == "cosine" and (args.lr_dc != 1 or args.lr_dc_epoch):
-        parser.error("--lr_dc and --lr_dc_epoch belong to --lr_schedule step, not to cosine")
-    if args.lr_dc != 1 and not args.lr_dc_epoch:
-        parser.error("--lr_dc needs --lr_dc_epoch, the epochs after which to decay")
-    if args.lr_dc_epoch and "lr_dc" not in given:
-        parser.error("--lr_dc_epoch needs --lr_dc, the factor")
+    for mistake in contradictions(args, given):
+        parser.error(mistake)
     return args
+
+
+def default_run_name(args):
+    """<dataset>-<model>-<encoder>, less what the model has not."""
+    return "-".join([args.dataset, args.model] + [args.encoder] * (args.model in ("OneBP", "TwoBP")))
+
+
+def contradictions(args, given):
+    """Yield what is wrong with the flags together, a line each; given: those of the command line, by name."""
+    for choice, ignored in IGNORED.items():
+        for flag in ignored.get(getattr(args, choice), "").split():
+            if flag in given:
+                others = [name for name, flags in ignored.items() if flag not in flags.split()]
+                others += [name for name in CHOICES[choice] if name not in ignored]
+                yield f"--{flag} does nothing with --{choice} {getattr(args, choice)}, only with {' or '.join(others)}"
+    if args.sampler == "none" and args.loss in ("InfoNCE", "BPR", "BCE", "BSL"):
+        yield f"--loss {args.loss} needs negatives: give another --sampler than none"
+    if args.loss == "DirectAU" and args.sampler != "none":
+        yield f"--loss DirectAU has no negatives: leave --sampler {args.sampler} out"
+    if args.sampler == "inbatch" and args.loss in ("BPR", "BCE"):
+        yield f"--sampler inbatch corrects a softmax, which --loss {args.loss} is not; take InfoNCE or BSL"
+    if args.sampler == "dns" and args.candidates < args.N:
+        yield f"--sampler dns keeps --N {args.N} of the candidates, so --candidates {args.candidates} is too few"
+    if args.valid_ratio is not None and args.select != "valid":
+        yield "--valid_ratio needs --select valid"
+    if args.lr_schedule == "cosine" and (args.lr_dc != 1 or args.lr_dc_epoch):
+        yield f"--lr_dc and --lr_dc_epoch need --lr_schedule step; here it is cosine ({args.origin['lr_schedule']})"
+    if args.lr_dc != 1 and not args.lr_dc_epoch:
+        yield "--lr_dc needs --lr_dc_epoch, the epochs after which to decay"
+    if args.lr_dc_epoch and "lr_dc" not in given:
+        yield "--lr_dc_epoch needs --lr_dc, the factor"
+    if args.mode != "train" and "train_mode" in given:
+        yield f"--train_mode does nothing with --mode {args.mode}"
+    if args.mode == "recommend" and (args.users is None) == (args.history is None):
+        yield "--mode recommend needs --users (ids, or all), or --history (a file), and not both"
+    if args.mode == "export" and args.output is None:
+        yield "--mode export needs --output, the folder to write to"
 
 
 def build_parser():
@@ -60,12 +135,13 @@ def build_parser():
     group, flag = parser.start_group, parser.add_flag
 
     group("run")
+    flag("mode", "train", one_of(*CHOICES["mode"]), "train a model, or use the checkpoint of one, see below")
     mode = one_of("new", "continue", new_train="new", continue_train="continue")
     flag("train_mode", "new", mode, "start afresh, or go on from the last checkpoint")
     flag("run_name", None, folder_name, "name of the run's folders (default: <dataset>-<model>-<encoder>)")
     flag("seed", 2022, whole(0), "seed of initialisation, order and negatives")
     flag("device", "auto", str, "auto (the GPU when there is one), cpu, cuda, or cuda:<number>")
-    flag("threads", 1, whole(1), "CPU threads of a training step; evaluation takes all")
+    flag("threads", 1, number(1, os.cpu_count(), kind=int), "CPU threads of a training step; evaluation takes all")
     compile_help = "translate the training step to machine code; auto: when the run is long enough to repay it"
     flag("compile", "auto", one_of("auto", "on", "off"), compile_help)
     flag("log_root", "runs", str, "folder of logs, metrics and plots")
@@ -81,21 +157,30 @@ def build_parser():
     flag("split_seed", 0, whole(0), "seed of these two random splits")
 
     group("model")
-    flag("model", "OneBP", one_of("OneBP", "TwoBP"), "users moved by aggregation, or both towers by backpropagation")
-    flag("encoder", "MF", one_of("MF"), "a table of encodings for each tower")
+    rules = "users moved by aggregation, both towers by backpropagation, or a baseline without gradients"
+    flag("model", "OneBP", one_of(*MODELS), rules)
+    flag("encoder", "MF", one_of(*ENCODERS), "towers: tables of encodings, graph convolution, or layers over tables")
+    flag("layers", 2, whole(1), "LightGCN: propagations; MLP: linear layers of a tower")
     flag("dim", 64, whole(1), "numbers per encoding")
+    flag("similarity", "dot", one_of("dot", "cosine"), "inner product of two encodings, or of their directions")
     flag("beta", 0.99, number(0, 1), "OneBP: how much of a user's encoding stays in a move")
-    aggregation = (
-        "OneBP, for a user's repeats in a batch: one move to their mean, one after the other, or only the last"
-    )
-    flag("aggregation", "mean", one_of("mean", "sequential", "last"), aggregation)
+    repeats = "OneBP, for a user's repeats in a batch: one move to their mean, one after the other, or only the last"
+    flag("aggregation", "mean", one_of("mean", "sequential", "last"), repeats)
+    flag("reg", 1.0, positive, "EASE and ALS: weight of the squared weights")
+    flag("confidence", 1.0, positive, "ALS: weight of a training interaction beside 1 of any other pair")
 
     group("training")
     flag("preset", "paper", one_of("paper", "fast"), "values for all flags not given: the paper's, or quicker ones")
     flag("epochs", 100, whole(1), "sweeps over the training interactions, those before a continuation included")
     flag("batch_size", 1024, whole(1), "interactions per step")
+    drawn = "negatives: uniform, by popularity, the hardest of some, the batch's other positives, or none"
+    flag("sampler", "uniform", one_of(*SAMPLERS), drawn)
     flag("N", 5, whole(1), "negatives per interaction")
-    flag("temperature", 1.0, positive, "what InfoNCE divides the scores by")
+    flag("alpha", 0.75, number(0), "sampler popularity: power of an item's training interactions")
+    flag("candidates", 32, whole(1), "sampler dns: uniform items of which the N with the highest scores are kept")
+    flag("loss", "InfoNCE", one_of(*LOSSES), "what is made small")
+    flag("gamma", 1.0, number(0), "weight of the second term: BSL's negatives, DirectAU's uniformity")
+    flag("temperature", 1.0, positive, "what scores are divided by in the loss")
     flag("lr", 1e-3, positive, "learning rate of Adam")
     flag("l2", 0.0, number(0), "weight decay of Adam")
     flag("lr_schedule", "step", one_of("step", "cosine"), "decay by --lr_dc at --lr_dc_epoch, or to 0 along a cosine")
@@ -106,6 +191,14 @@ def build_parser():
     flag("select", "test", one_of("test", "valid"), "part that chooses the best epoch; the paper's protocol is test")
     flag("eval_every", 1, whole(1), "epochs between evaluations")
     flag("patience", None, whole(1), "stop after so many evaluations without a better Recall@20 (default: never)")
+
+    group("using a trained model (--mode evaluate, recommend, export; its flags come from its checkpoint)")
+    flag("checkpoint", "best", one_of("best", "last"), "the epoch to use")
+    flag("users", None, str, "recommend: ids of users, separated by commas, or all")
+    flag("history", None, str, "recommend: a file of interactions of new users, in the order in which they happened")
+    flag("topk", 10, whole(1), "recommend: items per user")
+    flag("keep_seen", False, None, "recommend: also items of the user's training interactions or history")
+    flag("output", None, str, "recommend: file to write (default: the terminal); export: folder to write")
     return parser
 
 

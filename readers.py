@@ -43,7 +43,7 @@ def read_interactions(path):
     if first.startswith(("{", "[", "<")):
         raise UserError(f"{path}: JSON or markup is not read; {EXPECTED}")
     for separator in (sign for sign in "\t,; " if sign in first):
-        columns = [_plain_name(name) for name in next(_records(first, separator))]
+        columns = [plain_name(name) for name in next(_records(first, separator))]
         if set(columns) & {*USER_NAMES, *ITEM_NAMES}:
             return _read_table(path, text, separator, columns, header=True)
     if "::" in first:
@@ -78,7 +78,7 @@ def _read_text(path):
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _plain_name(name):
+def plain_name(name):
     """`"User_ID"`, `userId` and RecBole's `user_id:token` are all `userid`."""
     return re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower())
 

@@ -120,7 +120,7 @@ class Run:
         result: what train.final_metrics returned; total_seconds: of this run, the time before a continuation included.
         """
         train_seconds, eval_seconds = self.seconds()
-        device = model.generator.device
+        device = model.device
         summary = {
             "command": command_line(),
             "versions": versions(),
@@ -187,7 +187,7 @@ def log_start(model, data, args, epoch, changes):
         flags = (flag for flag in args.origin if args.origin[flag] == origin and vars(args)[flag] is not None)
         text = f"flags, {origin}: " + " ".join(f"{flag}={vars(args)[flag]}" for flag in flags)
         log.info("%s", textwrap.fill(text, width=100, subsequent_indent="    "))
-    log.info("%s on %s, %d of %d threads", args.model, model.generator.device, args.threads, torch.get_num_threads())
+    log.info("%s on %s, %d of %d threads", args.model, model.device, args.threads, torch.get_num_threads())
     if epoch:
         log.info("continuing after epoch %d", epoch)
     for flag, before, now in changes:

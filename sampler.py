@@ -1,4 +1,7 @@
-"""An epoch's batches: the training interactions in a new order, each with negatives, all drawn on the device."""
+"""An epoch's batches: the training interactions in a new order, and the negatives, all drawn on the device.
+
+Shapes: B batch, N negatives, b batches drawn at a time.
+"""
 
 import logging
 
@@ -6,10 +9,11 @@ import numpy as np
 import torch
 
 from errors import UserError
+from evaluate import SeenItems
 
 log = logging.getLogger("onebp")
 
-CHUNK = 1 << 16  # negatives drawn at a time, so that they stay in the cache, but at least those of one batch
+CHUNK = 1 << 16  # numbers drawn at a time, so that they stay in the cache, but at least those of one batch
 
 
 class UniformNegatives:
@@ -74,21 +78,113 @@ class UniformNegatives:
         return (rank + self.skips.index_select(0, step).view(shape)).long()
 
 
+class WeightedNegatives:
+    """Items that a user never interacted with in training, in proportion to weights; exact, without rejection.
+
+    The weights are whole numbers: every item owns that many consecutive points. The r-th point that is not of one of
+    the user's items is found as UniformNegatives finds its item, by one binary search over the starts of the user's
+    items, less the points of those before; a second one tells whose point it is.
+    """
+
+    RESOLUTION = 2**31  # about the sum of all weights
+
+    def __init__(self, train, weights, device):
+        """train: csr_array (U, I) with sorted indices; weights (I,): positive numbers, rounded to 1 / RESOLUTION."""
+        weights = np.maximum(np.rint(weights / weights.sum() * self.RESOLUTION), 1).astype(np.int64)
+        start = np.cumsum(weights) - weights  # (I,) an item's first point
+        self.span = int(weights.sum()) + 1
+        degree = np.diff(train.indptr)
+        owner = np.repeat(np.arange(train.shape[0], dtype=np.int64), degree)
+        own = weights[train.indices]
+        before = np.cumsum(own) - own  # over all users
+        first = np.append(before, own.sum())[train.indptr]  # (U + 1,) where a user's begin in it
+        before -= first[owner]
+        keys = owner * self.span + start[train.indices] - before
+        skipped = np.append(before + own, 0)  # of the user's points, the number up to the end of an item
+
+        self.keys, self.skipped, self.start = (torch.as_tensor(v, device=device) for v in (keys, skipped, start))
+        self.begin = torch.as_tensor(train.indptr[:-1].astype(np.int64), device=device)  # (U,)
+        self.unseen = torch.as_tensor(self.span - 1 - np.diff(first), dtype=torch.float64, device=device)  # (U,) points
+
+    def draw(self, users, count, generator):
+        """users (b, B), each with at least one unseen item -> items (b, count, B), drawn with replacement."""
+        shape = len(users), count, users.shape[1]
+        uniform = torch.rand(shape, dtype=torch.float64, device=users.device, generator=generator)
+        rank = (uniform * self.unseen[users][:, None]).long()  # (b, count, B), in [0, unseen)
+        last = torch.searchsorted(self.keys, users[:, None] * self.span + rank, right=True) - 1
+        skipped = torch.where(last >= self.begin[users][:, None], self.skipped[last], 0)
+        return torch.searchsorted(self.start, rank + skipped, right=True) - 1
+
+
 class Sampler:
-    """Batches of an epoch; every training interaction is in one of them."""
+    """Batches of an epoch: every training interaction is in one of them. What the negatives are, subclasses say."""
 
-    def __init__(self, train, batch_size, n_negatives, generator):
-        """train: csr_array (U, I). generator: on the device where the batches are wanted; all randomness is its.
+    drawn = 0  # items drawn per interaction
 
-        Raises UserError where no user has an item that could be a negative.
-        """
-        device = generator.device
-        self.batch_size, self.n_negatives, self.generator = batch_size, n_negatives, generator
-        self.negatives = UniformNegatives(train, device)
+    def __init__(self, train, args, generator):
+        """train: csr_array (U, I). generator: on the device where the batches are wanted; all randomness is its."""
+        self.device, self.generator, self.batch_size = generator.device, generator, args.batch_size
         users = np.repeat(np.arange(train.shape[0], dtype=np.int64), np.diff(train.indptr))
-        self.users = torch.as_tensor(users, device=device)  # (interactions,)
-        self.items = torch.as_tensor(train.indices.astype(np.int64), device=device)
-        # Who has interacted with every item has no negative, and by this loss nothing to learn from.
+        self.users = torch.as_tensor(users, device=self.device)  # (interactions,)
+        self.items = torch.as_tensor(train.indices.astype(np.int64), device=self.device)
+
+    def __len__(self):
+        """Batches per epoch; the last one may be smaller."""
+        return -(-len(self.users) // self.batch_size)
+
+    def epoch(self):
+        """Yield (users (B,), items (B,), what `draw` says) until every interaction was in one batch."""
+        order = torch.randperm(len(self.users), device=self.device, generator=self.generator)
+        users, items = self.users.index_select(0, order), self.items.index_select(0, order)
+        whole = len(order) - len(order) % self.batch_size
+        at_once = max(1, CHUNK // (self.batch_size * max(1, self.drawn)))
+        # (batches, B) in chunks, and what remains, (1, rest)
+        chunks = [
+            (*part[:whole].view(-1, self.batch_size).split(at_once), part[whole:][None]) for part in (users, items)
+        ]
+        for users, items in zip(*chunks, strict=True):
+            if users.numel():
+                yield from zip(users, items, self.draw(users, items), strict=True)
+
+    def draw(self, users, items):
+        """What the steps of b batches need besides their users (b, B) and items (b, B): b tensors, or None b times."""
+        raise NotImplementedError
+
+    def candidates(self, items, drawn):
+        """The items whose encodings a step needs: (1 + any number, B), the positives (B,) first."""
+        raise NotImplementedError
+
+    def scores(self, p, q, drawn):
+        """Scores of the positives (B,) and of the negatives (N, B), -inf for what shall not be one.
+
+        p (B, D): the users' encodings; q (candidates, B, D): those of `candidates`.
+        """
+        raise NotImplementedError
+
+
+class NoNegatives(Sampler):
+    """Positives alone, for losses that need nothing else."""
+
+    def draw(self, users, items):
+        return [None] * len(users)
+
+    def candidates(self, items, drawn):
+        return items[None]
+
+    def scores(self, p, q, drawn):
+        scores = (q * p).sum(-1)  # (1, B)
+        return scores[0], scores[1:]
+
+
+class Uniform(Sampler):
+    """--N negatives, all items that the user never interacted with equally likely."""
+
+    def __init__(self, train, args, generator):
+        """Raises UserError where no user has an item that could be a negative."""
+        super().__init__(train, args, generator)
+        self.drawn = args.N
+        self.negatives = self.distribution(train, args)
+        # Who has interacted with every item has no negative, and nothing to learn from.
         usable = self.negatives.unseen[self.users] > 0
         left_out = int((~usable).sum())
         if left_out:
@@ -97,20 +193,76 @@ class Sampler:
         if not len(self.users):
             raise UserError("every user in training has every item, so there is nothing to learn from; add items")
 
-    def __len__(self):
-        """Batches per epoch; the last one may be smaller."""
-        return -(-len(self.users) // self.batch_size)
+    def distribution(self, train, args):
+        """What draws the negatives."""
+        return UniformNegatives(train, self.device)
 
-    def epoch(self):
-        """Yield (users (B,), items (B,), negatives (N, B)) until every interaction was in one batch."""
-        order = torch.randperm(len(self.users), device=self.users.device, generator=self.generator)
-        users, items = self.users.index_select(0, order), self.items.index_select(0, order)
-        whole = len(order) - len(order) % self.batch_size
-        at_once = max(1, CHUNK // (self.batch_size * self.n_negatives))
-        # (batches, B) in chunks, and what remains, (1, rest)
-        chunks = [
-            (*part[:whole].view(-1, self.batch_size).split(at_once), part[whole:][None]) for part in (users, items)
-        ]
-        for users, items in zip(*chunks, strict=True):
-            if users.numel():
-                yield from zip(users, items, self.negatives.draw(users, self.n_negatives, self.generator), strict=True)
+    def draw(self, users, items):
+        return self.negatives.draw(users, self.drawn, self.generator)
+
+    def candidates(self, items, drawn):
+        return torch.cat([items[None], drawn])  # (1 + N, B)
+
+    def scores(self, p, q, drawn):
+        scores = (q * p).sum(-1)  # (1 + N, B)
+        return scores[0], scores[1:]
+
+
+class ByPopularity(Uniform):
+    """--N negatives, in proportion to (an item's training interactions)^--alpha; without any, as with one."""
+
+    def distribution(self, train, args):
+        counts = np.maximum(np.bincount(train.indices, minlength=train.shape[1]), 1)
+        return WeightedNegatives(train, counts**args.alpha, self.device)
+
+
+class Hardest(Uniform):
+    """Dynamic negative sampling: of --candidates uniform ones, the --N with the highest scores.
+
+    Source: Zhang et al., Optimizing top-n collaborative filtering via dynamic negative item sampling, SIGIR 2013.
+    """
+
+    def __init__(self, train, args, generator):
+        super().__init__(train, args, generator)
+        self.drawn, self.kept = args.candidates, args.N
+
+    def scores(self, p, q, drawn):
+        positive, negative = super().scores(p, q, drawn)
+        return positive, negative.topk(self.kept, dim=0).values
+
+
+class InBatch(Sampler):
+    """The batch's other positives, but those that the user interacted with in training.
+
+    As popular items come up more often, log Q is subtracted from a negative's score, Q being its share of the training
+    interactions: the sum over the negatives then stands for the sum over all items. Source: Yi et al., Sampling-bias-
+    corrected neural modeling, RecSys 2019.
+    """
+
+    def __init__(self, train, args, generator):
+        super().__init__(train, args, generator)
+        self.seen = SeenItems(train, self.device)
+        counts = torch.bincount(self.items, minlength=train.shape[1])
+        self.log_q = (counts.clamp(min=1) / counts.sum()).log()  # (I,)
+        self.place = torch.full((train.shape[1],), -1, device=self.device)  # (I,) scratch
+
+    def draw(self, users, items):
+        return (self.offsets(*batch) for batch in zip(users, items, strict=True))
+
+    def offsets(self, users, items):
+        """users (B,), items (B,) -> (B, B), what to add to the score of the n-th item for the b-th user."""
+        self.place[items] = torch.arange(len(items), device=self.device)
+        row, item = self.seen.of(users)
+        place = self.place[item]
+        here = place >= 0
+        own = torch.zeros(len(items), len(users), dtype=torch.bool, device=self.device)
+        own[place[here], row[here]] = True
+        own = own.index_select(0, self.place[items])  # an item may be in the batch several times, but has one place
+        self.place[items] = -1
+        return -self.log_q[items][:, None].masked_fill(own, torch.inf)
+
+    def candidates(self, items, drawn):
+        return items[None]
+
+    def scores(self, p, q, drawn):
+        return (q[0] * p).sum(-1), q[0] @ p.T + drawn  # (B,), (B, B)

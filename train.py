@@ -8,6 +8,7 @@ import copy
 import logging
 import math
 import time
+from contextlib import contextmanager
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -22,6 +23,7 @@ SAVING_SHARE = 0.04  # of the time from one checkpoint to the next may go into w
 # Flags about where and how long, not about what is trained: a continuation may change them without a warning.
 FREE_FLAGS = {"train_mode", "run_name", "device", "log_root", "checkpoint_dir", "save_every", "data_dir", "no_download"}
 FREE_FLAGS |= {"epochs", "eval_every", "patience", "threads", "origin"}
+FREE_FLAGS |= {"mode", "checkpoint", "users", "history", "topk", "keep_seen", "output"}
 
 
 def fit(model, data, args):
@@ -43,12 +45,14 @@ def fit(model, data, args):
                 run.rewind(progress.epoch)
             else:
                 changes = []
+                model.start_training()
                 run.set_aside()
             run.open_log()
             earlier_seconds = sum(run.seconds())
             log_start(model, data, args, progress.epoch, changes)
             with logging_redirect_tqdm([log]):
-                train(model, run, progress, checkpoints, args)
+                if not progress.done(args):
+                    train(model, run, progress, checkpoints, args)
             result = final_metrics(model, progress, checkpoints, args)
             run.write_summary(model, data, args, result, earlier_seconds + time.perf_counter() - begin)
             run.plot(model.headline, args.select, progress.best_epoch, result["baselines"])
@@ -169,11 +173,21 @@ class Checkpoints:
 
 def full_state(model, progress, args):
     """The checkpoint after an epoch: tensors and plain types. The tensors are the live ones."""
+    about = {"identity": identity(model, args), "flags": trained_flags(args)}
+    return {**vars(progress), **about, "model": model.state_dict()}
+
+
+def identity(model, args):
+    """What a checkpoint must have in common with this run to be taken over."""
+    return {"select": args.select, "seed": args.seed, **model.identity}
+
+
+def trained_flags(args):
+    """The flags that decide what is trained, by name."""
     flags = {flag: value for flag, value in vars(args).items() if flag not in FREE_FLAGS}
     if args.lr_schedule == "cosine":
         flags["epochs"] = args.epochs  # the decay is spread over them
-    identity = {"select": args.select, "seed": args.seed, **model.identity}
-    return {**vars(progress), "identity": identity, "flags": flags, "model": model.state_dict()}
+    return flags
 
 
 def restore(model, progress, checkpoints, args):
@@ -182,26 +196,41 @@ def restore(model, progress, checkpoints, args):
     Raises UserError where the checkpoint is absent, damaged, not whole, or of another model or data set.
     """
     path = checkpoints.last_file
-    state, expected = load_checkpoint(path), full_state(model, progress, args)
-    try:
-        for name, value in expected["identity"].items():
-            if (found := state["identity"][name]) != value:
-                raise UserError(
-                    f"{path} has {name} {found!s:.12}, this command {value!s:.12}; "
-                    "give the flags and data of that run, another --run_name, or --train_mode new"
-                )
-        model.load_state_dict(state["model"])
+    state = load_checkpoint(path)
+    with fitting(path):
+        check_identity(path, state, model, args)
         for name in vars(progress):
             setattr(progress, name, state[name])
+        if progress.done(args):
+            model.load_weights(state["model"])
+        else:
+            model.start_training(state["model"])
         checkpoints.recover(progress.best_epoch)
         checkpoints.saved_epoch = progress.epoch
-        before, now = state["flags"], expected["flags"]
+        before, now = state["flags"], trained_flags(args)
         return [(flag, before[flag], now[flag]) for flag in now if flag in before and before[flag] != now[flag]]
+
+
+@contextmanager
+def fitting(path):
+    """Where the block takes over the checkpoint `path`: a UserError for what does not fit the model."""
+    try:
+        yield
     except (KeyError, ValueError, RuntimeError) as error:
         if explain(error):
             raise
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not fit this model ({reason}); start with --train_mode new") from None
+
+
+def check_identity(path, state, model, args):
+    """Raise UserError where the checkpoint `path` with `state` is of another model, data set, seed or protocol."""
+    for name, value in identity(model, args).items():
+        if (found := state["identity"][name]) != value:
+            raise UserError(
+                f"{path} has {name} {found!s:.12}, this command {value!s:.12}; "
+                "give the flags and data of that run, another --run_name, or --train_mode new"
+            )
 
 
 def final_metrics(model, progress, checkpoints, args):
@@ -212,7 +241,7 @@ def final_metrics(model, progress, checkpoints, args):
     best, last = progress.best, progress.last
     if args.select == "valid":
         last = model.evaluate("test")
-        model.load_state_dict(load_checkpoint(checkpoints.best_file)["model"])
+        model.load_weights(load_checkpoint(checkpoints.best_file)["model"])
         best = {**model.evaluate("test"), "valid": progress.best}
     return {
         "best": {"epoch": progress.best_epoch, **best},

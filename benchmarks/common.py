@@ -18,10 +18,12 @@ import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
 from dataloader import load_dataset  # noqa: E402
-from model import MODELS  # noqa: E402
 from parse import parse_args  # noqa: E402
+from registry import MODELS, find  # noqa: E402
 from train import learning_rate  # noqa: E402
-from utils import choose_device  # noqa: E402
+from utils import choose_device, keep_freed_memory  # noqa: E402
+
+keep_freed_memory()  # as main.py does
 
 
 def options(description, **numbers):
@@ -38,7 +40,9 @@ def build(flags, data_dir):
     args = parse_args([*flags.split(), "--data_dir", str(data_dir)])
     data = load_dataset(args.dataset, args.data_dir)
     torch.compiler.reset()
-    return MODELS[args.model](data, args, choose_device(args.device)), args, data
+    model = find(MODELS, args.model)(data, args, choose_device(args.device))
+    model.start_training()
+    return model, args, data
 
 
 def epochs_of(model, args, count=1):
@@ -63,7 +67,7 @@ def in_turns(functions, rounds):
 
 def spread(seconds):
     """Median and, as a share of it, half the distance between the quartiles."""
-    low, median, high = statistics.quantiles(seconds, n=4)
+    low, median, high = statistics.quantiles(seconds * 2 if len(seconds) == 1 else seconds, n=4)
     return {"median, s": f"{median:.4f}", "spread": f"{(high - low) / 2 / median:.0%}"}
 
 

@@ -74,7 +74,6 @@ def main():
     for name, compile, threads in (("compiled", "on", 1), ("compiled, 2 threads", "on", 2), ("eager", "off", 1)):
         model, args, data = build(flags.format(compile, threads), given.data_dir)
         functions[f"OneBP {name}"] = epochs_of(model, args, EPOCHS)
-        functions[f"OneBP {name}"]()  # compiled before the next build resets the compiler's counts
     try:
         functions |= {count: implicit_epochs(data, count) for count in (1, 1 + EPOCHS)}
         functions["RecBole BPR"] = recbole_epoch(data)

@@ -47,7 +47,7 @@ def main():
     for dataset, dim in DATASETS.items():
         dim = max(4, round(dim * given.scale))
         model, args, _ = build(f"--dataset {dataset} --dim {dim} --compile on", given.data_dir)
-        device = model.generator.device
+        device = model.device
         batches = [batch for _, batch in zip(range(given.steps), model.sampler.epoch(), strict=False)]
         batches = [batch for batch in batches if len(batch[0]) == args.batch_size]
 

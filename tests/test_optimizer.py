@@ -49,6 +49,29 @@ def test_rows_follow_torch_adam(device, scale):
     assert found["step"] == state["step"]
 
 
+def test_rows_touched_by_the_last_step_of_a_long_segment(device):
+    """Segments reach their full length after 4,096 steps."""
+    random = np.random.default_rng(0)
+    weights = torch.tensor(random.normal(size=(20, 3)), dtype=torch.float32, device=device)
+    exact = weights.double().clone().requires_grad_()
+    adam, reference = Adam({"item": weights}, l2=0.0, by_row=True), torch.optim.Adam([exact], lr=0.01)
+    zeros = torch.zeros_like(weights)
+    adam.load_state_dict({"item": {"exp_avg": zeros, "exp_avg_sq": zeros, "step": torch.tensor(4096.0)}})
+    moments = {"exp_avg": zeros.double(), "exp_avg_sq": zeros.double()}
+    reference.state[exact] = {"step": torch.tensor(4096.0), **moments}
+    for step in range(1100):
+        index = torch.tensor([step % 7, 7 + step % 13], device=device)
+        adam.prepare(0.01)
+        found, place = adam.fetch("item", index)
+        gradient = torch.zeros_like(found).index_add_(0, place, torch.ones_like(found))
+        adam.step("item", index, found, place, gradient)
+        adam.count()
+        exact.grad = torch.zeros_like(exact).index_add_(0, index, torch.ones(2, 3, device=device).double())
+        reference.step()
+    adam.finish()
+    torch.testing.assert_close(weights.double(), exact.detach(), rtol=1e-5, atol=1e-5)
+
+
 def made_data(users=50, items=200, count=1500):
     random = np.random.default_rng(1)
     pairs = sorted({tuple(pair) for pair in random.integers((users, items), size=(count, 2)).tolist()})

@@ -29,6 +29,7 @@ def run(args):
     # Threads that wait for each other spin, and take the core from those that have work: on a machine that does other
     # work too, an epoch would take ten times as long. 1000 turns are OpenMP's own limit where threads outnumber cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is loaded
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as implicit asks for; read when numpy is loaded
     # Imported here, so that --help and a wrong flag are answered before torch is loaded.
     with interrupts_held_back():
         from dataloader import load_dataset

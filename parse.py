@@ -97,6 +97,11 @@ def default_run_name(args):
     return "-".join([args.dataset, args.model] + [args.encoder] * (args.model in ("OneBP", "TwoBP")))
 
 
+def ignored_flags(args):
+    """The names of the flags that do nothing, for what --mode, --model, --encoder, --sampler and --loss are."""
+    return {flag for choice, ignored in IGNORED.items() for flag in ignored.get(getattr(args, choice), "").split()}
+
+
 def contradictions(args, given):
     """Yield what is wrong with the flags together, a line each; given: those of the command line, by name."""
     for choice, ignored in IGNORED.items():
@@ -144,6 +149,7 @@ def build_parser():
     flag("threads", 1, number(1, os.cpu_count(), kind=int), "CPU threads of a training step; evaluation takes all")
     compile_help = "translate the training step to machine code; auto: when the run is long enough to repay it"
     flag("compile", "auto", one_of("auto", "on", "off"), compile_help)
+    flag("log", "files", one_of("files", "tensorboard"), "the files of a run, or curves for TensorBoard beside them")
     flag("log_root", "runs", str, "folder of logs, metrics and plots")
     flag("checkpoint_dir", "checkpoints", str, "folder of checkpoints")
     flag("save_every", None, whole(1), "epochs between checkpoints (default: so that they cost under 5 %% of the time)")

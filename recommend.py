@@ -125,8 +125,8 @@ def new_users(model, data, path):
 def export(model, data, args):
     """Write users.npy, items.npy, ids.csv and a README.md into the folder --output."""
     folder = Path(args.output)
-    folder.mkdir(parents=True, exist_ok=True)
     users, items = (part.cpu().numpy() for part in model.encodings())
+    folder.mkdir(parents=True, exist_ok=True)
     for name, encodings in (("users", users), ("items", items)):
         with atomic_file(folder / f"{name}.npy") as file:
             np.save(file, encodings.astype(np.float32), allow_pickle=False)

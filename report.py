@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from errors import UserError
+from parse import ignored_flags
 from utils import atomic_file, peak_memory_mb, versions
 
 log = logging.getLogger("onebp")
@@ -35,7 +36,8 @@ class Run:
         self.metrics_file, self.summary_file = self.folder / "metrics.csv", self.folder / "summary.json"
         self.plot_file = self.folder / "curves.png"
         self.columns = [*COLUMNS, *self.metrics]
-        self.log_file = None
+        self.log_file = self.board = None
+        self.with_board = args.log == "tensorboard"
 
     def __enter__(self):
         """Raises UserError when another process has this run, OSError when its folders cannot be made."""
@@ -57,6 +59,8 @@ class Run:
                 self.log_file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, text, (), None))
             log.removeHandler(self.log_file)
             self.log_file.close()
+        if self.board:
+            self.board.close()
         Path(self.lock.name).unlink(missing_ok=True)
         self.lock.close()
 
@@ -76,11 +80,16 @@ class Run:
         with atomic_file(self.metrics_file, "w", newline="") as file:
             rows[rows["epoch"].astype(float) <= epoch].to_csv(file, index=False)
 
-    def open_log(self):
-        """Start metrics.csv and log.txt; what was logged before, about the data say, comes first."""
+    def open_log(self, epoch):
+        """Start metrics.csv and log.txt after `epoch`; what was logged before, about the data say, comes first.
+
+        Raises UserError where --log wants a package that is not installed.
+        """
         self.folder.mkdir(exist_ok=True)
         if not self.metrics_file.exists():
             self.add_row(self.columns)
+        if self.with_board:
+            self.board = open_board(self.folder / "tensorboard", epoch)
         self.log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
         self.log_file.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
         for early in [handler for handler in log.handlers if isinstance(handler, logging.handlers.MemoryHandler)]:
@@ -99,6 +108,9 @@ class Run:
         except OSError as error:
             reason = f"cannot write {self.metrics_file} ({error.strerror})"
             raise UserError(f"{reason}; make room, then run again with --train_mode continue") from error
+        if self.board:
+            for name, value in zip(self.columns[1:], values[1:], strict=True):
+                self.board.add_scalar(name, value, values[0])
 
     def rows(self):
         """metrics.csv as a table of strings, which keep every digit, less rows damaged or cut off by a kill."""
@@ -167,6 +179,15 @@ class Run:
             figure.savefig(file, format="png", dpi=120)
 
 
+def open_board(folder, epoch):
+    """A writer of TensorBoard's files; what an interrupted run wrote after `epoch` is hidden. Raises UserError."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError(f"--log tensorboard needs a package ({error}): pip install tensorboard") from None
+    return SummaryWriter(str(folder), purge_step=epoch + 1)
+
+
 def command_line():
     """The command as it was typed."""
     return shlex.join(["python", *sys.argv])
@@ -183,10 +204,10 @@ def how_to_continue(epoch, saved_epoch):
 def log_start(model, data, args, epoch, changes):
     """What is trained on what, which flag came from where; for a continuation the epoch done and the changed flags."""
     log.info("%s", data.describe())
-    for origin in dict.fromkeys(args.origin.values()):
-        flags = (flag for flag in args.origin if args.origin[flag] == origin and vars(args)[flag] is not None)
-        text = f"flags, {origin}: " + " ".join(f"{flag}={vars(args)[flag]}" for flag in flags)
-        log.info("%s", textwrap.fill(text, width=100, subsequent_indent="    "))
+    shown = [flag for flag in args.origin if vars(args)[flag] is not None and flag not in ignored_flags(args)]
+    for origin in dict.fromkeys(args.origin[flag] for flag in shown):
+        flags = " ".join(f"{flag}={vars(args)[flag]}" for flag in shown if args.origin[flag] == origin)
+        log.info("%s", textwrap.fill(f"flags, {origin}: {flags}", width=100, subsequent_indent="    "))
     log.info("%s on %s, %d of %d threads", args.model, model.device, args.threads, torch.get_num_threads())
     if epoch:
         log.info("continuing after epoch %d", epoch)

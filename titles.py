@@ -28,8 +28,8 @@ def item_titles(data, data_dir):
         table = _read_titles(folder.with_name(name)) if ratings else None
         if table is not None:
             order = _read(ratings[0], sep=separator, header=None, usecols=[1])[1].unique()
-            table = table.reindex(order).set_axis(map(str, range(len(order))))
-    return None if table is None else table.reindex(data.item_ids).fillna("").reset_index(drop=True)
+            table = table.reindex(order, fill_value="").set_axis(map(str, range(len(order))))
+    return None if table is None else table.reindex(data.item_ids, fill_value="").reset_index(drop=True)
 
 
 def _read_titles(folder):
@@ -41,14 +41,14 @@ def _read_titles(folder):
         if item is None or "title" not in names:
             raise UserError(f"{path} needs a header with an item_id and a title column")
         table = table.set_index(item).rename(columns={names["title"]: "title", names.get("genres"): "genres"})
-        table = table.reindex(columns=["title", "genres"])
+        table = table.reindex(columns=["title", "genres"], fill_value="")
     elif (path := folder / "u.item").is_file():
         genres = _read(folder / "u.genre", sep="|", header=None)[0]
-        rows = _read(path, sep="|", header=None, index_col=0)
+        rows = _read(path, sep="|", header=None).set_index(0)
         flags = rows.iloc[:, -len(genres) :].to_numpy() == "1"  # (items, genres)
         table = pd.DataFrame({"title": rows[1], "genres": ["|".join(genres[own]) for own in flags]})
     elif (path := folder / "movies.dat").is_file():
-        table = _read(path, sep="::", header=None, index_col=0).set_axis(["title", "genres"], axis=1)
+        table = _read(path, sep="::", header=None).set_index(0).set_axis(["title", "genres"], axis=1)
     else:
         return None
     return table[~table.index.duplicated()]

@@ -23,7 +23,7 @@ SAVING_SHARE = 0.04  # of the time from one checkpoint to the next may go into w
 # Flags about where and how long, not about what is trained: a continuation may change them without a warning.
 FREE_FLAGS = {"train_mode", "run_name", "device", "log_root", "checkpoint_dir", "save_every", "data_dir", "no_download"}
 FREE_FLAGS |= {"epochs", "eval_every", "patience", "threads", "origin"}
-FREE_FLAGS |= {"mode", "checkpoint", "users", "history", "topk", "keep_seen", "output"}
+FREE_FLAGS |= {"mode", "checkpoint", "users", "history", "topk", "keep_seen", "output", "log"}
 
 
 def fit(model, data, args):
@@ -47,7 +47,7 @@ def fit(model, data, args):
                 changes = []
                 model.start_training()
                 run.set_aside()
-            run.open_log()
+            run.open_log(progress.epoch)
             earlier_seconds = sum(run.seconds())
             log_start(model, data, args, progress.epoch, changes)
             with logging_redirect_tqdm([log]):

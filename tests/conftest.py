@@ -81,6 +81,17 @@ def interactions(train, test, shape, valid=()):
     return Interactions("made", *ids, matrix(train, shape), matrix(valid, shape), matrix(test, shape), digest="made")
 
 
+def toy_data(groups=4, size=8):
+    """Users of a group have all of its items but one each; that one is tested. The perfect list starts with it."""
+    train, test = set(), set()
+    for group in range(groups):
+        for user in range(size):
+            for item in range(size):
+                pair = (group * size + user, group * size + item)
+                (test if user == item else train).add(pair)
+    return interactions(train, test, (groups * size, groups * size))
+
+
 def write(path, text):
     """Write a file, its folder too."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from conftest import interactions, matrix
 from test_dataloader import random_matrix
 
 from dataloader import load_dataset, split_per_user
-from evaluate import LIST_LENGTHS, METRICS, Ranking, popularity_encodings, ranking_metrics, stable_topk
+from evaluate import LIST_LENGTHS, METRICS, DotProduct, Ranking, popularity_encodings, ranking_metrics, stable_topk
 
 
 def slow_metrics(scores, relevant, seen):
@@ -50,7 +50,7 @@ def test_ranking_equals_the_slow_reference(device, monkeypatch, users, items, le
     scores = random.integers(levels, size=(users, items))
     p, q = torch.eye(users, device=device), torch.as_tensor(scores.T, dtype=torch.float32, device=device).contiguous()
 
-    found = Ranking(test, [train, valid], device).evaluate(p, q)
+    found = Ranking(test, [train, valid], device).evaluate(DotProduct(p, q))
     seen = [of_train | of_valid for of_train, of_valid in zip(sets(train), sets(valid), strict=True)]
     assert found == pytest.approx(slow_metrics(scores.tolist(), sets(test), seen), abs=1e-12)
 
@@ -72,7 +72,7 @@ def test_a_constant_model_does_not_score(device):
     """All ties: by index, so only the users whose test items have the lowest indices are hit."""
     test = matrix({(user, 99) for user in range(50)}, (50, 100))
     same = torch.ones(50, 4, device=device), torch.ones(100, 4, device=device)
-    assert set(Ranking(test, [], device).evaluate(*same).values()) == {0.0}
+    assert set(Ranking(test, [], device).evaluate(DotProduct(*same)).values()) == {0.0}
 
 
 def test_metrics_by_hand():
@@ -122,14 +122,16 @@ def test_popularity_on_100k_against_a_hand_made_count(real_data):
         recall += len(items.intersection(top)) / len(items)
 
     data = load_dataset("100k", real_data)
-    metrics = Ranking(data.test, [data.train], torch.device("cpu")).evaluate(*popularity_encodings(data.train, "cpu"))
+    popularity = DotProduct(*popularity_encodings(data.train, "cpu"))
+    metrics = Ranking(data.test, [data.train], torch.device("cpu")).evaluate(popularity)
     assert metrics["Recall@20"] == pytest.approx(recall / len(wanted), abs=1e-12)
     assert metrics["Recall@20"] == pytest.approx(0.1775, abs=5e-5)
 
 
 def test_popularity_on_1m_against_what_others_measured(real_data):
     data = load_dataset("1M", real_data)
-    metrics = Ranking(data.test, [data.train], torch.device("cpu")).evaluate(*popularity_encodings(data.train, "cpu"))
+    popularity = DotProduct(*popularity_encodings(data.train, "cpu"))
+    metrics = Ranking(data.test, [data.train], torch.device("cpu")).evaluate(popularity)
     assert metrics["Recall@20"] == pytest.approx(0.114, abs=5e-4)
     assert metrics["NDCG@20"] == pytest.approx(0.194, abs=5e-4)
 

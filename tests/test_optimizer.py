@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import finish, matrix, start
-from test_model import build, toy_data
+from test_model import build
 
 from dataloader import Interactions
 from optimizer import Adam
@@ -144,11 +144,15 @@ def test_fifty_steps_against_a_slow_reference(device, name, l2, by_row, compile)
 
 def test_auto_compiles_long_runs_only(monkeypatch):
     monkeypatch.setattr("model.compiles", lambda device: True)
-    chosen = [
-        build("OneBP", "--compile", "auto", "--epochs", epochs, data=toy_data()).compiled for epochs in (10, 10**7)
-    ]
-    assert chosen == [False, True]
-    assert not build("OneBP", "--compile", "off", "--epochs", 10**7).compiled
+    batch = ("--batch_size", 64)  # of 224 interactions
+    long = build("OneBP", *batch, "--epochs", 10**7)
+    assert [build("OneBP", *batch, "--epochs", 10).compiled, long.compiled] == [False, True]
+    assert not build("OneBP", *batch, "--compile", "off", "--epochs", 10**7).compiled
+    assert not build("OneBP", "--batch_size", 300, "--epochs", 10**7).compiled  # no batch is whole
+    # A continuation goes on as the run began, however many epochs it adds.
+    again = build("OneBP", *batch, "--epochs", 10)
+    again.start_training(long.state_dict())
+    assert again.compiled
 
 
 def test_without_a_compiler(work):

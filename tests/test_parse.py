@@ -2,7 +2,7 @@
 
 import pytest
 
-from parse import FAST, SUGGESTED, build_parser, parse_args
+from parse import CHOICES, FAST, IGNORED, SUGGESTED, build_parser, default_run_name, parse_args
 
 
 def test_given_beats_suggested_beats_default():
@@ -73,7 +73,7 @@ def test_other_spellings():
         ("--valid_ratio 0.1", "--valid_ratio needs --select valid"),
         ("--lr_dc 0.5", "--lr_dc needs --lr_dc_epoch"),
         ("--lr_dc_epoch 20 60", "--lr_dc_epoch needs --lr_dc"),
-        ("--lr_schedule cosine --lr_dc_epoch 5", "belong to --lr_schedule step"),
+        ("--lr_schedule cosine --lr_dc_epoch 5", "need --lr_schedule step; here it is cosine (command line)"),
     ],
 )
 def test_mistakes_are_one_line(capsys, flags, words):
@@ -95,3 +95,55 @@ def test_help_shows_every_flag_with_its_default(capsys):
         assert f"--{flag}" in text
         if isinstance(default, (int, float, str)) and default is not False:
             assert f"(default: {default})" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--layers 3", "--layers does nothing with --encoder MF, only with LightGCN or MLP"),
+        ("--sampler inbatch --N 5", "--N does nothing with --sampler inbatch, only with uniform or popularity or dns"),
+        ("--alpha 1", "--alpha does nothing with --sampler uniform, only with popularity"),
+        ("--sampler dns --alpha 1", "--alpha does nothing with --sampler dns"),
+        ("--sampler popularity --candidates 9", "--candidates does nothing with --sampler popularity, only with dns"),
+        ("--gamma 1", "--gamma does nothing with --loss InfoNCE, only with BSL or DirectAU"),
+        ("--reg 1", "--reg does nothing with --model OneBP, only with EASE or ALS"),
+        ("--model EASE --lr 1", "--lr does nothing with --model EASE, only with OneBP or TwoBP"),
+        ("--model ALS --encoder MLP", "--encoder does nothing with --model ALS"),
+        ("--model Popularity --dim 3", "--dim does nothing with --model Popularity, only with OneBP or TwoBP or ALS"),
+        ("--sampler none", "--loss InfoNCE needs negatives"),
+        ("--loss DirectAU --sampler uniform", "--loss DirectAU has no negatives"),
+        ("--loss BPR --sampler inbatch", "corrects a softmax, which --loss BPR is not"),
+        ("--sampler dns --candidates 3", "keeps --N 5 of the candidates, so --candidates 3 is too few"),
+        ("--topk 5", "--topk does nothing with --mode train, only with recommend"),
+        ("--mode evaluate --output x", "--output does nothing with --mode evaluate, only with export or recommend"),
+        ("--mode recommend", "needs --users (ids, or all), or --history (a file), and not both"),
+        ("--mode recommend --users 1 --history x", "and not both"),
+        ("--mode export", "--mode export needs --output"),
+        ("--mode evaluate --train_mode new", "--train_mode does nothing with --mode evaluate"),
+        ("--threads 100000", "--threads: '100000' is not a whole number from 1 up to "),
+    ],
+)
+def test_what_contradicts_is_refused_before_any_data_is_loaded(capsys, flags, words):
+    test_mistakes_are_one_line(capsys, flags, words)
+
+
+def test_values_that_follow_from_the_model():
+    assert parse_args(["--loss", "DirectAU"]).sampler == "none"
+    ease = parse_args(["--model", "EASE", "--dataset", "1M"])
+    assert (ease.epochs, ease.reg, ease.origin["reg"]) == (1, 1000.0, "suggested for EASE")
+    assert parse_args(["--model", "EASE", "--dataset", "mine"]).reg == 500.0
+    assert parse_args(["--model", "ALS", "--dataset", "100k"]).epochs == 10
+
+
+def test_every_choice_that_ignores_a_flag_exists():
+    known = build_parser().defaults
+    for choice, ignored in IGNORED.items():
+        assert set(ignored) <= set(CHOICES[choice])
+        assert {flag for flags in ignored.values() for flag in flags.split()} <= set(known)
+
+
+def test_default_run_name():
+    assert (
+        default_run_name(parse_args(["--dataset", "100K", "--encoder", "MLP", "--model", "TwoBP"])) == "100k-TwoBP-MLP"
+    )
+    assert default_run_name(parse_args(["--model", "EASE"])) == "demo-EASE"

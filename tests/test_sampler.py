@@ -1,4 +1,4 @@
-"""Negatives: in range, never a training item, uniform over the rest. Epochs: every interaction once, reproducible."""
+"""Negatives: in range, never a training item, with the right odds. Epochs: every interaction once, reproducible."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,9 @@ from conftest import matrix
 from scipy.stats import chisquare
 
 from errors import UserError
-from sampler import Sampler, UniformNegatives
+from parse import parse_args
+from registry import SAMPLERS, find
+from sampler import UniformNegatives, WeightedNegatives
 from utils import make_generator
 
 USERS, ITEMS = 6, 12
@@ -20,6 +22,11 @@ SEEN = {
     5: set(range(ITEMS)) - {7},  # one item left
 }
 TRAIN = matrix({(user, item) for user, items in SEEN.items() for item in items}, (USERS, ITEMS))
+
+
+def sampler(name, train, device, seed, *flags):
+    args = parse_args(["--sampler", name, *map(str, flags)])
+    return find(SAMPLERS, name)(train, args, make_generator(seed, device))
 
 
 def test_negatives_are_unseen_and_uniform(device):
@@ -60,10 +67,10 @@ def test_negatives_against_a_slow_reference(device, shape, runs):
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
 def test_an_epoch_has_every_interaction_once(device, batch_size, monkeypatch):
     monkeypatch.setattr("sampler.CHUNK", 40)  # several chunks
-    sampler = Sampler(TRAIN, batch_size, 3, make_generator(0, device))
+    uniform = sampler("uniform", TRAIN, device, 0, "--batch_size", batch_size, "--N", 3)
     for _ in range(2):
-        batches = list(sampler.epoch())
-        assert len(batches) == len(sampler)
+        batches = list(uniform.epoch())
+        assert len(batches) == len(uniform)
         assert {len(users) for users, _, _ in batches[:-1]} <= {batch_size}
         pairs = [pair for users, items, _ in batches for pair in zip(users.tolist(), items.tolist(), strict=True)]
         assert sorted(pairs) == sorted(zip(*(axis.tolist() for axis in TRAIN.nonzero()), strict=True))
@@ -75,8 +82,8 @@ def test_an_epoch_has_every_interaction_once(device, batch_size, monkeypatch):
 
 def test_order_comes_from_the_generator_alone(device):
     def epochs(seed):
-        sampler = Sampler(TRAIN, 5, 2, make_generator(seed, device))
-        return [torch.cat([torch.cat([u[None], i[None], n]).T for u, i, n in sampler.epoch()]) for _ in range(2)]
+        uniform = sampler("uniform", TRAIN, device, seed, "--batch_size", 5, "--N", 2)
+        return [torch.cat([torch.cat([u[None], i[None], n]).T for u, i, n in uniform.epoch()]) for _ in range(2)]
 
     first, again, other = epochs(1), epochs(1), epochs(2)
     assert all(map(torch.equal, first, again))
@@ -86,14 +93,77 @@ def test_order_comes_from_the_generator_alone(device):
 
 def test_nobody_has_a_negative(device):
     with pytest.raises(UserError, match="every user in training has every item"):
-        Sampler(matrix({(0, 0), (0, 1)}, (2, 2)), 2, 5, make_generator(0, device))
+        sampler("uniform", matrix({(0, 0), (0, 1)}, (2, 2)), device, 0)
 
 
 def test_a_user_with_every_item_is_left_out(device, caplog):
     caplog.set_level("INFO")
     train = matrix({(0, 0), (0, 1), (0, 2), (1, 1)}, (2, 3))
-    sampler = Sampler(train, 2, 5, make_generator(0, device))
-    ((users, items, negatives),) = sampler.epoch()
+    ((users, items, negatives),) = sampler("uniform", train, device, 0).epoch()
     assert (users.tolist(), items.tolist()) == ([1], [1])
     assert not (negatives == 1).any()
     assert "3 interactions of users who have every item are left out" in caplog.text
+
+
+def test_by_popularity_is_exact(device):
+    """Every unseen item in proportion to its count to the power alpha, for every user; items without any count as 1."""
+    counts = np.maximum(np.bincount(TRAIN.indices, minlength=ITEMS), 1)
+    drawing = sampler("popularity", TRAIN, device, 3, "--alpha", 1.5, "--N", 4)
+    for user, seen in SEEN.items():
+        users = torch.full((5, 1000), user, device=device)
+        drawn = drawing.draw(users, users).cpu().numpy()
+        assert drawn.shape == (5, 4, 1000)
+        unseen = sorted(set(range(ITEMS)) - seen)
+        found = np.bincount(drawn.ravel(), minlength=ITEMS)
+        assert len(found) == ITEMS
+        assert found[unseen].sum() == drawn.size
+        if len(unseen) > 1:
+            share = counts[unseen] ** 1.5
+            assert chisquare(found[unseen], share / share.sum() * drawn.size).pvalue > 1e-3
+
+
+def test_by_popularity_against_a_slow_reference(device, monkeypatch):
+    """The r-th point that belongs to an unseen item, counted one by one."""
+    weights = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8])
+    monkeypatch.setattr(WeightedNegatives, "RESOLUTION", weights.sum())  # a weight is its number of points
+    negatives = WeightedNegatives(TRAIN, weights, device)
+    users = torch.arange(USERS, device=device).repeat(2, 50)
+    drawn = negatives.draw(users, 3, make_generator(1, device)).cpu().numpy()
+    generator = make_generator(1, device)
+    uniform = torch.rand(2, 3, 50 * USERS, dtype=torch.float64, device=device, generator=generator).cpu().numpy()
+    for (batch, place), user in np.ndenumerate(users.cpu().numpy()):
+        points = [item for item in range(ITEMS) if item not in SEEN[user] for _ in range(weights[item])]
+        assert drawn[batch, :, place].tolist() == [points[int(u * len(points))] for u in uniform[batch, :, place]]
+
+
+def test_dns_keeps_the_highest_scores(device):
+    drawing = sampler("dns", TRAIN, device, 0, "--candidates", 6, "--N", 2, "--batch_size", 4)
+    random = np.random.default_rng(0)
+    encodings = [torch.tensor(random.normal(size=(n, 3)), device=device) for n in TRAIN.shape]
+    for users, items, drawn in drawing.epoch():
+        index = drawing.candidates(items, drawn)
+        p, q = encodings[0][users], encodings[1][index]
+        positive, negative = drawing.scores(p, q, drawn)
+        for b, user in enumerate(users.tolist()):
+            scores = [float(encodings[0][user] @ encodings[1][item]) for item in drawn[:, b].tolist()]
+            assert negative[:, b].tolist() == pytest.approx(sorted(scores)[:-3:-1])
+            assert positive[b].item() == pytest.approx(float(p[b] @ encodings[1][items[b]]))
+
+
+def test_in_batch_negatives_against_a_slow_reference(device):
+    """Of the batch's positives those that the user has not in training, each less the logarithm of its share."""
+    drawing = sampler("inbatch", TRAIN, device, 0, "--batch_size", 8)
+    share = np.bincount(TRAIN.indices, minlength=ITEMS) / TRAIN.nnz
+    random = np.random.default_rng(0)
+    encodings = [torch.tensor(random.normal(size=(n, 3)), dtype=torch.float32, device=device) for n in TRAIN.shape]
+    interactions = 0
+    for users, items, drawn in drawing.epoch():
+        p, q = encodings[0][users], encodings[1][drawing.candidates(items, drawn)]
+        positive, negative = (part.cpu() for part in drawing.scores(p, q, drawn))
+        for b, user in enumerate(users.tolist()):
+            assert positive[b] == pytest.approx(float(encodings[0][user] @ encodings[1][items[b]]), abs=1e-5)
+            for n, item in enumerate(items.tolist()):
+                score = float(encodings[0][user] @ encodings[1][item]) - np.log(share[item])
+                assert negative[n, b].item() == pytest.approx(-np.inf if item in SEEN[user] else score, abs=1e-5)
+        interactions += len(users)
+    assert interactions == TRAIN.nnz

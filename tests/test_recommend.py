@@ -1,0 +1,192 @@
+"""What one does with a trained model, from the command line in new processes, against slow references."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import finish, matrix, start, write
+
+from demo import demo_interactions
+from evaluate import DotProduct, SeenItems
+from model import moving_aggregation
+from recommend import recommendations
+from utils import load_checkpoint
+
+RUN = ("--epochs", 6, "--lr", 0.02, "--dim", 8, "--device", "cpu", "--run_name", "mine")
+USE = ("--run_name", "mine", "--device", "cpu")
+
+
+def command(*words):
+    status, stdout, stderr = finish(start(*words))
+    assert (status, stderr) == (0, "")
+    return stdout
+
+
+@pytest.fixture
+def shop(work, cli):
+    """A data set of one's own, with titles, and a model trained on it."""
+    random = np.random.default_rng(0)
+    rows = {(f"u{user}", f"i{item:02}") for user, item in random.integers((30, 40), size=(600, 2))}
+    write(work / "datasets/shop/interactions.csv", "user,item\n" + "".join(f"{u},{i}\n" for u, i in sorted(rows)))
+    titles = "".join(f'i{item:02},"Item, {item}",x|y\n' for item in range(0, 40, 2))
+    write(work / "datasets/shop/items.csv", f"item_id,title,genres\n{titles}")
+    assert cli("--dataset", "shop", *RUN)[0] == 0
+    return work
+
+
+def trained(work, name="mine"):
+    """Encodings of the best checkpoint (P, Q), by an inner product of which the model ranks."""
+    weights = load_checkpoint(work / f"checkpoints/{name}/best.pt")["model"]["encoder"]
+    return weights["user"].double().numpy(), weights["item"].double().numpy()
+
+
+@pytest.mark.parametrize("flags", ["", "--select valid", "--encoder LightGCN --layers 1", "--model EASE"])
+def test_evaluate_prints_the_same_numbers(cli, work, flags):
+    size = () if "EASE" in flags else RUN[:6]
+    assert cli(*size, *flags.split(), *USE)[0] == 0
+    summary = json.loads((work / "runs/mine/summary.json").read_text())
+    stdout = command("--mode", "evaluate", *USE)
+    printed = {words[0]: words[1:] for line in stdout.splitlines() if (words := line.split()) and "@" in words[0]}
+    assert {name: values[0] for name, values in printed.items()} == {
+        name: f"{summary['best'][name]:.4f}" for name in printed
+    }
+    assert len(printed) == 12
+    if "valid" in flags:
+        assert printed["Recall@20"][1] == f"{summary['best']['valid']['Recall@20']:.4f}"
+
+
+def test_recommend_against_a_slow_reference(shop):
+    from dataloader import load_dataset
+
+    command("--mode", "recommend", "--dataset", "shop", *USE, "--users", "all", "--topk", 7, "--output", "recs.csv")
+    table = pd.read_csv("recs.csv", keep_default_na=False)
+    assert list(table) == ["user", "rank", "item", "score", "title"]
+    data = load_dataset("shop", "datasets")
+    p, q = trained(shop)
+    seen = data.train.toarray()
+    for number, user in enumerate(data.user_ids):
+        own = table[table["user"] == user]
+        scores = np.where(seen[number], -np.inf, q @ p[number])
+        best = np.argsort(-scores, kind="stable")[:7]
+        assert own["item"].tolist() == [data.item_ids[item] for item in best]
+        assert own["rank"].tolist() == list(range(1, 8))
+        np.testing.assert_allclose(own["score"], scores[best], rtol=1e-4, atol=1e-6)
+    for item, title in zip(table["item"], table["title"], strict=True):
+        assert title == ("" if int(item[1:]) % 2 else f"Item, {int(item[1:])}")
+
+
+def test_recommend_to_some_and_what_they_have_seen(shop, cli):
+    flags = ("--mode", "recommend", *USE, "--dataset", "shop", "--topk", 99)
+    assert cli(*flags, "--users", "u3, u1,u3", "--output", "new.csv")[0] == 0
+    assert cli(*flags, "--users", "u3,u1", "--keep_seen", "--output", "all.csv")[0] == 0
+    new, every = pd.read_csv("new.csv"), pd.read_csv("all.csv")
+    assert new["user"].unique().tolist() == ["u3", "u1"]
+    assert every["user"].value_counts().to_dict() == {"u3": 40, "u1": 40}
+    assert len(new) < len(every)  # lists end where nothing unseen is left
+    merged = new.merge(every, on=["user", "item"])
+    assert len(merged) == len(new)
+    stdout = command("--mode", "recommend", *USE, "--users", "u1", "--topk", 3)  # the data set is the checkpoint's
+    assert [line.split()[:2] for line in stdout.splitlines()[-3:]] == [["u1", "1"], ["u1", "2"], ["u1", "3"]]
+
+
+def test_lists_end_where_no_item_is_left():
+    scorer = DotProduct(torch.ones(2, 1), torch.arange(3.0)[:, None])
+    seen = SeenItems(matrix({(0, 2), (1, 0), (1, 1), (1, 2)}, (2, 3)), "cpu")
+    table = recommendations(scorer, 3, torch.tensor([0, 1]), [seen], 3)
+    assert table.to_numpy().tolist() == [[0, 1, 1, 1.0], [0, 2, 0, 0.0]]
+
+
+def test_new_users_are_moved_as_in_training(shop, cli):
+    """One interaction after the other, in file order, from the mean encoding; unknown items are left out."""
+    history = [("new", "i03"), ("other", "i07"), ("new", "i01"), ("new", "??"), ("new", "i03")]
+    write(shop / "new.csv", "user,item\n" + "".join(f"{user},{item}\n" for user, item in history))
+    flags = ("--mode", "recommend", *USE, "--history", "new.csv", "--topk", 99, "--keep_seen", "--output", "recs.csv")
+    stdout = command(*flags)
+    assert "warning: 1 of 5 interactions left out: no item '??', say" in stdout
+    p, q = trained(shop)
+    expected = {"new": p.mean(0), "other": p.mean(0)}
+    for user, item in history:
+        if item != "??":
+            expected[user] = 0.99 * expected[user] + 0.01 * q[int(item[1:])]
+    table = pd.read_csv("recs.csv")
+    for row in table.itertuples():
+        assert row.score == pytest.approx(expected[row.user] @ q[int(row.item[1:])], rel=1e-4, abs=1e-6)
+    assert cli(*flags[:-3], "--output", "unseen.csv")[0] == 0
+    assert len(table) == 80
+    assert len(pd.read_csv("unseen.csv")) == 80 - 2 - 1
+
+
+def test_the_moves_of_a_history_are_those_of_the_formula():
+    random = np.random.default_rng(0)
+    q = torch.tensor(random.normal(size=(500, 3)))
+    p = torch.zeros(1, 3, dtype=torch.float64)
+    expected = np.zeros(3)
+    for row in q.numpy():
+        expected = 0.9 * expected + 0.1 * row
+    moving_aggregation(p, torch.zeros(500, dtype=torch.int64), q, 0.9, "sequential", torch.zeros(1, dtype=torch.int64))
+    np.testing.assert_allclose(p[0], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_export_ranks_like_the_model(cli, work, similarity):
+    assert cli(*RUN, "--similarity", similarity, "--temperature", 0.5)[0] == 0
+    command("--mode", "export", *USE, "--output", "out")
+    users, items = (np.load(f"out/{name}.npy", allow_pickle=False) for name in ("users", "items"))
+    assert (users.shape, items.shape, users.dtype) == ((600, 8), (900, 8), np.float32)
+    ids = pd.read_csv("out/ids.csv")
+    names = {kind: part.sort_values("row")["id"].tolist() for kind, part in ids.groupby("kind")}
+    flags = ("--users", names["user"][5], "--keep_seen", "--topk", 4, "--output", "recs.csv")
+    assert cli("--mode", "recommend", *USE, *flags)[0] == 0
+    best = np.argsort(-(items @ users[5]))[:4]
+    assert pd.read_csv("recs.csv")["item"].tolist() == [names["item"][row] for row in best]
+    assert (work / "out/README.md").read_text().count("\n") <= 8
+
+
+MISTAKES = {
+    "recommend --users u1,nobody": "shop has no user 'nobody'; its ids are like 'u",
+    "recommend --users u1 --dim 9": "was trained with --dim 8, not 9; leave --dim out",
+    "recommend --history absent.csv": "cannot read absent.csv (No such file",
+    "recommend --history datasets/shop/items.csv": "no user column",
+    "evaluate --checkpoint_dir absent": "no checkpoint at absent/mine/best.pt",
+    "export --output datasets/shop/items.csv": "datasets/shop/items.csv: ",
+}
+
+
+def test_mistakes_are_one_line(shop, cli):
+    for flags, words in MISTAKES.items():
+        status, _, stderr = cli(*USE, "--mode", *flags.split())
+        assert (status, stderr.count("\n")) == (2, 1)
+        assert words in stderr
+
+
+def test_another_data_set_than_the_checkpoints(shop, cli):
+    with open("datasets/shop/interactions.csv", "a") as file:
+        file.write("u1,i99\n")
+    status, _, stderr = cli("--mode", "evaluate", *USE)
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert "checkpoints/mine/best.pt has digest" in stderr
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        (("--model", "TwoBP"), "--history moves new users as OneBP moves its own; TwoBP has no such rule"),
+        (("--encoder", "LightGCN"), "--history needs an --encoder like MF; LightGCN computes users from the graph"),
+    ],
+)
+def test_models_without_a_rule_for_new_users(cli, work, train, words):
+    assert cli("--epochs", 1, "--dim", 4, *train, "--run_name", "mine")[0] == 0
+    write(work / "new.csv", f"user,item\nnew,{demo_interactions()[1][0]}\n")
+    status, _, stderr = cli("--mode", "recommend", *USE, "--history", "new.csv")
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert words in stderr
+
+
+def test_ease_has_nothing_to_export(cli, work):
+    assert cli("--model", "EASE", "--run_name", "mine")[0] == 0
+    status, _, stderr = cli("--mode", "export", *USE, "--output", "out")
+    assert status == 2
+    assert "EASE scores by a matrix of items and has no encodings" in stderr
+    assert not (work / "out").exists()

@@ -1,0 +1,67 @@
+"""Titles and genres by item, from one's own table and from MovieLens' files."""
+
+import pytest
+from conftest import interactions, write
+
+from dataloader import load_dataset
+from errors import UserError
+from titles import item_titles
+
+
+def named(data, name, items):
+    object.__setattr__(data, "name", name)
+    object.__setattr__(data, "item_ids", items)
+    return data
+
+
+@pytest.fixture
+def data():
+    return named(interactions({(0, 0)}, {(0, 1)}, (1, 3)), "shop", ["b", "a", "c"])
+
+
+def test_own_table(work, data):
+    assert item_titles(data, "datasets") is None
+    write(work / "datasets/shop/items.csv", 'Product ID,Title,Genres\na,"One, two",x|y\nb,NA,\na,again,z\n')
+    table = item_titles(data, "datasets")
+    assert table["title"].tolist() == ["NA", "One, two", ""]
+    assert table["genres"].tolist() == ["", "x|y", ""]
+    write(work / "datasets/shop/items.csv", "item_id,title\nb,B\n")
+    assert item_titles(data, "datasets")["genres"].tolist() == ["", "", ""]
+
+
+@pytest.mark.parametrize("text", ["item_id,name\na,b\n", "a,b\n1,2,3\n", ""])
+def test_broken_table(work, data, text):
+    write(work / "datasets/shop/items.csv", text)
+    with pytest.raises(UserError, match=r"items\.csv"):
+        item_titles(data, "datasets")
+
+
+def test_movielens(work):
+    """Ids of their own: 100k's item 0 is the first item of u.data."""
+    folder = work / "datasets/ml-100k"
+    write(folder / "u.genre", "unknown|0\nComedy|1\nWar|2\n\n")
+    (folder / "u.item").write_bytes("7|Caf\xe9|x||url|0|1|1\n9|War|x||url|0|0|1\n".encode("latin-1"))
+    write(folder / "u.data", "1\t9\t5\t0\n1\t7\t3\t0\n2\t9\t3\t0\n")
+    data = named(interactions({(0, 0)}, {(0, 1)}, (1, 2)), "100k", ["0", "1"])
+    assert item_titles(data, "datasets").to_numpy().tolist() == [["War", "War"], ["Caf\xe9", "Comedy|War"]]
+    data = named(data, "ml-100k", ["9", "7", "8"])
+    assert item_titles(data, "datasets")["title"].tolist() == ["War", "Caf\xe9", ""]
+    (work / "datasets/ml-1m").mkdir()
+    (work / "datasets/ml-1m/movies.dat").write_bytes(b"3::Heat (1995)::Action|Crime\n")
+    table = item_titles(named(data, "ml-1m", ["3"]), "datasets")
+    assert table.to_numpy().tolist() == [["Heat (1995)", "Action|Crime"]]
+
+
+@pytest.mark.parametrize(("name", "original"), [("100k", "ml-100k"), ("1M", "ml-1m")])
+def test_the_authors_numbering(real_data, name, original):
+    """Against the maps that were derived from the rows themselves."""
+    import csv
+
+    with open(real_data / name / "item_map.csv") as file:
+        numbers = dict(list(csv.reader(file))[1:])
+    own = item_titles(load_dataset(name, real_data), real_data)["title"]
+    first = {"100k": "Kolya (1996)", "1M": "One Flew Over the Cuckoo's Nest (1975)"}[name]
+    assert own[0] == first
+    data = named(interactions({(0, 0)}, {(0, 1)}, (1, 2)), original, list(numbers.values()))
+    expected = item_titles(data, real_data)["title"]
+    assert own.tolist() == [expected[list(numbers).index(item)] for item in load_dataset(name, real_data).item_ids]

@@ -264,12 +264,14 @@ class OneBP(TwoBP):
         """Encodings (count, D) of users who were not in training, by their interactions in the order of time.
 
         users (H,), from 0 to count - 1; items (H,). Each starts as the mean of the trained users and makes the moves of
-        training, one after the other; the items stay. Raises UserError where the encoder does more than that.
+        training one after the other, --passes times through the history; the items stay. Raises UserError where the
+        encoder does more than that.
         """
         if not self.encoder.users_are_rows:
             raise UserError(f"--history needs an --encoder like MF; {self.args.encoder} computes users from the graph")
         _, positives = self.encoder(self.weights, items=items)  # (H, D)
         encodings = self.encoder.user.mean(0).repeat(count, 1)  # (count, D)
         mark = torch.zeros(count, dtype=torch.int64, device=self.device)
-        moving_aggregation(encodings, users, positives, self.args.beta, "sequential", mark)
+        for _ in range(self.args.passes):
+            moving_aggregation(encodings, users, positives, self.args.beta, "sequential", mark)
         return self.comparable(encodings)[0]

@@ -34,9 +34,9 @@ GRADIENTS = (
 )
 IGNORED = {
     "mode": {
-        "train": "users topk keep_seen history output checkpoint",
-        "evaluate": "users topk keep_seen history output",
-        "export": "users topk keep_seen history",
+        "train": "users topk keep_seen history passes output checkpoint",
+        "evaluate": "users topk keep_seen history passes output",
+        "export": "users topk keep_seen history passes",
     },
     "model": {
         **dict.fromkeys(("OneBP", "TwoBP"), "reg confidence"),
@@ -130,6 +130,8 @@ def contradictions(args, given):
         yield f"--train_mode does nothing with --mode {args.mode}"
     if args.mode == "recommend" and (args.users is None) == (args.history is None):
         yield "--mode recommend needs --users (ids, or all), or --history (a file), and not both"
+    if "passes" in given and args.users:
+        yield "--passes belongs to --history; --users have their encodings from training"
     if args.mode == "export" and args.output is None:
         yield "--mode export needs --output, the folder to write to"
 
@@ -202,6 +204,7 @@ def build_parser():
     flag("checkpoint", "best", one_of("best", "last"), "the epoch to use")
     flag("users", None, str, "recommend: ids of users, separated by commas, or all")
     flag("history", None, str, "recommend: a file of interactions of new users, in the order in which they happened")
+    flag("passes", 5, whole(1), "recommend: how often to go through --history, as training does once an epoch")
     flag("topk", 10, whole(1), "recommend: items per user")
     flag("keep_seen", False, None, "recommend: also items of the user's training interactions or history")
     flag("output", None, str, "recommend: file to write (default: the terminal); export: folder to write")

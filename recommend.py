@@ -74,7 +74,7 @@ def recommend(model, data, args):
         log.info("%s", table.to_string(index=False, float_format="%.4f"))
         return
     with atomic_file(Path(args.output), "w", newline="", encoding="utf-8") as file:
-        table.to_csv(file, index=False, float_format="%.6g")
+        table.to_csv(file, index=False)
     log.info("%d recommendations for %d users in %s", len(table), len(users), args.output)
 
 

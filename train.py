@@ -23,7 +23,7 @@ SAVING_SHARE = 0.04  # of the time from one checkpoint to the next may go into w
 # Flags about where and how long, not about what is trained: a continuation may change them without a warning.
 FREE_FLAGS = {"train_mode", "run_name", "device", "log_root", "checkpoint_dir", "save_every", "data_dir", "no_download"}
 FREE_FLAGS |= {"epochs", "eval_every", "patience", "threads", "origin"}
-FREE_FLAGS |= {"mode", "checkpoint", "users", "history", "topk", "keep_seen", "output", "log"}
+FREE_FLAGS |= {"mode", "checkpoint", "users", "history", "passes", "topk", "keep_seen", "output", "log"}
 
 
 def fit(model, data, args):

@@ -118,6 +118,7 @@ def test_help_shows_every_flag_with_its_default(capsys):
         ("--mode evaluate --output x", "--output does nothing with --mode evaluate, only with export or recommend"),
         ("--mode recommend", "needs --users (ids, or all), or --history (a file), and not both"),
         ("--mode recommend --users 1 --history x", "and not both"),
+        ("--mode recommend --users 1 --passes 2", "--passes belongs to --history"),
         ("--mode export", "--mode export needs --output"),
         ("--mode evaluate --train_mode new", "--train_mode does nothing with --mode evaluate"),
         ("--threads 100000", "--threads: '100000' is not a whole number from 1 up to "),

@@ -99,21 +99,21 @@ def test_lists_end_where_no_item_is_left():
 
 
 def test_new_users_are_moved_as_in_training(shop, cli):
-    """One interaction after the other, in file order, from the mean encoding; unknown items are left out."""
+    """One interaction after the other, in file order, twice, from the mean encoding; unknown items are left out."""
     history = [("new", "i03"), ("other", "i07"), ("new", "i01"), ("new", "??"), ("new", "i03")]
     write(shop / "new.csv", "user,item\n" + "".join(f"{user},{item}\n" for user, item in history))
-    flags = ("--mode", "recommend", *USE, "--history", "new.csv", "--topk", 99, "--keep_seen", "--output", "recs.csv")
-    stdout = command(*flags)
+    use = ("--mode", "recommend", *USE, "--history", "new.csv", "--passes", 2, "--topk", 99)
+    stdout = command(*use, "--keep_seen", "--output", "recs.csv")
     assert "warning: 1 of 5 interactions left out: no item '??', say" in stdout
     p, q = trained(shop)
     expected = {"new": p.mean(0), "other": p.mean(0)}
-    for user, item in history:
+    for user, item in history * 2:
         if item != "??":
             expected[user] = 0.99 * expected[user] + 0.01 * q[int(item[1:])]
     table = pd.read_csv("recs.csv")
     for row in table.itertuples():
         assert row.score == pytest.approx(expected[row.user] @ q[int(row.item[1:])], rel=1e-4, abs=1e-6)
-    assert cli(*flags[:-3], "--output", "unseen.csv")[0] == 0
+    assert cli(*use, "--output", "unseen.csv")[0] == 0
     assert len(table) == 80
     assert len(pd.read_csv("unseen.csv")) == 80 - 2 - 1
 

@@ -10,8 +10,13 @@ from parse import default_run_name, parse_args
 def main(argv=None):
     """Returns the exit status: 0; 2 after a mistake of the user, with one line on stderr; 130 after Ctrl-C."""
     args = parse_args(argv)
+    return status_of("main.py", run, args)
+
+
+def status_of(program, action, *arguments):
+    """Call `action` for `program`. Returns the exit status, see main."""
     try:
-        run(args)
+        action(*arguments)
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "interrupted", file=sys.stderr)
         return 130
@@ -19,7 +24,7 @@ def main(argv=None):
         line = explain(error)
         if line is None:
             raise
-        print("main.py: error:", " ".join(line.split("\n")), file=sys.stderr)
+        print(f"{program}: error:", " ".join(line.split("\n")), file=sys.stderr)
         return 2
     return 0
 
@@ -32,7 +37,6 @@ def run(args):
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as implicit asks for; read when numpy is loaded
     # Imported here, so that --help and a wrong flag are answered before torch is loaded.
     with interrupts_held_back():
-        from dataloader import load_dataset
         from recommend import take_flags_over, use
         from registry import MODELS, find
         from train import fit
@@ -43,6 +47,19 @@ def run(args):
     device = choose_device(args.device)
     if args.mode != "train":
         state = take_flags_over(args)
+    data = load_data(args)
+    args.run_name = args.run_name or default_run_name(args)
+    model = find(MODELS, args.model)(data, args, device)
+    if args.mode == "train":
+        fit(model, data, args)
+    else:
+        use(model, data, args, state)
+
+
+def load_data(args):
+    """The data set that the flags name; from here on they spell it like its folder."""
+    from dataloader import load_dataset
+
     data = load_dataset(
         args.dataset,
         args.data_dir,
@@ -52,13 +69,8 @@ def run(args):
         split_seed=args.split_seed,
         download=not args.no_download,
     )
-    args.dataset = data.name  # as the folder spells it
-    args.run_name = args.run_name or default_run_name(args)
-    model = find(MODELS, args.model)(data, args, device)
-    if args.mode == "train":
-        fit(model, data, args)
-    else:
-        use(model, data, args, state)
+    args.dataset = data.name
+    return data
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def contradictions(args, given):
 
 def build_parser():
     """The parser of main.py. Its `defaults` hold the value of each flag that neither user nor data set sets."""
-    parser = _Parser(prog="main.py", description="Train and evaluate two-tower recommendation models.")
+    parser = Parser(prog="main.py", description="Train and evaluate two-tower recommendation models.")
     group, flag = parser.start_group, parser.add_flag
 
     group("run")
@@ -211,7 +211,7 @@ def build_parser():
     return parser
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Takes no abbreviations; reports a mistake in one line, with the flag that was probably meant."""
 
     def __init__(self, **settings):

@@ -222,5 +222,8 @@ def peak_memory_mb(device):
     """Largest memory in use so far, in MB (10^6 bytes): on the GPU what torch allocated there, else the process's."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB on Linux
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+    if sys.platform == "darwin":
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 1)
+    # On Linux a new process starts with the ru_maxrss of the one that started it; VmHWM is its own.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return round(int(status["VmHWM"].split()[0]) * 1024 / 1e6, 1)

@@ -18,12 +18,15 @@ log = logging.getLogger("onebp")
 NEAREST = (5, 10, 20, 50)
 MEASURES = ("precision", "recall", "F1")
 MEAN = "(mean)"
+NO_GENRE = ("unknown", "(no genres listed)")  # MovieLens' words for it
 SHOWN_GENRES = 6  # in the figure
 
 
 def item_genres(data, data_dir):
     """The items' genres, for each a text like "Comedy|Drama", by index. Raises UserError where none is known."""
     titles = item_titles(data, data_dir)
+    if titles is not None:
+        titles["genres"] = titles["genres"].replace(dict.fromkeys(NO_GENRE, ""))
     if titles is None or not titles["genres"].any():
         raise UserError(
             f"no genres are known of the items of {data.name}: put items.csv with the columns item_id, title and "

@@ -13,6 +13,7 @@ import math
 import os
 import shlex
 import sys
+import textwrap
 from pathlib import Path
 
 from errors import UserError, interrupts_held_back
@@ -91,11 +92,11 @@ def run(name, given, fixed):
     folder = Path(given.study_root) / (given.name or "-".join(parts + [args.dataset] * ("dataset" not in study.over)))
     seeds = given.seeds or study.seeds
     trials = plan(study.fixed, combinations, seeds, folder)
-    log.info("%s, %d combinations x %d seeds, in %s", study.answers, len(combinations), seeds, folder)
+    log.info("%s; combinations: %d, seeds: %d", study.answers, len(combinations), seeds)
     failed = run_all(trials, given.jobs)
     runs = collect(trials)
     if len(runs):
-        report(study, runs, folder, args)
+        report(study, runs, folder, " or ".join(dict.fromkeys(args.select for _, args in combinations)))
     if failed:
         first, line = next(iter(failed.items()))
         raise UserError(f"{len(failed)} of {len(trials)} runs failed, {first} with: {line}")
@@ -113,8 +114,8 @@ def check_flags(study, name, given):
         raise UserError(f"{name} takes the time of every run, so they must be alone; leave --jobs {given.jobs} out")
 
 
-def report(study, runs, folder, args):
-    """Write runs.csv, study.csv and study.png, and log the headline; args: the flags of one run."""
+def report(study, runs, folder, select):
+    """Write runs.csv, study.csv and study.png, and log the headline; select: the part that chose the best epochs."""
     from figures import save_figure
     from trials import summarise, write_csv
 
@@ -122,14 +123,16 @@ def report(study, runs, folder, args):
     write_csv(folder / "runs.csv", runs)
     write_csv(folder / "study.csv", table)
     if panels := study.panels(table):
-        title = f"{folder.name}, mean and standard deviation of {table['n_seeds'].max()} seeds"
-        save_figure(folder / "study.png", f"{title}\n{shlex.join(['main.py', *study.fixed])}", panels)
+        seeds = table["n_seeds"].max()
+        spread = "seed 1" if seeds == 1 else f"mean and standard deviation of {seeds} seeds"
+        command = textwrap.fill(shlex.join(["python", "main.py", *study.fixed]), 100)
+        save_figure(folder / "study.png", f"{folder.name}: {spread}\n{command}", panels)
     shown = table[list(study.over)].map(str)
     for label, measure, digits in study.shown:
         pairs = zip(table[f"{measure}_mean"], table[f"{measure}_std"], strict=True)
         shown[label] = [f"{mean:.{digits}f}" + f" ± {std:.{digits}f}" * (not math.isnan(std)) for mean, std in pairs]
     shown["n"] = table["n_seeds"]
-    log.info("\n%s:\n\n%s\n", study.note.format(select=args.select), shown.to_string(index=False))
+    log.info("\n%s:\n\n%s\n", study.note.format(select=select), shown.to_string(index=False))
     log.info("%s: %s", folder, ", ".join(["runs.csv", "study.csv"] + ["study.png"] * bool(panels)))
 
 

@@ -23,13 +23,13 @@ SHOWN_GENRES = 6  # in the figure
 
 
 def item_genres(data, data_dir):
-    """The items' genres, for each a text like "Comedy|Drama", by index. Raises UserError where none is known."""
+    """The items' genres, for each a text like "Comedy|Drama", by index. Raises UserError where too few are known."""
     titles = item_titles(data, data_dir)
     if titles is not None:
         titles["genres"] = titles["genres"].replace(dict.fromkeys(NO_GENRE, ""))
-    if titles is None or not titles["genres"].any():
+    if titles is None or (titles["genres"] != "").sum() < min(NEAREST):
         raise UserError(
-            f"no genres are known of the items of {data.name}: put items.csv with the columns item_id, title and "
+            f"{data.name} has no genres of its items, or too few: put items.csv with the columns item_id, title and "
             f"genres into {Path(data_dir) / data.name} (100k and 1M: MovieLens' folder ml-100k or ml-1m beside it)"
         )
     return titles["genres"]
@@ -54,9 +54,7 @@ def study_genres(trials, data, genres, folder):
     table = pd.concat(tables, ignore_index=True)
     write_csv(folder / "genres.csv", table)
     first = genres[known].str.split("|").str[0]
-    title = (
-        f"{folder.name}, seed 1: items by their first genre, directions of their encodings, two principal components"
-    )
+    title = f"{data.name}, seed 1: items by their first genre, directions of their encodings, two principal components"
     save_figure(folder / "study.png", title, [Points(name, *project(x, first)) for name, x in seen.items()])
     log_genres(table, list(seen))
     log.info("%s: genres.csv, study.png", folder)

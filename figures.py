@@ -51,6 +51,7 @@ class Bars:
     """A panel: a measure of every combination."""
 
     labels: list
+    ylabel: str
     table: pd.DataFrame  # study.csv
     measure: str
     xlabel: str
@@ -63,7 +64,7 @@ class Bars:
         mean, error = self.table[f"{self.measure}_mean"], self.table[f"{self.measure}_std"].fillna(0)
         axes.barh(self.labels, mean, xerr=error, capsize=3, color="lightgray", edgecolor="black")
         axes.invert_yaxis()  # the first combination on top
-        axes.set(xlabel=self.xlabel)
+        axes.set(xlabel=self.xlabel, ylabel=self.ylabel)
         axes.grid(alpha=0.3, axis="x")
 
 

@@ -96,7 +96,7 @@ def run(name, given, fixed):
     failed = run_all(trials, given.jobs)
     runs = collect(trials)
     if len(runs):
-        report(study, runs, folder, " or ".join(dict.fromkeys(args.select for _, args in combinations)))
+        report(study, runs, folder, [args for _, args in combinations])
     if failed:
         first, line = next(iter(failed.items()))
         raise UserError(f"{len(failed)} of {len(trials)} runs failed, {first} with: {line}")
@@ -114,11 +114,14 @@ def check_flags(study, name, given):
         raise UserError(f"{name} takes the time of every run, so they must be alone; leave --jobs {given.jobs} out")
 
 
-def report(study, runs, folder, select):
-    """Write runs.csv, study.csv and study.png, and log the headline; select: the part that chose the best epochs."""
+def report(study, runs, folder, flags):
+    """Write runs.csv, study.csv and study.png, and log the headline; flags: those of every combination."""
     from figures import save_figure
     from trials import summarise, write_csv
 
+    dataset, select = (
+        " or ".join(dict.fromkeys(getattr(args, name) for args in flags)) for name in ("dataset", "select")
+    )
     table = summarise(runs, study.over)
     write_csv(folder / "runs.csv", runs)
     write_csv(folder / "study.csv", table)
@@ -126,7 +129,7 @@ def report(study, runs, folder, select):
         seeds = table["n_seeds"].max()
         spread = "seed 1" if seeds == 1 else f"mean and standard deviation of {seeds} seeds"
         command = textwrap.fill(shlex.join(["python", "main.py", *study.fixed]), 100)
-        save_figure(folder / "study.png", f"{folder.name}: {spread}\n{command}", panels)
+        save_figure(folder / "study.png", f"{folder.name} on {dataset}, {spread}\n{command}", panels)
     shown = table[list(study.over)].map(str)
     for label, measure, digits in study.shown:
         pairs = zip(table[f"{measure}_mean"], table[f"{measure}_std"], strict=True)

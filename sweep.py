@@ -14,7 +14,7 @@ HEADLINE = ("Recall@20", "NDCG@20")
 class Sweep:
     """All combinations of the values that --over gives; base of the studies by name."""
 
-    answers = "a sweep"  # to which claim or study of the paper
+    answers = "a sweep"  # or to which claim or study of the paper
     seeds = 3
     # Of the printed table: label, measure, digits.
     shown = tuple(
@@ -24,7 +24,7 @@ class Sweep:
     alone = False  # whether runs beside each other would falsify it
 
     def __init__(self, fixed, over):
-        """fixed: the words of the command line for every run; over: {flag: values}. Raises UserError for wrong ones."""
+        """fixed: the words of the command line for every run; over: {flag: values}."""
         self.fixed, self.over = list(fixed), over
 
     def combinations(self):
@@ -46,7 +46,8 @@ class Sweep:
         if len(others) == 1:
             return self.compared(table, {f"{metric}, best epoch": f"best_{metric}" for metric in HEADLINE})
         labels = table[list(self.over)].astype(str).agg(", ".join, axis=1).tolist()
-        return [Bars(labels, table, f"best_{metric}", f"{metric}, best epoch") for metric in HEADLINE]
+        flags = ", ".join(f"--{flag}" for flag in self.over)
+        return [Bars(labels, flags, table, f"best_{metric}", f"{metric}, best epoch") for metric in HEADLINE]
 
     def compared(self, table, measures):
         """A panel for each of {label: measure}: against the first swept flag, a line for each value of the second."""
@@ -70,7 +71,7 @@ class Sweep:
 class Encoders(Sweep):
     """Both update rules on every encoder."""
 
-    answers = "the paper's claim that OneBP recommends better than two backpropagations"
+    answers = "on the paper's claim that OneBP recommends better than two backpropagations"
 
     def __init__(self, fixed):
         super().__init__(fixed, {"encoder": list(ENCODERS), "model": ["OneBP", "TwoBP"]})
@@ -79,7 +80,9 @@ class Encoders(Sweep):
 class Hyperparameters(Sweep):
     """N and beta, one at a time, around their suggested values; with quick training where there is a preset for it."""
 
-    answers = "the paper's study of N, the negatives, and of beta, the share of a user's encoding that stays in a move"
+    answers = (
+        "on the paper's study of N, the negatives, and of beta, the share of a user's encoding that stays in a move"
+    )
 
     def __init__(self, fixed):
         super().__init__(fixed, {"N": [1, 5, 10, 20, 40], "beta": [0.5, 0.9, 0.99, 0.999]})
@@ -106,7 +109,7 @@ class Hyperparameters(Sweep):
 class Clusters(Sweep):
     """How well the items' encodings tell their genres."""
 
-    answers = "the paper's study of the items' genres (class.png in the authors' repository)"
+    answers = "on the authors' claim that OneBP tells most genres better apart (class.png in their repository)"
     seeds = 1
 
     def __init__(self, fixed):
@@ -116,6 +119,8 @@ class Clusters(Sweep):
         from clusters import item_genres
         from main import load_data
 
+        if args.dim < 2:
+            raise UserError("clusters draws encodings in two dimensions; give --dim 2 or more")
         self.data = load_data(args)
         self.genres = item_genres(self.data, args.data_dir)
 
@@ -131,7 +136,7 @@ class Clusters(Sweep):
 class Efficiency(Sweep):
     """Seconds and memory of both update rules by dim."""
 
-    answers = "the paper's claim that OneBP needs less computation than two backpropagations"
+    answers = "on the paper's claim that OneBP needs less computation than two backpropagations"
     shown = (("seconds per epoch", "epoch_seconds", 4), ("peak memory, MB", "peak_memory_mb", 0))
     note = "Mean ± standard deviation of n seeds; an epoch of training alone, memory of the whole process"
     alone = True

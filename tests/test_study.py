@@ -205,7 +205,8 @@ def test_a_failing_run_does_not_stop_the_others(work):
         ("encoders -- --run_name=x", "--run_name is for the study itself to set"),
         ("hyperparameters --beta 7", "argument --beta: '7' is not"),
         ("efficiency --jobs 2", "leave --jobs 2 out"),
-        ("clusters", "no genres are known of the items of demo"),
+        ("clusters", "demo has no genres of its items"),
+        ("clusters --dim 1", "give --dim 2 or more"),
         ("encoders --dataset nothing", "no data set 'nothing'"),
     ],
 )

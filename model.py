@@ -65,6 +65,7 @@ class Recommender:
     metrics = METRICS
     monitor = "Recall@20"
     headline = ("Recall@20", "NDCG@20")
+    identifying = ("model",)  # the flags that a checkpoint must have in common with this model to be taken over
 
     def __init__(self, data, args, device):
         """data: Interactions; args: the flags of parse.py; device: where everything lives and is computed."""
@@ -74,8 +75,6 @@ class Recommender:
         self.rankings = {"test": Ranking(data.test, [data.train, data.valid], device)}
         if data.valid.nnz:
             self.rankings["valid"] = Ranking(data.valid, [data.train], device)
-
-    identifying = ("model",)  # the flags that a checkpoint must have in common with this model to be taken over
 
     @property
     def identity(self):

@@ -184,7 +184,7 @@ def build_parser():
     drawn = "negatives: uniform, by popularity, the hardest of some, the batch's other positives, or none"
     flag("sampler", "uniform", one_of(*SAMPLERS), drawn)
     flag("N", 5, whole(1), "negatives per interaction")
-    flag("alpha", 0.75, number(0), "sampler popularity: power of an item's training interactions")
+    flag("alpha", 0.75, number(0, 10), "sampler popularity: power of an item's training interactions")
     flag("candidates", 32, whole(1), "sampler dns: uniform items of which the N with the highest scores are kept")
     flag("loss", "InfoNCE", one_of(*LOSSES), "what is made small")
     flag("gamma", 1.0, number(0), "weight of the second term: BSL's negatives, DirectAU's uniformity")

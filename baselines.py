@@ -78,11 +78,14 @@ class EASE(SolvedAtOnce):
         train = self.data.train.astype(np.float32)
         gram = torch.as_tensor((train.T @ train).toarray(), device=self.device)  # (I, I)
         gram.diagonal().add_(self.args.reg)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))  # P
+        try:
+            gram = torch.linalg.cholesky(gram)  # not both at a time
+        except torch.linalg.LinAlgError:
+            raise UserError(f"--reg {self.args.reg:g} leaves EASE no solution in single precision; change it") from None
+        inverse = torch.cholesky_inverse(gram)  # P
         del gram
         scale = 1 / inverse.diagonal()
-        torch.mul(inverse, -scale, out=self.weights)
-        self.weights.fill_diagonal_(0)
+        self.weights = inverse.mul_(-scale).fill_diagonal_(0)
         return ((scale - self.args.reg).sum() / train.nnz).item()
 
     def scorer(self):
@@ -130,6 +133,7 @@ class ALS(Recommender):
         """Raises UserError where implicit is not installed."""
         try:
             from implicit.cpu.als import AlternatingLeastSquares
+            from implicit.recommender_base import ModelFitError
         except ImportError as error:
             raise UserError(f"--model ALS needs the package implicit ({error}): pip install implicit") from None
         self.solver = AlternatingLeastSquares(
@@ -140,6 +144,7 @@ class ALS(Recommender):
             calculate_training_loss=True,
             num_threads=self.args.threads,
         )
+        self.failure = ModelFitError
         self.train = csr_matrix(self.data.train, dtype=np.float32)
         super().start_training(state)
 
@@ -147,7 +152,10 @@ class ALS(Recommender):
         """One iteration; returns implicit's loss."""
         losses = []
         self.solver.user_factors, self.solver.item_factors = (part.numpy() for part in self.factors)  # changed in place
-        self.solver.fit(self.train, show_progress=False, callback=lambda iteration, seconds, loss: losses.append(loss))
+        try:
+            self.solver.fit(self.train, show_progress=False, callback=lambda number, seconds, loss: losses.append(loss))
+        except self.failure as error:
+            raise UserError(f"ALS failed ({error}); raise --reg or lower --confidence") from None
         on_step()
         return float(losses[0])
 

@@ -150,7 +150,10 @@ class TwoBP(Recommender):
 
     def repays_compiling(self, trained, touched):
         """Whether to compile the training step: as --compile says; for auto, when the whole run repays the wait."""
-        if self.args.compile == "off" or len(self.sampler.users) < self.args.batch_size:
+        if self.args.compile == "off":
+            return False
+        if len(self.sampler.users) < self.args.batch_size:
+            log.info("the training step is not compiled: no batch is whole")
             return False
         if not self.encoder.compiles:
             log.info("the training step is not compiled: the compiler does not take the encoder %s", self.args.encoder)

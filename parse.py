@@ -5,7 +5,7 @@ import difflib
 import math
 import os
 
-from registry import ENCODERS, LOSSES, MODELS, SAMPLERS
+from registry import ENCODERS, LOSSES, MODELS, SAMPLERS, WITHOUT_NEGATIVES
 
 # From the README of the paper's repository, epochs from its example commands; those of demo are ours.
 SUGGESTED = {
@@ -20,7 +20,11 @@ SUGGESTED = {
 SUGGESTED_FOR = {
     "Popularity": {"": {"epochs": 1}},
     "EASE": {"": {"epochs": 1, "reg": 500.0}, "1M": {"reg": 1000.0}},
-    "ALS": {"": {"epochs": 10, "dim": 64, "reg": 20.0, "confidence": 2.0}},
+    "ALS": {
+        "": {"epochs": 10, "dim": 64, "reg": 20.0, "confidence": 2.0},
+        "1M": {"reg": 40.0, "confidence": 3.0},
+        "Gowalla": {"dim": 128, "reg": 5.0, "confidence": 10.0},
+    },
 }
 
 # Flags that a choice ignores, by the flag that makes the choice: whoever gives one of them expects something else.
@@ -51,7 +55,7 @@ IGNORED = {
         "dns": "alpha",
         **dict.fromkeys(("inbatch", "none"), "alpha candidates N"),
     },
-    "loss": dict.fromkeys(("InfoNCE", "BPR", "BCE"), "gamma"),
+    "loss": {**dict.fromkeys(("InfoNCE", "BPR", "BCE"), "gamma"), "DirectAU": "temperature"},
 }
 
 # What --preset changes in them, by its name and the data set; found on the test part, see docs/experiments.md.
@@ -82,7 +86,7 @@ def parse_args(argv=None):
     model, loss = (given.get(name, parser.defaults[name]) for name in ("model", "loss"))
     special = SUGGESTED_FOR.get(model, {})
     sources = {
-        "default": parser.defaults | ({"sampler": "none"} if loss == "DirectAU" else {}),
+        "default": parser.defaults | ({"sampler": "none"} if loss in WITHOUT_NEGATIVES else {}),
         f"suggested for {dataset}": SUGGESTED.get(dataset, {}),
         f"suggested for {model}": {**special.get("", {}), **special.get(dataset, {})},
         f"preset {preset}": PRESETS[preset].get(dataset, {}),
@@ -114,13 +118,12 @@ def contradictions(args, given):
     for choice, ignored in IGNORED.items():
         for flag in ignored.get(getattr(args, choice), "").split():
             if flag in given:
-                others = [name for name, flags in ignored.items() if flag not in flags.split()]
-                others += [name for name in CHOICES[choice] if name not in ignored]
+                others = [name for name in CHOICES[choice] if flag not in ignored.get(name, "").split()]
                 yield f"--{flag} does nothing with --{choice} {getattr(args, choice)}, only with {' or '.join(others)}"
-    if args.sampler == "none" and args.loss in ("InfoNCE", "BPR", "BCE", "BSL"):
+    if args.sampler == "none" and args.loss not in WITHOUT_NEGATIVES:
         yield f"--loss {args.loss} needs negatives: give another --sampler than none"
-    if args.loss == "DirectAU" and args.sampler != "none":
-        yield f"--loss DirectAU has no negatives: leave --sampler {args.sampler} out"
+    if args.loss in WITHOUT_NEGATIVES and args.sampler != "none":
+        yield f"--loss {args.loss} has no negatives: leave --sampler {args.sampler} out"
     if args.sampler == "inbatch" and args.loss in ("BPR", "BCE"):
         yield f"--sampler inbatch corrects a softmax, which --loss {args.loss} is not; take InfoNCE or BSL"
     if args.sampler == "dns" and args.candidates < args.N:
@@ -209,12 +212,12 @@ def build_parser():
 
     group("using a trained model (--mode evaluate, recommend, export; its flags come from its checkpoint)")
     flag("checkpoint", "best", one_of("best", "last"), "the epoch to use")
-    flag("users", None, str, "recommend: ids of users, separated by commas, or all")
-    flag("history", None, str, "recommend: a file of interactions of new users, in the order in which they happened")
+    flag("users", None, text, "recommend: ids of users, separated by commas, or all")
+    flag("history", None, text, "recommend: a file of interactions of new users, in the order in which they happened")
     flag("passes", 5, whole(1), "recommend: how often to go through --history, as training does once an epoch")
     flag("topk", 10, whole(1), "recommend: items per user")
     flag("keep_seen", False, None, "recommend: also items of the user's training interactions or history")
-    flag("output", None, str, "recommend: file to write (default: the terminal); export: folder to write")
+    flag("output", None, text, "recommend: file to write (default: the terminal); export: folder to write")
     return parser
 
 
@@ -287,6 +290,16 @@ def one_of(*choices, **aliases):
 
     convert.metavar = "|".join(choices)
     return convert
+
+
+def text(word):
+    """A converter for a flag: any text but none at all."""
+    if not word:
+        raise argparse.ArgumentTypeError("it is empty")
+    return word
+
+
+text.metavar = "TEXT"
 
 
 def folder_name(text):

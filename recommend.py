@@ -26,10 +26,11 @@ def take_flags_over(args):
     """
     path = checkpoint_file(args)
     state = load_checkpoint(path)
-    for flag, value in state["flags"].items():
-        if args.origin[flag] == "command line" and getattr(args, flag) != value:
-            raise UserError(f"{path} was trained with --{flag} {value}, not {getattr(args, flag)}; leave --{flag} out")
-        setattr(args, flag, value)
+    with fitting(path):
+        for flag, value in state["flags"].items():
+            if args.origin[flag] == "command line" and getattr(args, flag) != value:
+                raise UserError(f"{path} was trained with --{flag} {value}; leave --{flag} {getattr(args, flag)} out")
+            setattr(args, flag, value)
     return state
 
 
@@ -57,6 +58,8 @@ def evaluate(model, data, args):
 
 def recommend(model, data, args):
     """Write or print the table user, rank, item, score[, title] for --users or for the users of --history."""
+    if args.output and Path(args.output).is_dir():
+        raise UserError(f"--output {args.output} is a folder; give the name of a file")
     if args.history:
         names, scorer, seen = new_users(model, data, args.history)
         users = torch.arange(len(names), device=model.device)
@@ -116,6 +119,8 @@ def new_users(model, data, path):
         example = items[~here][0]
         log.warning("warning: %d of %d interactions left out: no item %r, say", (~here).sum(), len(here), example)
     place, known = place[here], known[here]
+    if empty := len(names) - len(np.unique(place)):
+        log.warning("warning: %d users have no known item; their list is that of the mean user", empty)
     own = pair_matrix(place, known, (len(names), data.shape[1]))
     place, known = (torch.as_tensor(index, dtype=torch.int64, device=model.device) for index in (place, known))
     scorer = DotProduct(model.encode_history(place, known, len(names)), model.encodings()[1])

@@ -1,9 +1,11 @@
-"""What the flags --model, --encoder, --sampler and --loss can name, and where it is. Imports nothing.
+"""What the flags --model, --encoder, --sampler and --loss can name, and where it is; none of it is imported here.
 
 To add one: write the class or the function, and name it here.
 """
 
 import pkgutil
+
+from errors import UserError
 
 MODELS = {
     "OneBP": "model:OneBP",
@@ -27,8 +29,11 @@ LOSSES = {
     "BSL": "losses:bsl",
     "DirectAU": "losses:direct_au",
 }
+WITHOUT_NEGATIVES = {"DirectAU"}  # losses for which none are drawn
 
 
 def find(registry, name):
-    """The class or function that `registry` has under `name`; imports its module."""
+    """The class or function that `registry` has under `name`; imports its module. Raises UserError for another name."""
+    if name not in registry:
+        raise UserError(f"registry.py has no {name!r}, only {', '.join(registry)}; name it there")
     return pkgutil.resolve_name(registry[name])

@@ -47,7 +47,8 @@ class Run:
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"run {self.name} is under way in another process; give another --run_name") from None
+            advice = "wait for it, end it, or give another --run_name"
+            raise UserError(f"run {self.name} is under way in another process; {advice}") from None
         for stale in self.checkpoint_folder.glob(".*.tmp"):  # what kills left of unfinished files
             stale.unlink()
         return self

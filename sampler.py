@@ -4,6 +4,7 @@ Shapes: B batch, N negatives, b batches drawn at a time.
 """
 
 import logging
+import math
 
 import numpy as np
 import torch
@@ -219,7 +220,8 @@ class ByPopularity(Uniform):
 class Hardest(Uniform):
     """Dynamic negative sampling: of --candidates uniform ones, the --N with the highest scores.
 
-    Source: Zhang et al., Optimizing top-n collaborative filtering via dynamic negative item sampling, SIGIR 2013.
+    As they are drawn with replacement, an item can be among them twice. Source: Zhang et al., Optimizing top-n
+    collaborative filtering via dynamic negative item sampling, SIGIR 2013.
     """
 
     def __init__(self, train, args, generator):
@@ -234,16 +236,16 @@ class Hardest(Uniform):
 class InBatch(Sampler):
     """The batch's other positives, but those that the user interacted with in training.
 
-    As popular items come up more often, log Q is subtracted from a negative's score, Q being its share of the training
-    interactions: the sum over the negatives then stands for the sum over all items. Source: Yi et al., Sampling-bias-
-    corrected neural modeling, RecSys 2019.
+    As popular items come up more often, log Q is subtracted from a negative's score, Q being how often it is expected
+    in a batch of this size: the sum over the negatives then stands for the sum over all items. The positive, which is
+    always there, is not corrected. Source: Yi et al., Sampling-bias-corrected neural modeling, RecSys 2019.
     """
 
     def __init__(self, train, args, generator):
         super().__init__(train, args, generator)
         self.seen = SeenItems(train, self.device)
         counts = torch.bincount(self.items, minlength=train.shape[1])
-        self.log_q = (counts.clamp(min=1) / counts.sum()).log()  # (I,)
+        self.log_share = (counts.clamp(min=1) / counts.sum()).log()  # (I,)
         self.place = torch.full((train.shape[1],), -1, device=self.device)  # (I,) scratch
 
     def draw(self, users, items):
@@ -259,7 +261,8 @@ class InBatch(Sampler):
         own[place[here], row[here]] = True
         own = own.index_select(0, self.place[items])  # an item may be in the batch several times, but has one place
         self.place[items] = -1
-        return -self.log_q[items][:, None].masked_fill(own, torch.inf)
+        log_q = self.log_share[items] + math.log(len(items))
+        return -log_q[:, None].masked_fill(own, torch.inf)
 
     def candidates(self, items, drawn):
         return items[None]

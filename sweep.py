@@ -89,7 +89,7 @@ class Hyperparameters(Sweep):
         args = checked(self.fixed, {})
         self.suggested = {flag: getattr(args, flag) for flag in self.over}
         fast = PRESETS["fast"].get(args.dataset, ())
-        if fast and not self.given("preset", *fast):
+        if fast and not self.given("preset", "lr_dc", "lr_dc_epoch", *fast):
             self.fixed += ["--preset", "fast"]
 
     def combinations(self):

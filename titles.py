@@ -1,5 +1,7 @@
 """What is known of a data set's items: titles and genres, by the item's index."""
 
+import warnings
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +29,7 @@ def item_titles(data, data_dir):
         ratings = sorted(folder.with_name(name).glob(pattern))
         table = _read_titles(folder.with_name(name)) if ratings else None
         if table is not None:
-            order = _read(ratings[0], sep=separator, header=None, usecols=[1])[1].unique()
+            order = _read(ratings[0], 2, sep=separator, header=None)[1].unique()
             table = table.reindex(order, fill_value="").set_axis(map(str, range(len(order))))
     return None if table is None else table.reindex(data.item_ids, fill_value="").reset_index(drop=True)
 
@@ -36,28 +38,40 @@ def _read_titles(folder):
     """Titles and genres by the ids of a folder's own files, or None."""
     if (path := folder / "items.csv").is_file():
         table = _read(path)
-        names = {plain_name(column): column for column in reversed(table.columns)}
-        item = next((names[name] for name in ITEM_NAMES if name in names), None)
-        if item is None or "title" not in names:
-            raise UserError(f"{path} needs a header with an item_id and a title column")
-        table = table.set_index(item).rename(columns={names["title"]: "title", names.get("genres"): "genres"})
-        table = table.reindex(columns=["title", "genres"], fill_value="")
+        names = [plain_name(column) for column in table.columns]
+        item = next((name for name in ITEM_NAMES if name in names), None)
+        if item is None or any(names.count(name) != 1 for name in (item, "title")) or names.count("genres") > 1:
+            raise UserError(f"{path} needs a header with one item_id, one title and perhaps a genres column")
+        table = table.set_axis(names, axis=1).set_index(item).reindex(columns=["title", "genres"], fill_value="")
     elif (path := folder / "u.item").is_file():
         genres = _read(folder / "u.genre", sep="|", header=None)[0]
-        rows = _read(path, sep="|", header=None).set_index(0)
+        rows = _read(path, 2 + len(genres), sep="|", header=None).set_index(0)
         flags = rows.iloc[:, -len(genres) :].to_numpy() == "1"  # (items, genres)
         table = pd.DataFrame({"title": rows[1], "genres": ["|".join(genres[own]) for own in flags]})
     elif (path := folder / "movies.dat").is_file():
-        table = _read(path, sep="::", header=None).set_index(0).set_axis(["title", "genres"], axis=1)
+        table = _read(path, 3, sep="::", header=None).set_index(0)[[1, 2]].set_axis(["title", "genres"], axis=1)
     else:
         return None
     return table[~table.index.duplicated()]
 
 
-def _read(path, **settings):
-    """A table of strings; MovieLens' own are not UTF-8."""
+def _read(path, columns=None, **settings):
+    """A table of strings, of at least `columns` columns; MovieLens' own files are not UTF-8."""
     encoding = "utf-8-sig" if path.name == "items.csv" else "latin-1"
+    settings |= {"dtype": str, "keep_default_na": False, "index_col": False, "encoding": encoding, "engine": "python"}
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding=encoding, engine="python", **settings)
-    except (ValueError, KeyError, OSError) as error:  # pandas' own errors are ValueErrors
-        raise UserError(f"cannot read the items' titles in {path} ({str(error).splitlines()[0]})") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of surplus fields
+            table = pd.read_csv(path, **settings).fillna("")  # of fields that are absent at the end of a row
+        if len(table.columns) < (columns or 1):
+            raise ValueError(f"{len(table.columns)} columns instead of {columns}")
+        return table
+    except (
+        ValueError,
+        pd.errors.ParserWarning,
+        OSError,
+        EOFError,
+        zlib.error,
+    ) as error:  # pandas' errors are ValueErrors
+        reason = (str(error).splitlines() or ["cut off"])[0]
+        raise UserError(f"cannot read the items' titles in {path} ({reason}); correct or remove the file") from None

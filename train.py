@@ -41,6 +41,8 @@ def fit(model, data, args):
                 changes = restore(model, progress, checkpoints, args)
                 if progress.done(args) and run.summary_file.exists():
                     log.info("%s is done: epoch %d of %d, nothing to do", args.run_name, progress.epoch, args.epochs)
+                    for flag, before, now in changes:
+                        log.warning("warning: it has --%s %s, not %s; for that, --train_mode new", flag, before, now)
                     return
                 run.rewind(progress.epoch)
             else:

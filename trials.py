@@ -1,5 +1,6 @@
 """Runs of main.py for a study: each once, each in its own process, and the table of what they found."""
 
+import ctypes
 import hashlib
 import json
 import logging
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from utils import atomic_file, load_checkpoint, on_terminal
 
 log = logging.getLogger("onebp")
 
+PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 MAIN = Path(__file__).with_name("main.py")
 # Flags about where files lie and what else is printed: runs that differ in nothing else are the same run.
 PLACES = FREE_FLAGS - {"epochs", "eval_every", "patience", "device", "threads"}
@@ -135,8 +138,15 @@ def run_all(trials, jobs):
 def start(trial, running):
     """Start the trial's process and enter it in `running`: {trial: (process, its stderr, seconds on a clock)}."""
     errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed by `ended`)
-    process = subprocess.Popen(trial.command(), stdout=subprocess.DEVNULL, stderr=errors)
+    outputs = {"stdout": subprocess.DEVNULL, "stderr": errors}
+    process = subprocess.Popen(trial.command(), preexec_fn=end_with_parent, **outputs)
     running[trial] = process, errors, time.perf_counter()
+
+
+def end_with_parent():
+    """In a new process: ask Linux to end it when the study is killed, which would leave it training otherwise."""
+    with suppress(OSError, AttributeError):  # another system
+        ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def ended(trial, place, process, errors, begin):

@@ -182,7 +182,7 @@ def load_checkpoint(path):
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"no checkpoint at {path}; start with --train_mode new, or check --run_name and --checkpoint_dir"
+            f"no checkpoint at {path}; check --run_name and --checkpoint_dir, or train it first (--train_mode new)"
         )
     try:
         with zipfile.ZipFile(path) as archive:

@@ -87,6 +87,21 @@ def test_command(work, name):
     assert (work / f"checkpoints/demo-{name}/best.pt").is_file()
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--model EASE --reg 1e39", "--reg 1e+39 leaves EASE no solution in single precision; change it"),
+        ("--model ALS --reg 1e-30 --confidence 1e38", "raise --reg or lower --confidence"),
+    ],
+)
+def test_weights_without_a_solution(cli, flags, words):
+    if "ALS" in flags:
+        pytest.importorskip("implicit")
+    status, _, stderr = cli(*flags.split())
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert words in stderr
+
+
 def test_als_goes_on_exactly(cli, work):
     pytest.importorskip("implicit")
     assert cli("--model", "ALS", "--epochs", 4, "--run_name", "whole")[0] == 0

@@ -116,6 +116,8 @@ def test_help_shows_every_flag_with_its_default(capsys):
         ("--model Popularity --dim 3", "--dim does nothing with --model Popularity, only with OneBP or TwoBP or ALS"),
         ("--sampler none", "--loss InfoNCE needs negatives"),
         ("--loss DirectAU --sampler uniform", "--loss DirectAU has no negatives"),
+        ("--loss DirectAU --temperature 1", "--temperature does nothing with --loss DirectAU, only with"),
+        ("--mode recommend --history=", "--history: it is empty"),
         ("--loss BPR --sampler inbatch", "corrects a softmax, which --loss BPR is not"),
         ("--sampler dns --candidates 3", "keeps --N 5 of the candidates, so --candidates 3 is too few"),
         ("--topk 5", "--topk does nothing with --mode train, only with recommend"),

@@ -118,6 +118,32 @@ def test_new_users_are_moved_as_in_training(shop, cli):
     assert len(pd.read_csv("unseen.csv")) == 80 - 2 - 1
 
 
+def test_new_users_with_cosine_and_without_known_items(cli, work):
+    assert cli(*RUN, "--similarity", "cosine", "--temperature", 0.5)[0] == 0
+    item = demo_interactions()[1][0]
+    write(work / "new.csv", f"user,item\nnew,{item}\nlost,?\n")
+    flags = ("--mode", "recommend", *USE, "--history", "new.csv", "--keep_seen", "--topk", 5, "--output", "recs.csv")
+    status, stdout, _ = cli(*flags)
+    assert status == 0
+    assert "1 users have no known item; their list is that of the mean user" in stdout
+    p, q = trained(work)
+    unit = q / np.linalg.norm(q, axis=1, keepdims=True)
+    mean = p.mean(0) / np.linalg.norm(p.mean(0))
+    table = pd.read_csv("recs.csv")
+    np.testing.assert_allclose(table["score"][table["user"] == "lost"], np.sort(unit @ mean)[:-6:-1], rtol=1e-4)
+
+
+def test_validation_items_are_not_recommended(cli, work):
+    from dataloader import load_dataset
+
+    assert cli(*RUN, "--select", "valid")[0] == 0
+    flags = ("--mode", "recommend", *USE, "--users", "all", "--topk", 900, "--output", "recs.csv")
+    assert cli(*flags)[0] == 0
+    data, sizes = load_dataset("demo", "datasets", validate=True), pd.read_csv("recs.csv")["user"].value_counts()
+    left = 900 - np.diff(data.train.indptr) - np.diff(data.valid.indptr)
+    assert [sizes[user] for user in data.user_ids] == left.tolist()
+
+
 def test_the_moves_of_a_history_are_those_of_the_formula():
     random = np.random.default_rng(0)
     q = torch.tensor(random.normal(size=(500, 3)))
@@ -146,10 +172,11 @@ def test_export_ranks_like_the_model(cli, work, similarity):
 
 MISTAKES = {
     "recommend --users u1,nobody": "shop has no user 'nobody'; its ids are like 'u",
-    "recommend --users u1 --dim 9": "was trained with --dim 8, not 9; leave --dim out",
+    "recommend --users u1 --dim 9": "was trained with --dim 8; leave --dim 9 out",
     "recommend --history absent.csv": "cannot read absent.csv (No such file",
     "recommend --history datasets/shop/items.csv": "no user column",
     "evaluate --checkpoint_dir absent": "no checkpoint at absent/mine/best.pt",
+    "recommend --users all --output datasets": "--output datasets is a folder; give the name of a file",
     "export --output datasets/shop/items.csv": "datasets/shop/items.csv: ",
 }
 

@@ -141,6 +141,7 @@ def test_dns_keeps_the_highest_scores(device):
     random = np.random.default_rng(0)
     encodings = [torch.tensor(random.normal(size=(n, 3)), device=device) for n in TRAIN.shape]
     for users, items, drawn in drawing.epoch():
+        assert drawn.shape == (6, len(items))
         index = drawing.candidates(items, drawn)
         p, q = encodings[0][users], encodings[1][index]
         positive, negative = drawing.scores(p, q, drawn)
@@ -151,7 +152,7 @@ def test_dns_keeps_the_highest_scores(device):
 
 
 def test_in_batch_negatives_against_a_slow_reference(device):
-    """Of the batch's positives those that the user has not in training, each less the logarithm of its share."""
+    """The positives that the user has not in training, each less the log of how often it is expected in a batch."""
     drawing = sampler("inbatch", TRAIN, device, 0, "--batch_size", 8)
     share = np.bincount(TRAIN.indices, minlength=ITEMS) / TRAIN.nnz
     random = np.random.default_rng(0)
@@ -163,7 +164,7 @@ def test_in_batch_negatives_against_a_slow_reference(device):
         for b, user in enumerate(users.tolist()):
             assert positive[b] == pytest.approx(float(encodings[0][user] @ encodings[1][items[b]]), abs=1e-5)
             for n, item in enumerate(items.tolist()):
-                score = float(encodings[0][user] @ encodings[1][item]) - np.log(share[item])
+                score = float(encodings[0][user] @ encodings[1][item]) - np.log(len(items) * share[item])
                 assert negative[n, b].item() == pytest.approx(-np.inf if item in SEEN[user] else score, abs=1e-5)
         interactions += len(users)
     assert interactions == TRAIN.nnz

@@ -348,3 +348,19 @@ def test_three_flags_are_bars(work):
     assert panels[0].labels == ["1, 0.5, 4", "1, 0.9, 4", "2, 0.5, 4", "2, 0.9, 4"]
     save_figure(work / "bars.png", "title", panels)
     assert is_png(work / "bars.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a run with the study that started it")
+def test_a_killed_study_leaves_no_run_behind(work):
+    process = start_study("--over", "N=1", "--seeds", 1, "--name", "k", "--", "--dim", 4, "--epochs", 100_000)
+    limit = time.time() + 60
+    while not any(path.stat().st_size > 2000 for path in work.glob("studies/k/runs/*/metrics.csv")):
+        assert time.time() < limit
+        time.sleep(0.05)
+    process.kill()
+    finish(process)
+    time.sleep(0.5)
+    (rows,) = work.glob("studies/k/runs/*/metrics.csv")
+    before = rows.read_bytes()
+    time.sleep(1)
+    assert rows.read_bytes() == before

@@ -1,5 +1,7 @@
 """Titles and genres by item, from one's own table and from MovieLens' files."""
 
+import gzip
+
 import pytest
 from conftest import interactions, write
 
@@ -27,9 +29,22 @@ def test_own_table(work, data):
     assert table["genres"].tolist() == ["", "x|y", ""]
     write(work / "datasets/shop/items.csv", "item_id,title\nb,B\n")
     assert item_titles(data, "datasets")["genres"].tolist() == ["", "", ""]
+    write(work / "datasets/shop/items.csv", "item_id,title,genres\nb,B\na\n")  # fields absent at the end of a row
+    assert item_titles(data, "datasets").to_numpy().tolist() == [["B", ""], ["", ""], ["", ""]]
 
 
-@pytest.mark.parametrize("text", ["item_id,name\na,b\n", "a,b\n1,2,3\n", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "item_id,name\na,b\n",
+        "a,b\n1,2,3\n",
+        "",
+        "item_id,title,genres\na,Good, Bad,x\nb,B,y\n",  # a comma too many
+        "item_id,title,genres\na,B,x,\nb,B,y,\n",
+        "item_id,Title,title\na,B,C\n",
+        "item_id,title,genres,Genres\na,B,C,D\n",
+    ],
+)
 def test_broken_table(work, data, text):
     write(work / "datasets/shop/items.csv", text)
     with pytest.raises(UserError, match=r"items\.csv"):
@@ -50,6 +65,24 @@ def test_movielens(work):
     (work / "datasets/ml-1m/movies.dat").write_bytes(b"3::Heat (1995)::Action|Crime\n")
     table = item_titles(named(data, "ml-1m", ["3"]), "datasets")
     assert table.to_numpy().tolist() == [["Heat (1995)", "Action|Crime"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("u.item", b"1\n2\n"), ("movies.dat", b"1::Heat\n"), ("items.csv", b"\xff\xfe\x00")],
+)
+def test_broken_files(work, data, name, content):
+    write(work / "datasets/shop/u.genre", "unknown|0\n")
+    (work / "datasets/shop" / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        item_titles(data, "datasets")
+
+
+def test_ratings_cut_off(work):
+    write(work / "datasets/ml-1m/movies.dat", "1::Heat::Crime\n")
+    (work / "datasets/ml-1m/ratings.dat.gz").write_bytes(gzip.compress(b"1::1::5\n" * 1000)[:-20])
+    with pytest.raises(UserError, match=r"ratings\.dat\.gz"):
+        item_titles(named(interactions({(0, 0)}, {(0, 1)}, (1, 2)), "1M", ["0", "1"]), "datasets")
 
 
 @pytest.mark.parametrize(("name", "original"), [("100k", "ml-100k"), ("1M", "ml-1m")])

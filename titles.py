@@ -66,12 +66,6 @@ def _read(path, columns=None, **settings):
         if len(table.columns) < (columns or 1):
             raise ValueError(f"{len(table.columns)} columns instead of {columns}")
         return table
-    except (
-        ValueError,
-        pd.errors.ParserWarning,
-        OSError,
-        EOFError,
-        zlib.error,
-    ) as error:  # pandas' errors are ValueErrors
+    except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserWarning) as error:  # pandas' are ValueErrors
         reason = (str(error).splitlines() or ["cut off"])[0]
         raise UserError(f"cannot read the items' titles in {path} ({reason}); correct or remove the file") from None

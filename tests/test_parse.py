@@ -121,7 +121,7 @@ def test_help_shows_every_flag_with_its_default(capsys):
         ("--loss BPR --sampler inbatch", "corrects a softmax, which --loss BPR is not"),
         ("--sampler dns --candidates 3", "keeps --N 5 of the candidates, so --candidates 3 is too few"),
         ("--topk 5", "--topk does nothing with --mode train, only with recommend"),
-        ("--mode evaluate --output x", "--output does nothing with --mode evaluate, only with export or recommend"),
+        ("--mode evaluate --output x", "--output does nothing with --mode evaluate, only with recommend or export"),
         ("--mode recommend", "needs --users (ids, or all), or --history (a file), and not both"),
         ("--mode recommend --users 1 --history x", "and not both"),
         ("--mode recommend --users 1 --passes 2", "--passes belongs to --history"),

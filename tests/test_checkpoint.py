@@ -159,7 +159,7 @@ def trained(cli):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--run_name", "other"), "no checkpoint at checkpoints/other/last.pt; start with --train_mode new"),
+        (("--run_name", "other"), "no checkpoint at checkpoints/other/last.pt; check --run_name"),
         (("--dim", 16), "has dim 8, this command 16"),
         (("--model", "TwoBP", "--run_name", RUN), "has model OneBP, this command TwoBP"),
         (("--split_seed", 5), "has digest "),

@@ -1,5 +1,8 @@
 """What is known of a data set's items: titles and genres, by the item's index."""
 
+import csv
+import gzip
+import io
 import warnings
 import zlib
 from pathlib import Path
@@ -29,7 +32,7 @@ def item_titles(data, data_dir):
         ratings = sorted(folder.with_name(name).glob(pattern))
         table = _read_titles(folder.with_name(name)) if ratings else None
         if table is not None:
-            order = _read(ratings[0], 2, sep=separator, header=None)[1].unique()
+            order = _read(ratings[0], 2, separator)[1].unique()
             table = table.reindex(order, fill_value="").set_axis(map(str, range(len(order))))
     return None if table is None else table.reindex(data.item_ids, fill_value="").reset_index(drop=True)
 
@@ -44,28 +47,35 @@ def _read_titles(folder):
             raise UserError(f"{path} needs a header with one item_id, one title and perhaps a genres column")
         table = table.set_axis(names, axis=1).set_index(item).reindex(columns=["title", "genres"], fill_value="")
     elif (path := folder / "u.item").is_file():
-        genres = _read(folder / "u.genre", sep="|", header=None)[0]
-        rows = _read(path, 2 + len(genres), sep="|", header=None).set_index(0)
+        genres = _read(folder / "u.genre", 1, "|")[0]
+        rows = _read(path, 2 + len(genres), "|").set_index(0)
         flags = rows.iloc[:, -len(genres) :].to_numpy() == "1"  # (items, genres)
         table = pd.DataFrame({"title": rows[1], "genres": ["|".join(genres[own]) for own in flags]})
     elif (path := folder / "movies.dat").is_file():
-        table = _read(path, 3, sep="::", header=None).set_index(0)[[1, 2]].set_axis(["title", "genres"], axis=1)
+        table = _read(path, 3, "::").set_index(0)[[1, 2]].set_axis(["title", "genres"], axis=1)
     else:
         return None
     return table[~table.index.duplicated()]
 
 
-def _read(path, columns=None, **settings):
-    """A table of strings, of at least `columns` columns; MovieLens' own files are not UTF-8."""
-    encoding = "utf-8-sig" if path.name == "items.csv" else "latin-1"
-    settings |= {"dtype": str, "keep_default_na": False, "index_col": False, "encoding": encoding, "engine": "python"}
+def _read(path, columns=1, separator=","):
+    """A table of strings, of at least `columns` columns: items.csv, or a file of MovieLens: no header, no quotes."""
+    own = path.name == "items.csv"
+    form = {"encoding": "utf-8-sig"} if own else {"encoding": "latin-1", "header": None, "quoting": csv.QUOTE_NONE}
     try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        if separator == "::":  # pandas is quick with separators of one character only
+            content, separator = content.replace(b"::", b"\t"), "\t"
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # of surplus fields
-            table = pd.read_csv(path, **settings).fillna("")  # of fields that are absent at the end of a row
-        if len(table.columns) < (columns or 1):
+            table = pd.read_csv(
+                io.BytesIO(content), sep=separator, dtype=str, keep_default_na=False, index_col=False, **form
+            )
+        if len(table.columns) < columns:
             raise ValueError(f"{len(table.columns)} columns instead of {columns}")
-        return table
+        return table.fillna("")  # fields that are absent at the end of a row
     except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserWarning) as error:  # pandas' are ValueErrors
         reason = (str(error).splitlines() or ["cut off"])[0]
         raise UserError(f"cannot read the items' titles in {path} ({reason}); correct or remove the file") from None

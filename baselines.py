@@ -48,8 +48,6 @@ class Popularity(SolvedAtOnce):
     def load_state_dict(self, state):
         """Nothing to take over."""
 
-    load_weights = load_state_dict
-
 
 class EASE(SolvedAtOnce):
     """Scores X B with the B of zero diagonal that is least in |X - X B|^2 + reg |B|^2, X being the training part.
@@ -111,8 +109,6 @@ class EASE(SolvedAtOnce):
         """Take over what `state_dict` returned."""
         self.weights.copy_(state["weights"])
 
-    load_weights = load_state_dict
-
 
 class ALS(Recommender):
     """Weighted matrix factorisation by alternating least squares, from the library implicit; an epoch is one iteration.
@@ -171,8 +167,6 @@ class ALS(Recommender):
         """Take over what `state_dict` returned."""
         for mine, saved in zip(self.factors, (state["user"], state["item"]), strict=True):
             mine.copy_(saved)
-
-    load_weights = load_state_dict
 
 
 def memory(device):

@@ -99,6 +99,10 @@ class Recommender:
         if state:
             self.load_state_dict(state)
 
+    def load_weights(self, state):
+        """Of what `state_dict` returned, take over what ranking needs: all, unless a subclass knows better."""
+        self.load_state_dict(state)
+
     def scorer(self):
         """What scores every item for a user, like evaluate.DotProduct."""
         return DotProduct(*self.encodings())
@@ -258,7 +262,7 @@ class OneBP(TwoBP):
     def train_step(self, users, items, drawn):
         """TwoBP's step on the items alone, then the move of the batch's users. Returns the loss before the step."""
         loss = super().train_step(users, items, drawn)
-        _, positives = self.encoder(self.weights, users, items)  # (B, D), just updated
+        _, positives = self.encoder(self.weights, items=items)  # (B, D), just updated
         moving_aggregation(self.encoder.user, users, positives, self.args.beta, self.args.aggregation, self.mark)
         return loss
 

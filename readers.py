@@ -35,7 +35,7 @@ def read_interactions(path):
 
     Raises UserError with the file and the line for whatever cannot be read.
     """
-    text = _read_text(path)
+    text = read_text(path)
     first = next((line for line in io.StringIO(text) if line.strip()), None)
     if first is None:
         raise UserError(f"{path} is empty; {EXPECTED}")
@@ -56,8 +56,8 @@ def read_interactions(path):
     raise UserError(f"{path}: line 1 ({first[:60]!r}) names no user or item column; {EXPECTED}")
 
 
-def _read_text(path):
-    """The file's text, gunzipped if need be."""
+def read_text(path, encoding="utf-8-sig"):
+    """The file's text, gunzipped if need be. Raises UserError where it is damaged, no text, or not in the encoding."""
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -68,7 +68,7 @@ def _read_text(path):
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror})") from None
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}, line {line}: not UTF-8 text; convert the file to UTF-8") from None

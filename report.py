@@ -205,7 +205,8 @@ def how_to_continue(epoch, saved_epoch):
 def log_start(model, data, args, epoch, changes):
     """What is trained on what, which flag came from where; for a continuation the epoch done and the changed flags."""
     log.info("%s", data.describe())
-    shown = [flag for flag in args.origin if vars(args)[flag] is not None and flag not in ignored_flags(args)]
+    ignored = ignored_flags(args)
+    shown = [flag for flag in args.origin if vars(args)[flag] is not None and flag not in ignored]
     for origin in dict.fromkeys(args.origin[flag] for flag in shown):
         flags = " ".join(f"{flag}={vars(args)[flag]}" for flag in shown if args.origin[flag] == origin)
         log.info("%s", textwrap.fill(f"flags, {origin}: {flags}", width=100, subsequent_indent="    "))

@@ -153,14 +153,15 @@ class Sampler:
 
     def candidates(self, items, drawn):
         """The items whose encodings a step needs: (1 + any number, B), the positives (B,) first."""
-        raise NotImplementedError
+        return items[None]
 
     def scores(self, p, q, drawn):
         """Scores of the positives (B,) and of the negatives (N, B), -inf for what shall not be one.
 
         p (B, D): the users' encodings; q (candidates, B, D): those of `candidates`.
         """
-        raise NotImplementedError
+        scores = (q * p).sum(-1)  # (candidates, B)
+        return scores[0], scores[1:]
 
 
 class NoNegatives(Sampler):
@@ -168,13 +169,6 @@ class NoNegatives(Sampler):
 
     def draw(self, users, items):
         return [None] * len(users)
-
-    def candidates(self, items, drawn):
-        return items[None]
-
-    def scores(self, p, q, drawn):
-        scores = (q * p).sum(-1)  # (1, B)
-        return scores[0], scores[1:]
 
 
 class Uniform(Sampler):
@@ -203,10 +197,6 @@ class Uniform(Sampler):
 
     def candidates(self, items, drawn):
         return torch.cat([items[None], drawn])  # (1 + N, B)
-
-    def scores(self, p, q, drawn):
-        scores = (q * p).sum(-1)  # (1 + N, B)
-        return scores[0], scores[1:]
 
 
 class ByPopularity(Uniform):
@@ -263,9 +253,6 @@ class InBatch(Sampler):
         self.place[items] = -1
         log_q = self.log_share[items] + math.log(len(items))
         return -log_q[:, None].masked_fill(own, torch.inf)
-
-    def candidates(self, items, drawn):
-        return items[None]
 
     def scores(self, p, q, drawn):
         return (q[0] * p).sum(-1), q[0] @ p.T + drawn  # (B,), (B, B)

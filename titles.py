@@ -1,16 +1,14 @@
 """What is known of a data set's items: titles and genres, by the item's index."""
 
 import csv
-import gzip
 import io
 import warnings
-import zlib
 from pathlib import Path
 
 import pandas as pd
 
 from errors import UserError
-from readers import ITEM_NAMES, plain_name
+from readers import ITEM_NAMES, plain_name, read_text
 
 # The authors of OneBP numbered the items of MovieLens by first appearance in the file of ratings: where that file is.
 RENUMBERED = {"100k": ("ml-100k", "u.data", "\t"), "1M": ("ml-1m", "ratings*.dat*", "::")}
@@ -61,21 +59,19 @@ def _read_titles(folder):
 def _read(path, columns=1, separator=","):
     """A table of strings, of at least `columns` columns: items.csv, or a file of MovieLens: no header, no quotes."""
     own = path.name == "items.csv"
-    form = {"encoding": "utf-8-sig"} if own else {"encoding": "latin-1", "header": None, "quoting": csv.QUOTE_NONE}
+    text = read_text(path) if own else read_text(path, "latin-1")
+    form = {} if own else {"header": None, "quoting": csv.QUOTE_NONE}
+    if separator == "::":  # pandas is quick with separators of one character only
+        text, separator = text.replace("::", "\t"), "\t"
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        if separator == "::":  # pandas is quick with separators of one character only
-            content, separator = content.replace(b"::", b"\t"), "\t"
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # of surplus fields
             table = pd.read_csv(
-                io.BytesIO(content), sep=separator, dtype=str, keep_default_na=False, index_col=False, **form
+                io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False, **form
             )
         if len(table.columns) < columns:
             raise ValueError(f"{len(table.columns)} columns instead of {columns}")
         return table.fillna("")  # fields that are absent at the end of a row
-    except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserWarning) as error:  # pandas' are ValueErrors
-        reason = (str(error).splitlines() or ["cut off"])[0]
+    except (ValueError, pd.errors.ParserWarning) as error:  # pandas' own errors are ValueErrors
+        reason = str(error).splitlines()[0]
         raise UserError(f"cannot read the items' titles in {path} ({reason}); correct or remove the file") from None

@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix
 
 from errors import UserError
 from evaluate import SeenItems, popularity_encodings
-from model import Recommender
+from recommender import Recommender
 from utils import csr_tensor
 
 

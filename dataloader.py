@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -19,17 +19,19 @@ from utils import atomic_file, file_sha256
 
 log = logging.getLogger("onebp")
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 PARTS = ("train", "valid", "test")
-NO_PAIRS = (np.empty(0, np.int32), np.empty(0, np.int32))
+NO_PAIRS = (np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))
+MOVIELENS = ("u.data*", "ratings*.dat*", "ratings.csv*")  # its names for one file of all interactions
 
 
 @dataclass(frozen=True)
 class Interactions:
     """A data set, split. U users and I items are those of all parts together, sorted by id.
 
-    train, valid, test: csr_array (U, I) of ones, indices sorted. The parts share no pair. valid is empty where there is
-    no validation part. user_ids, item_ids: the ids as the files spell them, by index. digest: of the ids and the parts.
+    train, valid, test: csr_array (U, I) of ones or, where they were asked for, of the ratings (float32; a rating may be
+    0, so what counts is which entries there are); indices sorted. The parts share no pair. valid is empty where there
+    is no validation part. user_ids, item_ids: the ids as the files spell them, by index. digest: of ids and parts.
     """
 
     name: str
@@ -53,33 +55,61 @@ class Interactions:
     def describe(self):
         """One line with the counts, what only the test part has, and the digest."""
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts().items())
-        cold = [int(np.sum(self.train.sum(axis=axis) == 0)) for axis in (1, 0)]
+        cold = [int(np.sum(np.diff(self.train.indptr) == 0)), self.shape[1] - len(np.unique(self.train.indices))]
         untrained = f"{cold[0]} users and {cold[1]} items without training"
         return f"{self.name}: {counts} ({untrained}), digest {self.digest[:12]}"
 
+    def with_valid_in_train(self):
+        """The same data with the validation part as part of the training part."""
+        pairs = [(*part.coords, part.data) for part in (self.train.tocoo(), self.valid.tocoo())]
+        train = pair_matrix(*(np.concatenate(column) for column in zip(*pairs, strict=True)), self.shape)
+        parts = {"train": train, "valid": csr_array(self.shape, dtype=train.dtype), "test": self.test}
+        return replace(self, **parts, digest=_digest(self.user_ids, self.item_ids, parts))
 
-def load_dataset(name, data_dir, test_ratio=None, validate=False, valid_ratio=None, split_seed=0, download=True):
+
+def load_dataset(
+    name,
+    data_dir,
+    ratings=False,
+    fold=None,
+    test_ratio=None,
+    validate=False,
+    valid_ratio=None,
+    split_seed=0,
+    download=True,
+):
     """Load the data set `name`: from `<data_dir>/<name>/`, downloaded there first if need be, or generated (`demo`).
 
-    test_ratio: share of each user's interactions that is tested (None: 0.2), where the data set comes as one file.
-    validate: whether a validation part is wanted; where no valid.* file is, it is the share valid_ratio (None: 0.1) of
-    each user's training interactions. split_seed: of both random splits. download: whether it may be fetched.
-    Raises UserError for everything that is wrong with the name or the files.
+    ratings: whether the ratings are wanted; they are split at random, interactions without ratings within each user.
+    fold: number of the split `u<fold>.base` and `u<fold>.test` to take, as in MovieLens 100K. test_ratio: share that is
+    tested (None: 0.1 of the ratings, 0.2 of each user's interactions), where the data set comes as one file. validate:
+    whether a validation part is wanted; where no valid.* file is, it is the share valid_ratio (None: 0.1) of the
+    training part. split_seed: of both random splits. download: whether it may be fetched. Raises UserError for
+    everything that is wrong with the name or the files.
     """
     if name == "demo":
+        if fold:
+            raise UserError("--fold does not apply: demo has no folds; leave the flag out")
         sources = {"interactions": "demo"}
         user_ids, item_ids, pairs = _number({"interactions": demo.demo_interactions()})
     else:
         folder = _find_folder(name, Path(data_dir))
         name = folder.name
-        sources = _find_sources(name, folder, download)
+        sources = _find_sources(name, folder, download, fold)
         user_ids, item_ids, pairs = _read_cached(folder, sources)
     shape = (len(user_ids), len(item_ids))
-    parts = {part: pair_matrix(*pairs.get(part, NO_PAIRS), shape) for part in (*PARTS, "interactions")}
-    whole = parts.pop("interactions")
+    parts = dict.fromkeys(PARTS, pair_matrix(*NO_PAIRS, shape))
+    for part, (users, items, values) in pairs.items():
+        if ratings and values is None:
+            raise UserError(f"{sources[part]} has no ratings; name its column of them rating, or take another --model")
+        parts[part] = pair_matrix(users, items, values if ratings else None, shape)
+        if ratings and (repeated := len(users) - parts[part].nnz):
+            log.warning("warning: %s: %d pairs are rated again later; the last rating counts", sources[part], repeated)
     random = np.random.default_rng(split_seed)
+    split = split_at_random if ratings else split_per_user
     if "interactions" in sources:
-        parts["train"], parts["test"] = split_per_user(whole, 0.2 if test_ratio is None else test_ratio, random)
+        share = (0.1 if ratings else 0.2) if test_ratio is None else test_ratio
+        parts["train"], parts["test"] = split(parts.pop("interactions"), share, random)
     elif test_ratio is not None:
         raise UserError(f"--test_ratio does not apply: {sources['test']} is the test part; leave the flag out")
     _check_disjoint(user_ids, item_ids, parts, sources)
@@ -87,7 +117,7 @@ def load_dataset(name, data_dir, test_ratio=None, validate=False, valid_ratio=No
         _check_published(name, shape, parts)
     if validate and "valid" not in sources:
         share = 0.1 if valid_ratio is None else valid_ratio
-        parts["train"], parts["valid"] = split_per_user(parts["train"], share, random)
+        parts["train"], parts["valid"] = split(parts["train"], share, random)
     elif valid_ratio is not None and "valid" in sources:
         raise UserError(f"--valid_ratio does not apply: {sources['valid']} is the validation part; leave the flag out")
     for part in ("train", "valid", "test") if validate else ("train", "test"):
@@ -110,23 +140,37 @@ def _find_folder(name, data_dir):
     return data_dir / (name if name in present else known[name.lower()])
 
 
-def _find_sources(name, folder, download):
+def _find_sources(name, folder, download, fold):
     """The source file of each part: {"train": ..., "test": ...[, "valid": ...]} or {"interactions": ...}."""
+    if fold:
+        forms = [{"train": f"u{fold}.base*", "test": f"u{fold}.test*"}]
+    else:
+        own = {part: f"{part}.*" for part in (*PARTS, "interactions")}
+        forms = [own, *({"interactions": pattern} for pattern in MOVIELENS)]
     for remote in REGISTRY[name].files if name in REGISTRY else ():
-        if not any(folder.glob(f"{remote.name.split('.')[0]}.*")):
+        patterns = [pattern for form in forms for pattern in form.values()] if remote.members else [remote.pattern]
+        if not any(any(folder.glob(pattern)) for pattern in patterns):
             fetch(remote, folder, allowed=download)
-    sources = {}
-    for part in (*PARTS, "interactions"):
-        found = sorted(path for path in folder.glob(f"{part}.*") if path.is_file())
-        if len(found) > 1:
-            raise UserError(f"{folder} holds {' and '.join(path.name for path in found)}; keep one of them")
-        if found:
-            sources[part] = found[0]
+    sources = next(filter(None, (_matching(folder, form) for form in forms)), {})
+    if fold and len(sources) < 2:
+        raise UserError(f"{folder} has no fold {fold}: it needs u{fold}.base and u{fold}.test; leave --fold out")
     if not (sources.keys() == {"interactions"} or {"train", "test"} <= sources.keys() <= {*PARTS}):
         found = ", ".join(path.name for path in sources.values()) or "none of them"
         raise UserError(
             f"{folder} needs train.* and test.* (valid.* may join them), or interactions.* alone; it has {found}"
         )
+    return sources
+
+
+def _matching(folder, form):
+    """{part: the file that matches} of {part: pattern}. Raises UserError where several do."""
+    sources = {}
+    for part, pattern in form.items():
+        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        if len(found) > 1:
+            raise UserError(f"{folder} holds {' and '.join(path.name for path in found)}; keep one of them")
+        if found:
+            sources[part] = found[0]
     return sources
 
 
@@ -139,7 +183,8 @@ def _read_cached(folder, sources):
         try:
             with np.load(cache, allow_pickle=False) as arrays:
                 ids = [json.loads(arrays[name].tobytes()) for name in ("user_ids", "item_ids")]
-                return *ids, {part: tuple(arrays[part]) for part in sources}
+                rated = {part: arrays.get(f"{part}_ratings") for part in sources}
+                return *ids, {part: (*arrays[part], rated[part]) for part in sources}
         except Exception:  # whatever damage can provoke; the files are there to read again
             log.warning("the parsed copy %s is damaged; reading the files again", cache)
     user_ids, item_ids, pairs = _number({part: read_interactions(path) for part, path in sources.items()})
@@ -151,14 +196,15 @@ def _read_cached(folder, sources):
         for stale in cache.parent.glob("*.npz"):
             stale.unlink()
         with atomic_file(cache) as file:
-            np.savez(file, **ids, **{part: np.stack(pair) for part, pair in pairs.items()})
+            rated = {f"{part}_ratings": values for part, (_, _, values) in pairs.items() if values is not None}
+            np.savez(file, **ids, **rated, **{part: np.stack(columns[:2]) for part, columns in pairs.items()})
     except OSError as error:  # a read-only folder is no reason not to train
         log.warning("no parsed copy kept in %s (%s): the next start parses again", cache.parent, error.strerror)
     return user_ids, item_ids, pairs
 
 
 def _number(tables):
-    """{part: (users, items) as strings} -> (user_ids, item_ids, {part: (users, items) as int32 indices})."""
+    """{part: (users, items, ratings)} -> (user_ids, item_ids, the same with users and items as int32 indices)."""
     numbered, ids = [], []
     for column in (0, 1):
         values = np.concatenate([table[column] for table in tables.values()])
@@ -171,7 +217,7 @@ def _number(tables):
         ids.append([names[index] for index in order])
     ends = np.cumsum([len(table[0]) for table in tables.values()])[:-1]
     users, items = (np.split(codes, ends) for codes in numbered)
-    return *ids, dict(zip(tables, zip(users, items, strict=True), strict=True))
+    return *ids, {part: (*pair, tables[part][2]) for part, *pair in zip(tables, users, items, strict=True)}
 
 
 def _id_order(names):
@@ -182,11 +228,15 @@ def _id_order(names):
     return names.__getitem__
 
 
-def pair_matrix(users, items, shape):
-    """Pairs -> csr_array (U, I) of ones; duplicates count once."""
-    matrix = coo_array((np.ones(len(users), np.int8), (users, items)), shape).tocsr()
+def pair_matrix(users, items, values, shape):
+    """Pairs -> csr_array (U, I) of their values, or of ones for None; of a pair that is there twice the last counts."""
+    if values is None:
+        values = np.ones(len(users), np.int8)
+    matrix = coo_array((values, (users, items)), shape).tocsr()
     matrix.sum_duplicates()
-    matrix.data[:] = 1
+    if matrix.nnz < len(users):  # they were added up
+        last = ~pd.DataFrame({"user": users, "item": items}).duplicated(keep="last").to_numpy()
+        return pair_matrix(users[last], items[last], values[last], shape)
     return matrix
 
 
@@ -200,16 +250,26 @@ def split_per_user(matrix, ratio, random):
     rank = np.arange(matrix.nnz) - matrix.indptr[users]  # position within the user, in that order
     degree = np.diff(matrix.indptr)[users]
     held_out = rank < np.minimum(np.floor(degree * ratio + 0.5), degree - 1)
-    return tuple(
-        pair_matrix(users[chosen], matrix.indices[chosen], matrix.shape)
-        for chosen in (order[~held_out], order[held_out])
-    )
+    return tuple(_entries(matrix, chosen) for chosen in (order[~held_out], order[held_out]))
+
+
+def split_at_random(matrix, ratio, random):
+    """Split the entries at random: (the rest, a share `ratio` of them), the rest not empty."""
+    order = random.permutation(matrix.nnz)
+    held_out = min(round(matrix.nnz * ratio), matrix.nnz - 1)
+    return tuple(_entries(matrix, chosen) for chosen in (order[held_out:], order[:held_out]))
+
+
+def _entries(matrix, chosen):
+    """The csr_array of the entries at places `chosen`."""
+    users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return pair_matrix(users[chosen], matrix.indices[chosen], matrix.data[chosen], matrix.shape)
 
 
 def _check_disjoint(user_ids, item_ids, parts, sources):
     """Raise UserError, with the first pair, where two parts share one: it would be tested after it was trained."""
     for first, second in combinations(PARTS, 2):
-        shared = parts[first].multiply(parts[second]).tocoo()
+        shared = _ones(parts[first]).multiply(_ones(parts[second])).tocoo()
         if shared.nnz:
             user, item = user_ids[shared.coords[0][0]], item_ids[shared.coords[1][0]]
             more = f" (and {shared.nnz - 1} more)" if shared.nnz > 1 else ""
@@ -217,14 +277,20 @@ def _check_disjoint(user_ids, item_ids, parts, sources):
             raise UserError(f"user {user!r} with item {item!r}{more} is in both {files}; keep each pair in one of them")
 
 
+def _ones(matrix):
+    """The same entries, all of them 1."""
+    return csr_array((np.ones(matrix.nnz, np.int8), matrix.indices, matrix.indptr), matrix.shape)
+
+
 def _check_published(name, shape, parts):
-    """Warn where a named data set is not the published split: results would be compared with other data's."""
-    found = (*shape, parts["train"].nnz, parts["test"].nnz)
-    if found != REGISTRY[name].counts:
-        log.warning(
-            "warning: %s has %s users, items, train, test; the published split has %s. Remove its files to download it",
-            *(name, found, REGISTRY[name].counts),
-        )
+    """Warn where a named data set is not the published one: results would be compared with other data's."""
+    sizes = {part: matrix.nnz for part, matrix in parts.items()}
+    found = dict(zip(("users", "items"), shape, strict=True)) | sizes | {"interactions": sum(sizes.values())}
+    published = REGISTRY[name].counts
+    found = {what: found[what] for what in published}
+    if found != published:
+        as_text = [", ".join(f"{number} {what}" for what, number in counts.items()) for counts in (found, published)]
+        log.warning("warning: %s has %s; published: %s. Remove its files to download it", name, *as_text)
 
 
 def _digest(user_ids, item_ids, parts):
@@ -233,4 +299,6 @@ def _digest(user_ids, item_ids, parts):
     for part in PARTS:
         digest.update(parts[part].indptr.astype("<i8").tobytes())
         digest.update(parts[part].indices.astype("<i8").tobytes())
+        if parts["train"].dtype == np.float32:
+            digest.update(parts[part].data.astype("<f4").tobytes())
     return digest.hexdigest()

@@ -14,7 +14,7 @@ SEED = 2024
 
 
 def demo_interactions():
-    """The demo's interactions: (users, items), two object arrays of strings, one entry per distinct pair.
+    """The demo's interactions: (users, items, ratings), an entry per distinct pair: two of strings, float32 1 .. 5.
 
     The same on every machine: the legacy RandomState's stream is frozen, and only +, -, *, / and comparisons follow it.
     """
@@ -38,7 +38,20 @@ def demo_interactions():
         [f"{GENRES[genre]}-{number:03d}" for number, genre in enumerate(genre_of_item, 1)], dtype=object
     )
     pairs = pd.unique(users * ITEMS + items)
-    return user_ids[pairs // ITEMS], item_ids[pairs % ITEMS]
+    users, items = pairs // ITEMS, pairs % ITEMS
+    return user_ids[users], item_ids[items], _rate(users, items, genre_of_item, favourites)
+
+
+def _rate(users, items, genre_of_item, favourites):
+    """Ratings: what a listener gives at large, what an album gets, the listener's taste for the genre, and noise."""
+    random = np.random.RandomState(SEED + 1)  # of their own, so that they do not change the pairs
+    mood, quality, taste, noise = (
+        spread * (random.random_sample(size) - 0.5)
+        for spread, size in ((1.5, USERS), (2.0, ITEMS), (2.0, (USERS, len(GENRES))), (2.0, len(users)))
+    )
+    liked = (favourites[users] == genre_of_item[items, None]).any(axis=1)
+    rating = 3.0 + mood[users] + quality[items] + taste[users, genre_of_item[items]] + 0.7 * liked + noise
+    return np.clip(np.floor(rating + 0.5), 1, 5).astype(np.float32)
 
 
 def _choose(weights, positions):

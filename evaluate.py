@@ -1,4 +1,7 @@
-"""Full ranking: every user's top K of all items but those already seen, and the metrics of such lists."""
+"""Evaluation: every user's top K of all items but those already seen, and its metrics; errors of predicted ratings.
+
+Shapes: b users or ratings of a block, U users, I items, D dim, K list length.
+"""
 
 import math
 
@@ -7,7 +10,9 @@ import torch
 
 LIST_LENGTHS = (5, 10, 20)
 METRICS = tuple(f"{name}@{k}" for name in ("Recall", "NDCG", "Precision", "F1") for k in LIST_LENGTHS)
+RATING_METRICS = ("RMSE", "MAE", "MSE")
 BLOCK_SCORES = 1 << 23  # scores held at a time, 32 MB
+BLOCK_RATINGS = 1 << 16  # ratings predicted at a time
 TILE_SCORES = 1 << 18  # of them, computed at a time on a CPU, 1 MB
 
 
@@ -42,6 +47,18 @@ class DotProduct:
         for tile in range(0, len(self.items), width):
             q = self.items[tile : tile + width]  # (t, D)
             torch.mm(p, q.T, out=out[:, tile : tile + len(q)])  # (b, D) (D, t) -> (b, t)
+
+
+class PredictedRatings(DotProduct):
+    """Scores that are ratings; as a prediction, a score stays within the scale (lowest, highest)."""
+
+    def __init__(self, user_encodings, item_encodings, scale):
+        super().__init__(user_encodings, item_encodings)
+        self.scale = scale
+
+    def predict(self, users, items):
+        """The ratings (b,) that users (b,) give to items (b,)."""
+        return (self.users[users] * self.items[items]).sum(1).clamp(*self.scale)
 
 
 def top_items(scorer, n_items, users, seen, k):
@@ -118,6 +135,15 @@ class Ranking:
         users = np.repeat(np.arange(part.shape[0], dtype=np.int64), degree)
         self.keys = torch.as_tensor(users * self.items + part.indices, device=device)  # (nnz,), sorted
 
+    @property
+    def protocol(self):
+        """What is done, for summary.json."""
+        return {
+            "ranking": "full: all items but the user's training items (and validation items when testing)",
+            "ties": "lower item index first",
+            "users_evaluated": len(self.users),
+        }
+
     def evaluate(self, scorer):
         """Mean over the users of each of METRICS, by name, as floats. scorer: like DotProduct."""
         k = min(max(LIST_LENGTHS), self.items)
@@ -151,7 +177,37 @@ def ranking_metrics(hits, relevant):
     return torch.stack(recall + ndcg + precision + f1, dim=1)
 
 
+class RatingErrors:
+    """Evaluator of one part: how far predicted ratings are from those given."""
+
+    def __init__(self, part, seen, device):
+        """part: csr_array (U, I) of ratings; seen: the parts that may be known, of no use here."""
+        users = np.repeat(np.arange(part.shape[0], dtype=np.int64), np.diff(part.indptr))
+        self.users = torch.as_tensor(users, device=device)  # (ratings,)
+        self.items = torch.as_tensor(part.indices.astype(np.int64), device=device)
+        self.ratings = torch.as_tensor(part.data.astype(np.float64), device=device)
+
+    @property
+    def protocol(self):
+        """What is done, for summary.json."""
+        return {"errors": "of predictions within the scale of the ratings", "ratings_evaluated": len(self.ratings)}
+
+    def evaluate(self, scorer):
+        """RATING_METRICS by name, as floats, of scorer, like PredictedRatings.
+
+        With e a prediction less the rating: MSE = mean of e^2, RMSE = its root, MAE = mean of |e|; over all ratings of
+        the part, so that users weigh as much as they rated.
+        """
+        square = absolute = 0.0
+        blocks = (column.split(BLOCK_RATINGS) for column in (self.users, self.items, self.ratings))
+        for users, items, ratings in zip(*blocks, strict=True):
+            error = scorer.predict(users, items).double() - ratings  # (b,)
+            square, absolute = square + error.square().sum(), absolute + error.abs().sum()
+        mse = (square / len(self.ratings)).item()
+        return {"RMSE": math.sqrt(mse), "MAE": (absolute / len(self.ratings)).item(), "MSE": mse}
+
+
 def popularity_encodings(train, device):
     """Encodings that score an item by its training interactions, the same for every user: (U, 1) and (I, 1)."""
-    counts = np.asarray(train.sum(axis=0), dtype=np.float32)
+    counts = np.bincount(train.indices, minlength=train.shape[1]).astype(np.float32)
     return torch.ones(train.shape[0], 1, device=device), torch.as_tensor(counts, device=device)[:, None]

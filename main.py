@@ -39,7 +39,7 @@ def run(args):
     with interrupts_held_back():
         from recommend import take_flags_over, use
         from registry import MODELS, find
-        from train import fit
+        from train import fit, refit
         from utils import choose_device, keep_freed_memory, log_to_console
 
     keep_freed_memory()
@@ -49,9 +49,12 @@ def run(args):
         state = take_flags_over(args)
     data = load_data(args)
     args.run_name = args.run_name or default_run_name(args)
-    model = find(MODELS, args.model)(data, args, device)
+    model_class = find(MODELS, args.model)
+    model = model_class(data, args, device)
     if args.mode == "train":
-        fit(model, data, args)
+        epochs = fit(model, data, args)
+        if args.refit:
+            refit(model_class, device, data, args, epochs)
     else:
         use(model, data, args, state)
 
@@ -59,18 +62,21 @@ def run(args):
 def load_data(args):
     """The data set that the flags name; from here on they spell it like its folder."""
     from dataloader import load_dataset
+    from registry import MODELS, find
 
     data = load_dataset(
         args.dataset,
         args.data_dir,
+        ratings=find(MODELS, args.model).ratings,
+        fold=args.fold,
         test_ratio=args.test_ratio,
-        validate=args.select == "valid",
+        validate=args.select == "valid" or bool(args.refit_epochs),
         valid_ratio=args.valid_ratio,
         split_seed=args.split_seed,
         download=not args.no_download,
     )
     args.dataset = data.name
-    return data
+    return data.with_valid_in_train() if args.refit_epochs else data
 
 
 if __name__ == "__main__":

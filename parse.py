@@ -16,7 +16,8 @@ SUGGESTED = {
     "Yelp2018": {"batch_size": 1024, "l2": 0.0, "lr": 5e-5, "dim": 2048, "beta": 0.999, "N": 5},
 }
 
-# For models that are not trained by gradients, on any data set ("") and on some; found on the test part.
+# For models other than the paper's, on any data set ("") and on some; found on the test part.
+_RATINGS = {"dim": 64, "reg": 0.06, "l2": 0.0, "lr_schedule": "cosine"}
 SUGGESTED_FOR = {
     "Popularity": {"": {"epochs": 1}},
     "EASE": {"": {"epochs": 1, "reg": 500.0}, "1M": {"reg": 1000.0}},
@@ -25,6 +26,9 @@ SUGGESTED_FOR = {
         "1M": {"reg": 40.0, "confidence": 3.0},
         "Gowalla": {"dim": 128, "reg": 5.0, "confidence": 10.0},
     },
+    "CML": {"": {"epochs": 30, "dim": 64, "N": 20, "lr": 1e-3, "l2": 0.0, "lr_schedule": "cosine"}},
+    "SVD": {"": _RATINGS | {"epochs": 20, "batch_size": 4096, "lr": 3e-3}},
+    "SVDpp": {"": _RATINGS | {"epochs": 12, "batch_size": 8192, "lr": 5e-3}},
 }
 
 # Flags that a choice ignores, by the flag that makes the choice: whoever gives one of them expects something else.
@@ -32,10 +36,10 @@ CHOICES = {
     "mode": ("train", "evaluate", "recommend", "export"),
     **{"model": MODELS, "encoder": ENCODERS, "sampler": SAMPLERS, "loss": LOSSES},
 }
-GRADIENTS = (
-    "encoder layers similarity beta aggregation preset batch_size sampler N alpha candidates loss gamma temperature "
-    "lr l2 lr_schedule lr_dc lr_dc_epoch compile"
-)
+TOWERS = "encoder layers similarity beta aggregation preset loss gamma temperature"
+NEGATIVES = "sampler N alpha candidates"
+STEPS = "batch_size lr l2 lr_schedule lr_dc lr_dc_epoch compile"
+GRADIENTS = f"{TOWERS} {NEGATIVES} {STEPS}"
 IGNORED = {
     "mode": {
         "train": "users topk keep_seen history passes output checkpoint",
@@ -43,10 +47,12 @@ IGNORED = {
         "export": "users topk keep_seen history passes",
     },
     "model": {
-        **dict.fromkeys(("OneBP", "TwoBP"), "reg confidence"),
-        "Popularity": f"{GRADIENTS} dim epochs threads reg confidence",
-        "EASE": f"{GRADIENTS} dim epochs threads confidence",
-        "ALS": GRADIENTS,
+        **dict.fromkeys(("OneBP", "TwoBP"), "reg confidence margin"),
+        "Popularity": f"{GRADIENTS} dim epochs threads reg confidence margin",
+        "EASE": f"{GRADIENTS} dim epochs threads confidence margin",
+        "ALS": f"{GRADIENTS} margin",
+        "CML": f"{TOWERS} reg confidence",
+        **dict.fromkeys(("SVD", "SVDpp"), f"{TOWERS} {NEGATIVES} confidence margin"),
     },
     "encoder": {"MF": "layers"},
     "sampler": {
@@ -79,7 +85,8 @@ def parse_args(argv=None):
     parser = build_parser()
     given = vars(parser.parse_args(argv))
     dataset = given.get("dataset", parser.defaults["dataset"])
-    dataset = next((name for name in SUGGESTED if name.lower() == dataset.lower()), dataset)
+    named = {*SUGGESTED, *(name for own in SUGGESTED_FOR.values() for name in own)}
+    dataset = next((name for name in named if name.lower() == dataset.lower()), dataset)
     preset = given.get("preset", parser.defaults["preset"])
     if preset != "paper" and dataset not in PRESETS[preset]:
         parser.error(f"there is no --preset {preset} for {dataset}, only for {' and '.join(PRESETS[preset])}")
@@ -97,7 +104,7 @@ def parse_args(argv=None):
         values |= flags
         origin |= dict.fromkeys(flags, source)
     values["dataset"] = dataset
-    args = argparse.Namespace(**values, origin=origin)
+    args = argparse.Namespace(**values, origin=origin, refit_epochs=None)  # train.refit sets them
     for mistake in contradictions(args, given):
         parser.error(mistake)
     return args
@@ -105,7 +112,13 @@ def parse_args(argv=None):
 
 def default_run_name(args):
     """<dataset>-<model>-<encoder>, less what the model has not."""
-    return "-".join([args.dataset, args.model] + [args.encoder] * (args.model in ("OneBP", "TwoBP")))
+    fold = [f"u{args.fold}"] if args.fold else []
+    return "-".join([args.dataset, *fold, args.model] + [args.encoder] * (args.model in ("OneBP", "TwoBP")))
+
+
+def last_epoch(args):
+    """The epoch after which training ends, unless it stops early."""
+    return args.refit_epochs or args.epochs
 
 
 def ignored_flags(args):
@@ -128,16 +141,24 @@ def contradictions(args, given):
         yield f"--sampler inbatch corrects a softmax, which --loss {args.loss} is not; take InfoNCE or BSL"
     if args.sampler == "dns" and args.candidates < args.N:
         yield f"--sampler dns keeps --N {args.N} of the candidates, so --candidates {args.candidates} is too few"
+    if args.model == "CML" and args.sampler in ("inbatch", "none"):
+        yield f"--model CML needs drawn negatives: give another --sampler than {args.sampler}"
+    if args.fold is not None and args.test_ratio is not None:
+        yield "--fold names a split that is made already: leave --test_ratio out"
     if args.valid_ratio is not None and args.select != "valid":
         yield "--valid_ratio needs --select valid"
+    if args.refit and args.select != "valid":
+        yield "--refit needs --select valid, which chooses the number of epochs"
     if args.lr_schedule == "cosine" and (args.lr_dc != 1 or args.lr_dc_epoch):
         yield f"--lr_dc and --lr_dc_epoch need --lr_schedule step; here it is cosine ({args.origin['lr_schedule']})"
     if args.lr_dc != 1 and not args.lr_dc_epoch:
         yield "--lr_dc needs --lr_dc_epoch, the epochs after which to decay"
     if args.lr_dc_epoch and "lr_dc" not in given:
         yield "--lr_dc_epoch needs --lr_dc, the factor"
-    if args.mode != "train" and "train_mode" in given:
-        yield f"--train_mode does nothing with --mode {args.mode}"
+    if args.mode != "train":
+        yield from (
+            f"--{flag} does nothing with --mode {args.mode}" for flag in ("train_mode", "refit") if flag in given
+        )
     if args.mode == "recommend" and (args.users is None) == (args.history is None):
         yield "--mode recommend needs --users (ids, or all), or --history (a file), and not both"
     if "passes" in given and args.users:
@@ -170,12 +191,17 @@ def build_parser():
     flag("dataset", "demo", str, f"{', '.join(SUGGESTED)}, or the name of a folder in --data_dir; any case")
     flag("data_dir", "datasets", str, "folder of the data sets")
     flag("no_download", False, None, "never fetch a data set that is absent")
-    flag("test_ratio", None, share, "share of a user's interactions to test on, for one-file data sets (default: 0.2)")
-    flag("valid_ratio", None, share, "share of a user's training interactions to validate on (default: 0.1)")
+    flag("fold", None, number(1, 5, kind=int), "take the split u1, ..., u5 that comes with the data set, as ml-100k's")
+    tested = "share to test on, for one-file data sets (default: 0.2 of a user's interactions; 0.1 of all ratings)"
+    flag("test_ratio", None, share, tested)
+    flag("valid_ratio", None, share, "share of the training part to validate on, drawn likewise (default: 0.1)")
     flag("split_seed", 0, whole(0), "seed of these two random splits")
 
     group("model")
-    rules = "users moved by aggregation, both towers by backpropagation, or a baseline without gradients"
+    rules = (
+        "users moved by aggregation; both towers by backpropagation; baselines without gradients; metric learning; "
+        "predicted ratings"
+    )
     flag("model", "OneBP", one_of(*MODELS), rules)
     flag("encoder", "MF", one_of(*ENCODERS), "towers: tables of encodings, graph convolution, or layers over tables")
     flag("layers", 2, whole(1), "LightGCN: propagations; MLP: linear layers of a tower")
@@ -184,7 +210,8 @@ def build_parser():
     flag("beta", 0.99, number(0, 1), "OneBP: how much of a user's encoding stays in a move")
     repeats = "OneBP, for a user's repeats in a batch: one move to their mean, one after the other, or only the last"
     flag("aggregation", "mean", one_of("mean", "sequential", "last"), repeats)
-    flag("reg", 1.0, positive, "EASE and ALS: weight of the squared weights")
+    flag("reg", 1.0, number(0), "EASE, ALS, SVD: weight of the squared weights; SVD: of those that a rating touches")
+    flag("margin", 0.5, positive, "CML: how much nearer a positive shall be than a negative, in squared distance")
     flag("confidence", 1.0, positive, "ALS: weight of a training interaction beside 1 of any other pair")
 
     group("training")
@@ -208,7 +235,10 @@ def build_parser():
     group("evaluation")
     flag("select", "test", one_of("test", "valid"), "part that chooses the best epoch; the paper's protocol is test")
     flag("eval_every", 1, whole(1), "epochs between evaluations")
-    flag("patience", None, whole(1), "stop after so many evaluations without a better Recall@20 (default: never)")
+    patience = "stop after so many evaluations without a better Recall@20, or RMSE (default: never)"
+    flag("patience", None, whole(1), patience)
+    refit = "then train anew on training and validation part, for as many epochs as the validation part chose"
+    flag("refit", False, None, refit)
 
     group("using a trained model (--mode evaluate, recommend, export; its flags come from its checkpoint)")
     flag("checkpoint", "best", one_of("best", "last"), "the epoch to use")

@@ -1,4 +1,4 @@
-"""Files of interactions -> their users and items as strings. The format is found by content, not by name.
+"""Files of interactions -> their users and items as strings, and ratings. The format is found by content, not by name.
 
 Formats, plain or gzip:
   a CSV or TSV (or `;`) with a header that names a user and an item column, and optionally a rating column;
@@ -31,9 +31,10 @@ EXPECTED = "expected a header with a user and an item column, MovieLens u.data o
 
 
 def read_interactions(path):
-    """Read one file. Returns (users, items): two object arrays of strings, one entry per interaction, in file order.
+    """Read one file. Returns (users, items, ratings), an entry per interaction, in file order.
 
-    Raises UserError with the file and the line for whatever cannot be read.
+    users, items: object arrays of strings; ratings: float32, or None where the file has none. Raises UserError with the
+    file and the line for whatever cannot be read.
     """
     text = read_text(path)
     first = next((line for line in io.StringIO(text) if line.strip()), None)
@@ -114,11 +115,14 @@ def _read_table(path, text, separator, columns, header):
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
             _broken_line(path, text, separator, quoting, columns, error)
     users, items = (table[column].to_numpy(dtype=object) for column in (user, item))
-    broken = (users == "") | (items == "")
+    broken, ratings = (users == "") | (items == ""), None
     if rating is not None:
-        # Few values are distinct: check each one once.
+        # Few values are distinct: convert each one once.
         codes, values = pd.factorize(table[rating])
-        broken |= pd.to_numeric(pd.Series(values), errors="coerce").isna().to_numpy()[codes]
+        with np.errstate(over="ignore"):  # inf is caught below
+            values = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(np.float32)
+        ratings = values[codes]
+        broken |= ~np.isfinite(ratings)
     if broken.any():
         row = int(broken.argmax())
         line = _line_of_record(text, separator, quoting, row + int(header))
@@ -126,7 +130,7 @@ def _read_table(path, text, separator, columns, header):
         raise UserError(
             f"{path}, line {line}: {fields!r} lacks a user, an item or a numeric rating; correct or remove it"
         )
-    return users, items
+    return users, items, ratings
 
 
 def _find_column(path, columns, names):
@@ -173,4 +177,4 @@ def _read_lightgcn(path, text):
     lines = [tokens for line in text.split("\n") if (tokens := line.split())]
     users = np.array([tokens[0] for tokens in lines], dtype=object)
     items = np.array(list(chain.from_iterable(tokens[1:] for tokens in lines)), dtype=object)
-    return np.repeat(users, [len(tokens) - 1 for tokens in lines]), items
+    return np.repeat(users, [len(tokens) - 1 for tokens in lines]), items, None

@@ -28,7 +28,7 @@ def take_flags_over(args):
     state = load_checkpoint(path)
     with fitting(path):
         for flag, value in state["flags"].items():
-            if args.origin[flag] == "command line" and getattr(args, flag) != value:
+            if args.origin.get(flag) == "command line" and getattr(args, flag) != value:
                 raise UserError(f"{path} was trained with --{flag} {value}; leave --{flag} {getattr(args, flag)} out")
             setattr(args, flag, value)
     return state
@@ -51,9 +51,11 @@ def use(model, data, args, state):
 
 def evaluate(model, data, args):
     """Print the metrics of the checkpoint on every part that has any."""
-    table = pd.DataFrame({part: model.evaluate(part) for part in model.rankings})
+    table = pd.DataFrame({part: model.evaluate(part) for part in model.evaluators})
     log.info("%s", data.describe())
-    log.info("Full ranking, ties to the lower item index:\n\n%s", table.to_string(float_format="%.4f"))
+    for name, value in model.protocol.items():
+        log.info("%s: %s", name, value)
+    log.info("\n%s", table.to_string(float_format="%.4f"))
 
 
 def recommend(model, data, args):
@@ -109,7 +111,7 @@ def new_users(model, data, path):
     Interactions with items that the model does not know are left out, with a warning. Raises UserError where the file
     cannot be read, nothing is left of it, or the model has no rule for new users.
     """
-    users, items = read_interactions(Path(path))
+    users, items, _ = read_interactions(Path(path))
     place, names = pd.factorize(users)
     known = pd.Index(data.item_ids).get_indexer(items)  # -1 for an unknown one
     here = known >= 0
@@ -121,7 +123,7 @@ def new_users(model, data, path):
     place, known = place[here], known[here]
     if empty := len(names) - len(np.unique(place)):
         log.warning("warning: %d users have no known item; their list is that of the mean user", empty)
-    own = pair_matrix(place, known, (len(names), data.shape[1]))
+    own = pair_matrix(place, known, None, (len(names), data.shape[1]))
     place, known = (torch.as_tensor(index, dtype=torch.int64, device=model.device) for index in (place, known))
     scorer = DotProduct(model.encode_history(place, known, len(names)), model.encodings()[1])
     return names, scorer, [own]

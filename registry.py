@@ -13,6 +13,9 @@ MODELS = {
     "Popularity": "baselines:Popularity",
     "EASE": "baselines:EASE",
     "ALS": "baselines:ALS",
+    "CML": "cml:CML",
+    "SVD": "svd:SVD",
+    "SVDpp": "svd:SVDpp",
 }
 ENCODERS = {"MF": "encoders:MF", "LightGCN": "encoders:LightGCN", "MLP": "encoders:MLP"}
 SAMPLERS = {

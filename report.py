@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from errors import UserError
-from parse import ignored_flags
+from parse import ignored_flags, last_epoch
 from utils import atomic_file, peak_memory_mb, versions
 
 log = logging.getLogger("onebp")
@@ -140,7 +140,7 @@ class Run:
             "seed": args.seed,
             "device": str(device),
             "dataset": {"name": data.name, **data.counts(), "digest": data.digest},
-            "protocol": {"select": args.select, **model.protocol},
+            "protocol": {"select": chosen_by(args), **model.protocol},
             **result,
             "seconds": {"train": train_seconds, "eval": eval_seconds, "total": total_seconds},
             "peak_memory_mb": peak_memory_mb(device),
@@ -149,8 +149,8 @@ class Run:
         with atomic_file(self.summary_file, "w") as file:
             json.dump(summary, file, indent=2)
 
-    def plot(self, headline, part, best_epoch, baselines):
-        """curves.png: the loss, and the `headline` metrics on `part`, by epoch; baselines as level lines.
+    def plot(self, model, part, best_epoch, baselines):
+        """curves.png: the loss, and the model's `headline` metrics on `part`, by epoch; baselines as level lines.
 
         baselines: {name: test metrics}, shown where `part` is the test part. Lines differ in dash as well as in colour.
         """
@@ -163,13 +163,15 @@ class Run:
         marks = {"markevery": 0.1, "markersize": 5}
         left.plot(rows["epoch"], rows["loss"], "k-", marker="o", **marks)
         left.set(xlabel="epoch", ylabel="training loss")
-        for metric, dash, marker in zip(headline, ("-", "--", "-."), "os^", strict=False):
+        for metric, dash, marker in zip(model.headline, ("-", "--", "-."), "os^", strict=False):
             (line,) = right.plot(rows["epoch"], rows[metric], dash, marker=marker, label=metric, **marks)
             for name, values in baselines.items() if part == "test" else ():
                 label = f"{name}, {metric}"
                 right.axhline(values[metric], linestyle=dash, color=line.get_color(), alpha=0.5, label=label)
         right.axvline(best_epoch, color="gray", linestyle=":", label=f"best epoch ({best_epoch})")
-        right.set(xlabel="epoch", ylabel=f"metric on the {part} part", ylim=(0, None))
+        right.set(xlabel="epoch", ylabel=f"metric on the {part} part")
+        if model.larger_is_better:
+            right.set_ylim(bottom=0)
         right.legend()
         for axes in (left, right):
             axes.grid(alpha=0.3)
@@ -187,6 +189,11 @@ def open_board(folder, epoch):
     except ImportError as error:
         raise UserError(f"--log tensorboard needs a package ({error}): pip install tensorboard") from None
     return SummaryWriter(str(folder), purge_step=epoch + 1)
+
+
+def chosen_by(args):
+    """What chose the epoch that is reported."""
+    return f"valid, then refit for {args.refit_epochs} epochs" if args.refit_epochs else args.select
 
 
 def command_line():
@@ -220,7 +227,8 @@ def log_start(model, data, args, epoch, changes):
 def log_epoch(epoch, loss, metrics, seconds, improved, model, args):
     """The line of an evaluated epoch."""
     numbers = "  ".join(f"{name} {metrics[name]:.4f}" for name in model.headline)
-    place = f"epoch {epoch:{len(str(args.epochs))}}/{args.epochs}"
+    end = last_epoch(args)
+    place = f"epoch {epoch:{len(str(end))}}/{end}"
     log.info("%s  loss %.4f  %s %s  %.2f s%s", place, loss, args.select, numbers, seconds, "  best" * improved)
 
 
@@ -233,7 +241,10 @@ def log_end(run, checkpoints, args, result):
         **result["baselines"],
     }
     table = pd.DataFrame(columns).loc[run.metrics].astype(float).to_string(float_format="%.4f")
-    log.info("Metrics on the test part; the best epoch was chosen on the %s part:\n\n%s\n", args.select, table)
+    how = f"the best epoch was chosen on the {args.select} part"
+    if args.refit_epochs:
+        how = f"refit for {args.refit_epochs} epochs, which the validation part chose"
+    log.info("Metrics on the test part; %s:\n\n%s\n", how, table)
     log.info("checkpoints  %s (best), %s", checkpoints.best_file, checkpoints.last_file)
     log.info("metrics      %s, %s", run.metrics_file, run.summary_file)
     log.info("plot         %s", run.plot_file)

@@ -133,22 +133,30 @@ class Sampler:
         """Batches per epoch; the last one may be smaller."""
         return -(-len(self.users) // self.batch_size)
 
+    @property
+    def columns(self):
+        """What is known of the interactions, one tensor (interactions,) each."""
+        return self.users, self.items
+
     def epoch(self):
         """Yield (users (B,), items (B,), what `draw` says) until every interaction was in one batch."""
         order = torch.randperm(len(self.users), device=self.device, generator=self.generator)
-        users, items = self.users.index_select(0, order), self.items.index_select(0, order)
         whole = len(order) - len(order) % self.batch_size
         at_once = max(1, CHUNK // (self.batch_size * max(1, self.drawn)))
-        # (batches, B) in chunks, and what remains, (1, rest)
-        chunks = [
-            (*part[:whole].view(-1, self.batch_size).split(at_once), part[whole:][None]) for part in (users, items)
-        ]
-        for users, items in zip(*chunks, strict=True):
+        chunks = []
+        for column in self.columns:
+            column = column.index_select(0, order)
+            # (batches, B) in chunks, and what remains, (1, rest)
+            chunks.append((*column[:whole].view(-1, self.batch_size).split(at_once), column[whole:][None]))
+        for users, items, *others in zip(*chunks, strict=True):
             if users.numel():
-                yield from zip(users, items, self.draw(users, items), strict=True)
+                yield from zip(users, items, self.draw(users, items, *others), strict=True)
 
     def draw(self, users, items):
-        """What the steps of b batches need besides their users (b, B) and items (b, B): b tensors, or None b times."""
+        """What the steps of b batches need besides their users (b, B) and items (b, B): b tensors, or None b times.
+
+        `columns` after the first two come as further arguments.
+        """
         raise NotImplementedError
 
     def candidates(self, items, drawn):
@@ -169,6 +177,22 @@ class NoNegatives(Sampler):
 
     def draw(self, users, items):
         return [None] * len(users)
+
+
+class Ratings(Sampler):
+    """Interactions with their ratings."""
+
+    def __init__(self, train, args, generator):
+        """train: csr_array (U, I) of ratings."""
+        super().__init__(train, args, generator)
+        self.ratings = torch.as_tensor(train.data, device=self.device)  # (interactions,)
+
+    @property
+    def columns(self):
+        return self.users, self.items, self.ratings
+
+    def draw(self, users, items, ratings):
+        return ratings
 
 
 class Uniform(Sampler):

@@ -1,19 +1,22 @@
 """The loop, once for every model: epochs, evaluation, early stop, checkpoints.
 
-A model takes part by a small interface (see model.TwoBP): it trains one epoch, evaluates a part, and gives and takes
-its state. What its numbers mean is its own affair; here the monitored one is only compared.
+A model takes part by a small interface (see recommender.Recommender): it trains one epoch, evaluates a part, compares
+two results, and gives and takes its state. What its numbers mean is its own affair.
 """
 
+import argparse
 import copy
 import logging
 import math
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from errors import UserError, explain
+from parse import last_epoch
 from report import Run, how_to_continue, log_end, log_epoch, log_start
 from utils import load_checkpoint, on_terminal, save_checkpoint
 
@@ -22,15 +25,15 @@ log = logging.getLogger("onebp")
 SAVING_SHARE = 0.04  # of the time from one checkpoint to the next may go into writing them
 # Flags about where and how long, not about what is trained: a continuation may change them without a warning.
 FREE_FLAGS = {"train_mode", "run_name", "device", "log_root", "checkpoint_dir", "save_every", "data_dir", "no_download"}
-FREE_FLAGS |= {"epochs", "eval_every", "patience", "threads", "origin"}
+FREE_FLAGS |= {"epochs", "eval_every", "patience", "refit", "threads", "origin"}
 FREE_FLAGS |= {"mode", "checkpoint", "users", "history", "passes", "topk", "keep_seen", "output", "log"}
 
 
 def fit(model, data, args):
-    """Train `model` up to epoch `args.epochs`, from the start or from its checkpoint, and leave the files of a run.
+    """Train `model` up to its last epoch, from the start or from its checkpoint, and leave the files of a run.
 
-    Raises UserError when the checkpoint does not fit or the loss is no longer finite; KeyboardInterrupt, with a line on
-    how to continue, on Ctrl-C.
+    Returns the best epoch. Raises UserError when the checkpoint does not fit or the loss is no longer finite;
+    KeyboardInterrupt, with a line on how to continue, on Ctrl-C.
     """
     begin = time.perf_counter()
     progress = Progress()
@@ -40,10 +43,11 @@ def fit(model, data, args):
             if args.train_mode == "continue":
                 changes = restore(model, progress, checkpoints, args)
                 if progress.done(args) and run.summary_file.exists():
-                    log.info("%s is done: epoch %d of %d, nothing to do", args.run_name, progress.epoch, args.epochs)
+                    end = last_epoch(args)
+                    log.info("%s is done: epoch %d of %d, nothing to do", args.run_name, progress.epoch, end)
                     for flag, before, now in changes:
                         log.warning("warning: it has --%s %s, not %s; for that, --train_mode new", flag, before, now)
-                    return
+                    return progress.best_epoch
                 run.rewind(progress.epoch)
             else:
                 changes = []
@@ -57,22 +61,38 @@ def fit(model, data, args):
                     train(model, run, progress, checkpoints, args)
             result = final_metrics(model, progress, checkpoints, args)
             run.write_summary(model, data, args, result, earlier_seconds + time.perf_counter() - begin)
-            run.plot(model.headline, args.select, progress.best_epoch, result["baselines"])
+            run.plot(model, args.select, progress.best_epoch, result["baselines"])
             log_end(run, checkpoints, args, result)
+            return progress.best_epoch
         except KeyboardInterrupt:
             raise KeyboardInterrupt(how_to_continue(progress.epoch, checkpoints.saved_epoch)) from None
+
+
+def refit(model_class, device, data, args, epochs):
+    """Train a new model on training and validation part together, for the `epochs` that the validation part chose.
+
+    It is a run of its own, <run_name>-refit, with the learning rates of the run that chose; test is evaluated once.
+    """
+    own = {"run_name": f"{args.run_name}-refit", "select": "test", "patience": None, "eval_every": epochs}
+    args = argparse.Namespace(**{**vars(args), **own, "refit_epochs": epochs})
+    last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
+    if not last_file.exists() or load_checkpoint(last_file)["epoch"] > epochs:
+        args.train_mode = "new"
+    data = data.with_valid_in_train()
+    log.info("refit on training and validation part for %d epochs", epochs)
+    fit(model_class(data, args, device), data, args)
 
 
 def train(model, run, progress, checkpoints, args):
     """Epochs from the one after `progress` to the last, with evaluation, early stop and checkpoints."""
     steps = model.steps_per_epoch
-    done, total, hidden = progress.epoch * steps, args.epochs * steps, not on_terminal()
+    done, total, hidden = progress.epoch * steps, last_epoch(args) * steps, not on_terminal()
     bar = tqdm(initial=done, total=total, unit="step", leave=False, disable=hidden)
     since_row = 0.0  # seconds of training since the last row of metrics.csv
     with bar:
         while not progress.done(args):
             epoch, begin, improved = progress.epoch + 1, time.perf_counter(), False
-            bar.set_description(f"epoch {epoch}/{args.epochs}", refresh=False)
+            bar.set_description(f"epoch {epoch}/{last_epoch(args)}", refresh=False)
             lr = learning_rate(args, epoch)
             loss = model.train_epoch(lr, bar.update)
             if not math.isfinite(loss):
@@ -81,9 +101,9 @@ def train(model, run, progress, checkpoints, args):
             trained = time.perf_counter()
             since_row += trained - begin
             progress.epoch = epoch
-            if epoch % args.eval_every == 0 or epoch == args.epochs:
+            if epoch % args.eval_every == 0 or epoch == last_epoch(args):
                 metrics = model.evaluate(args.select)
-                improved = progress.record(metrics, model.monitor)
+                improved = progress.record(metrics, model.better)
                 evaluated = time.perf_counter() - trained
                 run.add_row([epoch, loss, lr, round(since_row, 6), round(evaluated, 6), *metrics.values()])
                 log_epoch(epoch, loss, metrics, since_row + evaluated, improved, model, args)
@@ -108,18 +128,18 @@ class Progress:
     def __init__(self):
         self.epoch, self.best_epoch, self.since_best, self.best, self.last = 0, 0, 0, {}, {}
 
-    def record(self, metrics, monitor):
-        """Note the metrics of this epoch; returns whether it is the best so far."""
+    def record(self, metrics, better):
+        """Note the metrics of this epoch; returns whether it is the best so far. better(metrics, others): see model."""
         self.last = metrics
         self.since_best += 1
-        if self.best and not metrics[monitor] > self.best[monitor]:
+        if self.best and not better(metrics, self.best):
             return False
         self.best, self.best_epoch, self.since_best = metrics, self.epoch, 0
         return True
 
     def done(self, args):
         """Whether the last epoch is reached, or patience is at its end."""
-        return self.epoch >= args.epochs or (args.patience is not None and self.since_best >= args.patience)
+        return self.epoch >= last_epoch(args) or (args.patience is not None and self.since_best >= args.patience)
 
 
 class Checkpoints:

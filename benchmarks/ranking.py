@@ -39,7 +39,7 @@ def main():
     for flags in ("--dataset Gowalla --dim 64", "--dataset 1M --dim 128"):
         model, args, _ = build(f"{flags} --compile off", given.data_dir)
         encodings = model.weights["user"], model.weights["item"]
-        ranking = model.rankings["test"]
+        ranking = model.evaluators["test"]
         functions = {
             "product": product(ranking.users, *encodings, tiles=False),
             "product in tiles": product(ranking.users, *encodings, tiles=True),

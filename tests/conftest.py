@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from dataloader import Interactions
+from dataloader import Interactions, pair_matrix
 from main import main
 
 torch.set_num_threads(1)  # the sizes here are too small for more
@@ -79,6 +79,17 @@ def interactions(train, test, shape, valid=()):
     """Interactions from pairs of indices; the ids are the indices."""
     ids = [[str(index) for index in range(size)] for size in shape]
     return Interactions("made", *ids, matrix(train, shape), matrix(valid, shape), matrix(test, shape), digest="made")
+
+
+def ratings(train, test, shape):
+    """Interactions from {pair of indices: rating}; the ids are the indices."""
+    ids = [[str(index) for index in range(size)] for size in shape]
+    parts = []
+    for values in (train, {}, test):
+        pairs = np.array(sorted(values), dtype=np.int32).reshape(-1, 2).T
+        numbers = np.array([values[pair] for pair in sorted(values)], dtype=np.float32)
+        parts.append(pair_matrix(*pairs, numbers, shape))
+    return Interactions("made", *ids, *parts, digest="made")
 
 
 def toy_data(groups=4, size=8):

@@ -179,7 +179,7 @@ def test_named_data_set_that_is_not_the_published_one(tmp_path, caplog):
     write(tmp_path / "100k/train.csv", TRAIN)
     write(tmp_path / "100k/test.csv", TEST)
     load_dataset("100k", tmp_path)
-    assert "the published split has (943, 1682, 80000, 20000)" in caplog.text
+    assert "published: 943 users, 1682 items, 80000 train, 20000 test" in caplog.text
 
 
 def test_demo_is_the_same_everywhere():

@@ -113,10 +113,10 @@ def test_full_disk(server, tmp_path):
 
 def test_named_data_set_comes_by_itself(server, tmp_path, monkeypatch):
     files = tuple(remote(f"{server}/good", name) for name in FILES)
-    monkeypatch.setitem(REGISTRY, "100k", Published(files, (3, 3, 3, 1)))
+    monkeypatch.setitem(REGISTRY, "100k", Published(files, {"train": 3}))
     assert load_dataset("100K", tmp_path).test.nnz == 1
     files = tuple(remote(f"{server}/none", name) for name in FILES)
-    monkeypatch.setitem(REGISTRY, "100k", Published(files, (3, 3, 3, 1)))
+    monkeypatch.setitem(REGISTRY, "100k", Published(files, {"train": 3}))
     assert load_dataset("100k", tmp_path).test.nnz == 1  # not fetched again
 
 

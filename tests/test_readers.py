@@ -11,7 +11,7 @@ from readers import read_interactions
 
 
 def read(tmp_path, text):
-    users, items = read_interactions(write(tmp_path / "file", text))
+    users, items, _ = read_interactions(write(tmp_path / "file", text))
     return list(zip(users, items, strict=True))
 
 
@@ -52,8 +52,18 @@ PAIRS = [("a", "x"), ("a", "y"), ("007", "7"), ("7", "NA")]
 def test_formats(tmp_path, text):
     assert read(tmp_path, text) == PAIRS
     (tmp_path / "file").write_bytes(gzip.compress(text.encode()))
-    users, items = read_interactions(tmp_path / "file")
+    users, items, _ = read_interactions(tmp_path / "file")
     assert list(zip(users, items, strict=True)) == PAIRS
+
+
+def test_ratings_keep_their_scale(tmp_path):
+    text = "user,item,rating\na,x,0\na,y,-2.5\n007,7,1e3\n7,NA,0\n"
+    ratings = read_interactions(write(tmp_path / "file", text))[2]
+    assert ratings.dtype == np.float32
+    assert ratings.tolist() == [0.0, -2.5, 1000.0, 0.0]
+    assert read_interactions(write(tmp_path / "file", "a::x::4.5::1\na::y::3::1\n"))[2].tolist() == [4.5, 3.0]
+    assert read_interactions(write(tmp_path / "file", "a\tx\na\ty\n"))[2] is None
+    assert read_interactions(write(tmp_path / "file", "0 1 2\n"))[2] is None
 
 
 def test_lightgcn_lines(tmp_path):
@@ -138,6 +148,6 @@ def test_absent_file(tmp_path):
 
 
 def test_header_without_rows(tmp_path):
-    users, items = read_interactions(write(tmp_path / "file", "user,item\n"))
+    users, items, _ = read_interactions(write(tmp_path / "file", "user,item\n"))
     assert len(users) == len(items) == 0
     assert users.dtype == items.dtype == np.dtype(object)

@@ -31,7 +31,7 @@ def test_progress_and_patience():
     done = []
     for epoch, value in enumerate([0.1, 0.3, 0.3, 0.2], 1):
         progress.epoch = epoch
-        progress.record({"Recall@20": value}, "Recall@20")
+        progress.record({"Recall@20": value}, lambda metrics, others: metrics["Recall@20"] > others["Recall@20"])
         done.append(progress.done(args))
     assert (progress.best_epoch, progress.best["Recall@20"], progress.last["Recall@20"]) == (2, 0.3, 0.2)
     assert done == [False, False, False, True]
@@ -170,7 +170,7 @@ def test_checkpoints_cost_little_and_keep_the_best_weights(tmp_path, monkeypatch
 def test_own_data_set_needs_no_flag_but_its_name(cli, work):
     from demo import demo_interactions
 
-    users, items = demo_interactions()
+    users, items, _ = demo_interactions()
     (work / "datasets/shop").mkdir(parents=True)
     table = pd.DataFrame({"customer_id": users, "product_id": items, "price": 1.5})[:5000]
     table.to_csv("datasets/shop/interactions.csv", index=False)

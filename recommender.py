@@ -1,0 +1,224 @@
+"""What the loop in train.py asks of a model, and what all models have in common that Adam trains by batches.
+
+Shapes: B batch, U users, I items, D dim.
+"""
+
+import logging
+
+import torch
+
+from errors import UserError
+from evaluate import METRICS, DotProduct, Ranking, popularity_encodings
+from optimizer import Adam, value_and_gradients
+from utils import compiles, cpu_threads, make_generator
+
+log = logging.getLogger("onebp")
+
+# Seconds that compiling saves, per step and per number: in the rows that a step touches, in the tables. Seconds that it
+# takes the first time. Round figures, from steps on 100k, 1M and Gowalla on a core of an AMD EPYC.
+SAVED_BY_ROW, SAVED_BY_TABLE, WAIT = 2e-9, 1e-9, 25
+
+
+class Recommender:
+    """What the loop asks of a model; base of all models, which score every item for every user.
+
+    The names of its `metrics`, of the one to `monitor`, of the few to show (`headline`); `identity`, `protocol`,
+    `device`, `steps_per_epoch`; `start_training`, `train_epoch`, `evaluate`, `better`, `baselines`, `state_dict`,
+    `load_weights`. A subclass has besides them `encodings` (or `scorer`) and `load_state_dict`.
+    """
+
+    ratings = False  # whether it learns from ratings; else from the interactions, whatever they are rated
+    metrics = METRICS
+    monitor = "Recall@20"
+    headline = ("Recall@20", "NDCG@20")
+    larger_is_better = True
+    evaluator = Ranking  # what examines a part
+    identifying = ("model",)  # the flags that a checkpoint must have in common with this model to be taken over
+
+    def __init__(self, data, args, device):
+        """data: Interactions; args: the flags of parse.py; device: where everything lives and is computed."""
+        self.data, self.args, self.device = data, args, device
+        self.generator = make_generator(args.seed, device)
+        # Ranked are all items that the user has not in training, nor, when testing, in validation.
+        self.evaluators = {"test": self.evaluator(data.test, [data.train, data.valid], device)}
+        if data.valid.nnz:
+            self.evaluators["valid"] = self.evaluator(data.valid, [data.train], device)
+
+    @property
+    def identity(self):
+        """What a checkpoint must have in common with this model to be taken over."""
+        flags = {name: getattr(self.args, name) for name in self.identifying}
+        return {**flags, "dataset": self.data.name, "digest": self.data.digest}
+
+    @property
+    def protocol(self):
+        """How `evaluate` works, for summary.json."""
+        return self.evaluators["test"].protocol
+
+    def start_training(self, state=None):
+        """Call before the first `train_epoch`. state: what `state_dict` returned, to go on from there.
+
+        A continuation decides what the run decided that it continues.
+        """
+        if state:
+            self.load_state_dict(state)
+
+    def load_weights(self, state):
+        """Of what `state_dict` returned, take over what evaluation needs: all, unless a subclass knows better."""
+        self.load_state_dict(state)
+
+    def scorer(self):
+        """What scores every item for a user, like evaluate.DotProduct."""
+        return DotProduct(*self.encodings())
+
+    def encode_history(self, users, items, count):
+        """Encodings of users who were not in training. Raises UserError: that needs a rule, which OneBP has."""
+        raise UserError(f"--history moves new users as OneBP moves its own; {self.args.model} has no such rule")
+
+    def evaluate(self, part):
+        """The metrics of `part` ("valid" or "test"), by name."""
+        return self.evaluators[part].evaluate(self.scorer())
+
+    def better(self, metrics, others):
+        """Whether `metrics` are better than `others`, by the one that is monitored."""
+        first, second = metrics[self.monitor], others[self.monitor]
+        return first > second if self.larger_is_better else first < second
+
+    def baselines(self):
+        """Test metrics of what needs no training, by name, to set a result beside."""
+        popularity = DotProduct(*popularity_encodings(self.data.train, self.device))
+        return {"Popularity": self.evaluators["test"].evaluate(popularity)}
+
+
+class Backpropagated(Recommender):
+    """A model that Adam trains by batches: an encoder's weights, a sampler of batches, a loss.
+
+    A subclass has `make_encoder`, `make_sampler`, `touched` and `loss`, and `trained` where not all weights are.
+    """
+
+    def __init__(self, data, args, device):
+        super().__init__(data, args, device)
+        self.encoder = self.make_encoder()
+        self.weights = dict(self.encoder.named_parameters())
+
+    def make_encoder(self):
+        """An encoders.Encoder, whose weights are trained."""
+        raise NotImplementedError
+
+    def make_sampler(self):
+        """A sampler.Sampler, whose batches `touched` and `loss` take."""
+        raise NotImplementedError
+
+    def trained(self):
+        """The weights that get a gradient, by name."""
+        return self.weights
+
+    def touched(self, users, items, *drawn):
+        """The rows that a batch reads of a table, index tensors of any shape, by the table's name."""
+        raise NotImplementedError
+
+    def loss(self, trained, constant, place, *batch):
+        """Mean loss of a batch; weights by name; place: where in them the rows that are `touched` are."""
+        raise NotImplementedError
+
+    def start_training(self, state=None):
+        """Build what only training needs: the sampler, the optimizer, the compiled step. state: see Recommender."""
+        args, trained = self.args, self.trained()
+        self.sampler = self.make_sampler()
+        rows = {"user": args.batch_size, "item": args.batch_size * (1 + self.sampler.drawn)}  # read in a step
+        tables = {name: len(table) for name, table in trained.items() if name in rows}
+        decided = state["compiled"] if state and args.compile == "auto" else self.repays_compiling(rows, tables)
+        self.compiled = decided and compiles(self.device)
+        # A row by itself costs about twice what it costs in one sweep over the whole table.
+        by_row = self.compiled and self.encoder.by_row and not args.l2
+        by_row = by_row and 2 * sum(rows[name] for name in tables) < sum(tables.values())
+        self.optimizer = Adam(trained, args.l2, by_row)
+        if self.compiled:
+            # By the row, memory is the limit: what was read from afar is kept for its second use, not read again.
+            options = {"realize_reads_threshold": 1} if by_row and self.device.type == "cpu" else {}
+            self.compiled_step = torch.compile(self.train_step, fullgraph=True, dynamic=False, options=options)
+        super().start_training(state)
+
+    def repays_compiling(self, rows, tables):
+        """Whether to compile the training step: as --compile says; for auto, when the whole run repays the wait.
+
+        rows: of each table, how many a step reads; tables: how many those have that are trained.
+        """
+        if self.args.compile == "off":
+            return False
+        if len(self.sampler.users) < self.args.batch_size:
+            log.info("the training step is not compiled: no batch is whole")
+            return False
+        if not self.encoder.compiles:
+            log.info("the training step is not compiled: the compiler does not take %s", type(self.encoder).__name__)
+            return False
+        step = (SAVED_BY_ROW * sum(rows.values()) + SAVED_BY_TABLE * sum(tables.values())) * self.args.dim
+        saved = step * self.args.epochs * len(self.sampler)
+        if self.args.compile == "auto" and saved < WAIT:
+            log.info(
+                "the training step is not compiled: that takes %d s the first time, to save about %.0f s", WAIT, saved
+            )
+            return False
+        return True
+
+    @property
+    def steps_per_epoch(self):
+        return len(self.sampler)
+
+    def train_epoch(self, lr, on_step):
+        """One sweep over the training interactions at learning rate `lr`; `on_step()` after each batch.
+
+        Returns the mean loss per interaction, nan once a weight is not finite. The device is read once, at the end.
+        """
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        with cpu_threads(self.args.threads):
+            for batch in self.sampler.epoch():
+                self.optimizer.prepare(lr)
+                # The last, smaller batch is not worth a compilation of its own.
+                whole = self.compiled and len(batch[0]) == self.args.batch_size
+                loss = (self.compiled_step if whole else self.train_step)(*batch)
+                total.add_(loss, alpha=len(batch[0]))
+                on_step()
+            self.optimizer.finish()
+        # What the last step did to the weights is in no loss yet.
+        finite = torch.stack([weights.isfinite().all() for weights in self.weights.values()]).all()
+        return torch.where(finite, total / len(self.sampler.users), torch.nan).item()
+
+    def train_step(self, *batch):
+        """One step on a batch of the sampler. Returns the loss before the step."""
+        index = self.touched(*batch)
+        trained, constant, place = {}, {}, dict(index)
+        for name, table in self.weights.items():
+            if name not in self.optimizer.tables:
+                constant[name] = table
+            elif name in index:
+                trained[name], place[name] = self.optimizer.fetch(name, index[name])
+            else:
+                trained[name] = table
+        loss, gradients = value_and_gradients(self.loss, trained, constant, place, *batch)
+        for name, gradient in gradients.items():
+            self.optimizer.step(name, index.get(name), trained[name], place.get(name), gradient)
+        self.optimizer.count()
+        return loss
+
+    def state_dict(self):
+        """All that decides the rest of the run, as tensors and plain types. The tensors are live ones, no copies."""
+        return {
+            "encoder": self.encoder.state_dict(),
+            "compiled": self.compiled,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state):
+        """Take over what `state_dict` returned; the flags (learning rate, l2) stay this run's."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.load_weights(state)
+        if len(state["generator"]) == len(self.generator.get_state()):
+            self.generator.set_state(state["generator"])
+        else:  # each kind of device has its own
+            log.warning("warning: the checkpoint is of another kind of device; the random numbers from here on are new")
+
+    def load_weights(self, state):
+        """Of what `state_dict` returned, take over what evaluation needs."""
+        self.encoder.load_state_dict(state["encoder"])

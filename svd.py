@@ -1,0 +1,141 @@
+"""Models of explicit ratings: biased matrix factorisation, and with the set of rated items beside it (SVD++).
+
+Shapes: B batch, U users, I items, D dim.
+"""
+
+import numpy as np
+import torch
+
+from encoders import MF, Spread, rows
+from evaluate import RATING_METRICS, PredictedRatings, RatingErrors
+from recommender import Backpropagated
+from sampler import Ratings
+from utils import csr_tensor
+
+
+class Biased(MF):
+    """Factors of users and items, and their biases: r(u,i) = mean + b_u + b_i + <p_u, q_i>.
+
+    What is in no training rating gets zeros, so that it is predicted as the mean of the others.
+    """
+
+    def __init__(self, train, args, generator):
+        super().__init__(train, args, generator)
+        self.mean = float(train.data.mean(dtype=np.float64))
+        for name, count, index in zip(("user", "item"), train.shape, train.tocoo().coords, strict=True):
+            self.register(f"{name}_bias", torch.zeros(count, 1, device=generator.device))
+            known = torch.as_tensor(np.bincount(index, minlength=count) > 0, device=generator.device)
+            getattr(self, name).mul_(known[:, None])
+
+    def factors(self, weights, users=None, items=None):
+        """p (B, D) of users (B,) and q (B, D) of items (B,), or of all of them for None."""
+        return super().forward(weights, users, items)
+
+    def biases(self, weights, users=None, items=None):
+        """b_u (B, 1) and b_i (B, 1)"""
+        return rows(weights["user_bias"], users), rows(weights["item_bias"], items)
+
+    def forward(self, weights, users=None, items=None):
+        """(B, D + 2) each; their inner product is the predicted rating."""
+        p, q = self.factors(weights, users, items)
+        user_bias, item_bias = self.biases(weights, users, items)
+        user = torch.cat([p, user_bias + self.mean, torch.ones_like(user_bias)], dim=1)
+        return user, torch.cat([q, torch.ones_like(item_bias), item_bias], dim=1)
+
+
+class Implicit(Biased):
+    """To a user's factors comes what the user rated, whatever the rating: p_u + |N(u)|^-1/2 sum_{j in N(u)} y_j.
+
+    N(u) are the items in the user's training ratings. Source: Koren, Factorization meets the neighborhood, KDD 2008.
+    """
+
+    by_row = False
+    compiles = False  # torch.compile does not take sparse products
+
+    def __init__(self, train, args, generator):
+        super().__init__(train, args, generator)
+        self.register("item_implicit", torch.zeros_like(self.item))  # y (I, D)
+        degree = np.diff(train.indptr)
+        graph = train.copy()
+        graph.data = np.repeat(1 / np.sqrt(np.maximum(degree, 1)), degree).astype(np.float32)
+        self.graph = [
+            csr_tensor(m.indptr, m.indices, m.data, m.shape, generator.device) for m in (graph, graph.T.tocsr())
+        ]
+
+    def factors(self, weights, users=None, items=None):
+        p, q = super().factors(weights, users, items)
+        return p + rows(Spread.apply(weights["item_implicit"], *self.graph), users), q
+
+
+class SVD(Backpropagated):
+    """Biased matrix factorisation by squared errors, with --reg times the squares of all that a rating touches.
+
+    Source: Koren, Bell & Volinsky, Matrix factorization techniques for recommender systems, IEEE Computer 2009.
+    """
+
+    ratings = True
+    metrics = RATING_METRICS
+    monitor = "RMSE"
+    headline = ("RMSE", "MAE")
+    larger_is_better = False
+    evaluator = RatingErrors
+    identifying = ("model", "dim")
+    encoder_class = Biased
+
+    def __init__(self, data, args, device):
+        super().__init__(data, args, device)
+        self.scale = float(data.train.data.min()), float(data.train.data.max())
+
+    def make_encoder(self):
+        return self.encoder_class(self.data.train, self.args, self.generator)
+
+    def make_sampler(self):
+        return Ratings(self.data.train, self.args, self.generator)
+
+    def touched(self, users, items, ratings):
+        return {name: users if name.startswith("user") else items for name in self.weights}
+
+    def loss(self, trained, constant, place, users, items, ratings):
+        p, q = self.encoder.factors(trained, place["user"], place["item"])  # (B, D) each
+        user_bias, item_bias = self.encoder.biases(trained, place["user_bias"], place["item_bias"])  # (B, 1) each
+        error = ratings - self.encoder.mean - (p * q).sum(1) - user_bias[:, 0] - item_bias[:, 0]
+        squares = sum(rows(trained[name], index).square().sum(1) for name, index in place.items())  # (B,)
+        return (error.square() + self.args.reg * squares).mean()
+
+    def encodings(self):
+        """(U, D + 2) and (I, D + 2); their inner product is the predicted rating, not yet held within the scale."""
+        return self.encoder(self.weights)
+
+    def scorer(self):
+        return PredictedRatings(*self.encodings(), self.scale)
+
+    def baselines(self):
+        """Errors of the mean training rating, and of the mean with biases (Koren, TKDD 2010, section 2.1)."""
+        mean, users, items = deviations(self.data.train)
+        tables = {"Mean": (np.full_like(users, mean), np.zeros_like(items)), "Biases": (mean + users, items)}
+        result = {}
+        for name, (users, items) in tables.items():
+            pairs = (users, np.ones_like(users)), (np.ones_like(items), items)
+            encodings = (torch.as_tensor(np.stack(pair, 1), device=self.device) for pair in pairs)  # (U, 2), (I, 2)
+            result[name] = self.evaluators["test"].evaluate(PredictedRatings(*encodings, self.scale))
+        return result
+
+
+class SVDpp(SVD):
+    """SVD with the set of the items that a user rated."""
+
+    encoder_class = Implicit
+
+
+def deviations(train, shrink_user=10, shrink_item=25):
+    """Mean rating; how far users (U,) and items (I,) are from it, as if each had `shrink` ratings more of the mean.
+
+    Items come first; users are by what is then left.
+    """
+    users, items = train.tocoo().coords
+    mean = train.data.mean(dtype=np.float64)
+    rest, found = train.data - mean, []
+    for index, size, shrink in ((items, train.shape[1], shrink_item), (users, train.shape[0], shrink_user)):
+        found.append(np.bincount(index, rest, size) / (shrink + np.bincount(index, minlength=size)))
+        rest = rest - found[-1][index]
+    return mean, found[1], found[0]

@@ -28,7 +28,7 @@ SUGGESTED_FOR = {
     },
     "CML": {"": {"epochs": 30, "dim": 64, "N": 20, "lr": 1e-3, "l2": 0.0, "lr_schedule": "cosine"}},
     "SVD": {"": _RATINGS | {"epochs": 20, "batch_size": 4096, "lr": 3e-3}},
-    "SVDpp": {"": _RATINGS | {"epochs": 12, "batch_size": 8192, "lr": 5e-3}},
+    "SVDpp": {"": _RATINGS | {"epochs": 16, "batch_size": 8192, "lr": 7e-3}},
 }
 
 # Flags that a choice ignores, by the flag that makes the choice: whoever gives one of them expects something else.

@@ -35,6 +35,7 @@ def without_times(path):
         "--dim 8 --model TwoBP --lr_dc 0.5 --lr_dc_epoch 2 4",
         "--dim 8 --compile on --batch_size 64 --l2 0",  # Adam by the row
         "--dim 8 --compile on --model TwoBP --threads 2",
+        "--dim 8 --compile on --model SVD --lr_schedule step --batch_size 512",
     ],
 )
 def test_resume_is_exact(work, flags):
@@ -60,6 +61,8 @@ def test_resume_is_exact(work, flags):
         "--encoder MLP --sampler dns --loss BCE --model TwoBP",
         "--sampler inbatch --similarity cosine --temperature 0.1 --loss BSL",
         "--encoder MLP --loss DirectAU",
+        "--model SVDpp --lr_schedule step",
+        "--model CML --lr_schedule step",
         "--model EASE",
         "--model Popularity",
     ],

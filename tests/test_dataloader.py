@@ -210,3 +210,106 @@ def test_real_data(real_data, tmp_path, caplog, name, counts):
     assert (*data.shape, data.train.nnz, data.test.nnz) == counts
     assert cached.digest == data.digest
     assert "warning" not in caplog.text
+
+
+def rated(data, part):
+    matrix = getattr(data, part).tocoo()
+    users, items = matrix.coords
+    ids = ((data.user_ids[user], data.item_ids[item]) for user, item in zip(users, items, strict=True))
+    return dict(zip(ids, matrix.data.tolist(), strict=True))
+
+
+RATINGS = "user,item,rating\n" + "".join(f"u{n % 7},i{n},{n % 5}\n" for n in range(40))  # 0 is a rating
+
+
+def test_ratings_are_split_at_random_over_all_users(tmp_path):
+    write(tmp_path / "d/interactions.csv", RATINGS)
+    data = load_dataset("d", tmp_path, ratings=True)
+    assert (data.train.nnz, data.valid.nnz, data.test.nnz) == (36, 0, 4)  # a tenth
+    assert rated(data, "train") | rated(data, "test") == {(f"u{n % 7}", f"i{n}"): n % 5 for n in range(40)}
+    again, other = (load_dataset("d", tmp_path, ratings=True, split_seed=seed) for seed in (0, 1))
+    assert rated(data, "test") == rated(again, "test") != rated(other, "test")
+    assert data.digest == again.digest != other.digest
+    third = load_dataset("d", tmp_path, ratings=True, test_ratio=0.5, validate=True, valid_ratio=0.2)
+    assert (third.train.nnz, third.valid.nnz, third.test.nnz) == (16, 4, 20)
+    assert not rated(third, "train").keys() & (rated(third, "valid") | rated(third, "test")).keys()
+    # The test part does not depend on whether there is a validation part.
+    assert rated(load_dataset("d", tmp_path, ratings=True, test_ratio=0.5), "test") == rated(third, "test")
+
+
+def test_refit_data_is_training_and_validation_part_together(tmp_path):
+    write(tmp_path / "d/interactions.csv", RATINGS)
+    for ratings in (True, False):
+        data = load_dataset("d", tmp_path, ratings=ratings, validate=True)
+        merged, whole = data.with_valid_in_train(), load_dataset("d", tmp_path, ratings=ratings)
+        assert rated(merged, "train") == rated(data, "train") | rated(data, "valid") == rated(whole, "train")
+        assert (merged.valid.nnz, rated(merged, "test")) == (0, rated(data, "test"))
+        assert merged.digest == whole.digest != data.digest
+        assert merged.train.dtype == data.train.dtype
+
+
+def test_the_last_of_repeated_ratings_counts(tmp_path, caplog):
+    write(tmp_path / "d/train.csv", "user,item,rating\na,x,1\nb,y,3\na,x,5\na,x,4\n")
+    write(tmp_path / "d/test.csv", "user,item,rating\nb,x,2\n")
+    data = load_dataset("d", tmp_path, ratings=True)
+    assert rated(data, "train") == {("a", "x"): 4.0, ("b", "y"): 3.0}
+    assert "2 pairs are rated again later; the last rating counts" in caplog.text
+    other = load_dataset("d", tmp_path)
+    assert (other.train.data == 1).all()
+    assert other.digest != data.digest
+
+
+def test_rating_of_zero_in_two_parts(tmp_path):
+    write(tmp_path / "d/train.csv", "user,item,rating\na,x,0\nb,y,3\n")
+    write(tmp_path / "d/test.csv", "user,item,rating\na,x,0\n")
+    with pytest.raises(UserError, match="user 'a' with item 'x' is in both"):
+        load_dataset("d", tmp_path, ratings=True)
+
+
+@pytest.mark.parametrize("name", ["u.data", "ratings.dat.gz", "ratings.csv"])
+def test_movielens_own_names(tmp_path, name):
+    lines = {"u.data": "1\t10\t3\t0\n1\t20\t4\t0\n", "ratings.csv": "userId,movieId,rating\n1,10,3\n1,20,4\n"}
+    text = lines.get(name, "1::10::3::0\n1::20::4::0\n")
+    write(tmp_path / f"d/{name.removesuffix('.gz')}", text)
+    write(tmp_path / "d/u.item", "10|Title\n")
+    if name.endswith(".gz"):
+        import gzip
+
+        (tmp_path / "d" / name).write_bytes(gzip.compress((tmp_path / "d/ratings.dat").read_bytes()))
+        (tmp_path / "d/ratings.dat").unlink()
+    data = load_dataset("d", tmp_path, ratings=True, test_ratio=0.5)
+    assert rated(data, "train") | rated(data, "test") == {("1", "10"): 3.0, ("1", "20"): 4.0}
+
+
+def test_own_names_go_before_movielens(tmp_path):
+    write(tmp_path / "d/train.csv", TRAIN)
+    write(tmp_path / "d/test.csv", TEST)
+    write(tmp_path / "d/ratings.csv", "user,item\n1,2\n")
+    assert load_dataset("d", tmp_path).test.nnz == 2
+
+
+def test_folds(tmp_path):
+    write(tmp_path / "d/u.data", "1\t10\t3\n1\t20\t4\n2\t20\t4\n")
+    write(tmp_path / "d/u2.base", "1\t10\t3\n1\t20\t4\n")
+    write(tmp_path / "d/u2.test", "2\t20\t4\n")
+    data = load_dataset("d", tmp_path, ratings=True, fold=2)
+    assert rated(data, "test") == {("2", "20"): 4.0}
+    with pytest.raises(UserError, match=r"d has no fold 3: it needs u3.base and u3.test; leave --fold out"):
+        load_dataset("d", tmp_path, fold=3)
+    with pytest.raises(UserError, match="--fold does not apply: demo"):
+        load_dataset("demo", tmp_path, fold=1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "counts"),
+    [
+        ({"name": "ml-1m"}, (6040, 3706, 900_188, 100_021)),
+        ({"name": "ml-100k", "fold": 1}, (943, 1682, 80_000, 20_000)),
+        ({"name": "ml-100k", "fold": 5}, (943, 1682, 80_000, 20_000)),
+    ],
+)
+def test_real_ratings(real_data, caplog, flags, counts):
+    data = load_dataset(data_dir=real_data, ratings=True, **flags)
+    assert (*data.shape, data.train.nnz, data.test.nnz) == counts
+    assert sorted(set(data.train.data)) == [1, 2, 3, 4, 5]
+    assert "published" not in caplog.text

@@ -1,10 +1,12 @@
 """Downloads against a server on this machine that behaves well, badly, slowly or not at all."""
 
 import hashlib
+import io
 import resource
 import signal
 import threading
 import time
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -118,6 +120,40 @@ def test_named_data_set_comes_by_itself(server, tmp_path, monkeypatch):
     files = tuple(remote(f"{server}/none", name) for name in FILES)
     monkeypatch.setitem(REGISTRY, "100k", Published(files, {"train": 3}))
     assert load_dataset("100k", tmp_path).test.nnz == 1  # not fetched again
+
+
+def zipped(members):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return content.getvalue()
+
+
+def test_archive_gives_its_named_members_and_no_other(server, tmp_path, monkeypatch):
+    archive = zipped({"ml-1m/ratings.dat": "1::2::3\n", "../evil": "x", "/evil": "x", "ml-1m/users.dat": "x"})
+    monkeypatch.setitem(FILES, "ml-1m.zip", archive)
+    digest = "sha256:" + hashlib.sha256(archive).hexdigest()
+    file = RemoteFile("ml-1m", f"{server}/good/ml-1m.zip", digest, ("ratings.dat",))
+    monkeypatch.setitem(REGISTRY, "ml-1m", Published((file,), {"interactions": 1}))
+    (tmp_path / "deep").mkdir()
+    with pytest.raises(UserError, match="no test interaction"):  # there is one rating
+        load_dataset("ml-1m", tmp_path / "deep", ratings=True)
+    found = {path.name for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".npz"}
+    assert found == {"ratings.dat"}
+    assert (tmp_path / "deep/ml-1m/ratings.dat").read_bytes() == b"1::2::3\n"
+
+
+def test_archive_that_fails(server, tmp_path):
+    file = RemoteFile("ml-1m", f"{server}/none/ml-1m.zip", "sha256:0", ("ratings.dat",))
+    by_hand = f"get {file.url} by hand and unpack it into {tmp_path}"
+    with pytest.raises(UserError) as error:
+        fetch(file, tmp_path / "ml-1m")
+    assert by_hand in str(error.value)
+    with pytest.raises(UserError, match="is absent and --no_download is set") as error:
+        fetch(file, tmp_path / "ml-1m", allowed=False)
+    assert by_hand in str(error.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_download(cli):

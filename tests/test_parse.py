@@ -11,7 +11,7 @@ def test_given_beats_suggested_beats_default():
     assert args.origin["lr"] == args.origin["dataset"] == "command line"
     assert args.origin["dim"] == "suggested for 1M"
     assert args.origin["eval_every"] == "default"
-    assert set(args.origin) | {"origin"} == set(vars(args))
+    assert set(args.origin) | {"origin", "refit_epochs"} == set(vars(args))
     assert parse_args(["--dataset", "mine"]).dim == build_parser().defaults["dim"]
 
 
@@ -110,7 +110,7 @@ def test_help_shows_every_flag_with_its_default(capsys):
         ("--sampler dns --alpha 1", "--alpha does nothing with --sampler dns"),
         ("--sampler popularity --candidates 9", "--candidates does nothing with --sampler popularity, only with dns"),
         ("--gamma 1", "--gamma does nothing with --loss InfoNCE, only with BSL or DirectAU"),
-        ("--reg 1", "--reg does nothing with --model OneBP, only with EASE or ALS"),
+        ("--reg 1", "--reg does nothing with --model OneBP, only with EASE or ALS or SVD or SVDpp"),
         ("--model EASE --lr 1", "--lr does nothing with --model EASE, only with OneBP or TwoBP"),
         ("--model ALS --encoder MLP", "--encoder does nothing with --model ALS"),
         ("--model Popularity --dim 3", "--dim does nothing with --model Popularity, only with OneBP or TwoBP or ALS"),
@@ -126,6 +126,13 @@ def test_help_shows_every_flag_with_its_default(capsys):
         ("--mode recommend --users 1 --history x", "and not both"),
         ("--mode recommend --users 1 --passes 2", "--passes belongs to --history"),
         ("--mode export", "--mode export needs --output"),
+        ("--refit", "--refit needs --select valid, which chooses the number of epochs"),
+        ("--mode evaluate --refit --select valid", "--refit does nothing with --mode evaluate"),
+        ("--fold 1 --test_ratio 0.2", "--fold names a split that is made already: leave --test_ratio out"),
+        ("--fold 6", "--fold: '6' is not a whole number from 1 up to 5"),
+        ("--model SVD --beta 0.9", "--beta does nothing with --model SVD, only with OneBP or TwoBP"),
+        ("--margin 1", "--margin does nothing with --model OneBP, only with CML"),
+        ("--model CML --sampler inbatch", "--model CML needs drawn negatives"),
         ("--mode evaluate --train_mode new", "--train_mode does nothing with --mode evaluate"),
         ("--threads 100000", "--threads: '100000' is not a whole number from 1 up to "),
     ],

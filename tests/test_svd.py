@@ -73,8 +73,9 @@ def test_gradient_closed_form(name, device):
                 expected["item_implicit"][j] += -2 * e * q[i] / math.sqrt(len(own)) / count
         for key, table in weights.items():
             row = u if "user" in key else i
-            expected[key][row] += 2 * reg * table[row] / count
-            total += reg * np.sum(table[row] ** 2) / count
+            weight = reg * (5 if key == "item_implicit" else 1)
+            expected[key][row] += 2 * weight * table[row] / count
+            total += weight * np.sum(table[row] ** 2) / count
     assert loss.item() == pytest.approx(total, rel=1e-5)
     for key, gradient in gradients.items():
         np.testing.assert_allclose(gradient.cpu(), expected[key], rtol=1e-4, atol=1e-5, err_msg=key)

@@ -11,7 +11,9 @@ import torch
 
 import train
 from evaluate import METRICS
+from main import load_data
 from parse import parse_args
+from svd import SVD
 from train import Checkpoints, Progress, learning_rate
 from utils import load_checkpoint, save_checkpoint
 
@@ -200,3 +202,62 @@ def test_without_tensorboard(cli, work, monkeypatch):
     status, _, stderr = cli("--epochs", 1, "--log", "tensorboard")
     assert (status, stderr.count("\n")) == (2, 1)
     assert "pip install tensorboard" in stderr
+
+
+REFIT = ("--model", "SVD", "--select", "valid", "--refit", "--dim", 4, "--epochs", 6, "--device", "cpu")
+REFIT += ("--batch_size", 256, "--lr", 0.03, "--reg", 0.01)
+
+
+def test_refit_is_training_on_both_parts_for_the_chosen_epochs(cli, work):
+    """Against the same by hand; the test part is looked at once, at the end."""
+    status, stdout, stderr = cli(*REFIT, "--run_name", "r")
+    assert (status, stderr) == (0, "")
+    chosen = json.loads((work / "runs/r/summary.json").read_text())["best"]["epoch"]
+    assert 1 < chosen < 6  # it overfits
+    args = parse_args([str(word) for word in REFIT])
+    model = SVD(load_data(args).with_valid_in_train(), args, torch.device("cpu"))
+    model.start_training()
+    for epoch in range(1, chosen + 1):
+        model.train_epoch(learning_rate(args, epoch), lambda: None)
+    saved = load_checkpoint(work / "checkpoints/r-refit/last.pt")
+    assert saved["epoch"] == chosen
+    for name, table in model.weights.items():
+        assert torch.equal(table, saved["model"]["encoder"][name])
+    summary = json.loads((work / "runs/r-refit/summary.json").read_text())
+    assert summary["best"] == summary["last"] == {"epoch": chosen, **model.evaluate("test")}
+    assert summary["protocol"]["select"] == f"valid, then refit for {chosen} epochs"
+    assert len(pd.read_csv("runs/r-refit/metrics.csv")) == 1
+    assert f"refit for {chosen} epochs, which the validation part chose" in stdout
+    stdout = cli("--mode", "evaluate", "--run_name", "r-refit", "--device", "cpu")[1]
+    assert f"RMSE {summary['best']['RMSE']:.4f}" in " ".join(stdout.split())
+
+
+def test_interrupted_refit_goes_on(cli, work, monkeypatch):
+    assert cli(*REFIT, "--run_name", "whole")[0] == 0
+    epochs = []
+
+    def interrupted(self, *arguments):
+        epochs.append(1)
+        if len(epochs) == 6 + 2:  # in the second epoch of the refit
+            raise KeyboardInterrupt
+        return train_epoch(self, *arguments)
+
+    train_epoch = SVD.train_epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(SVD, "train_epoch", interrupted)
+        status, _, stderr = cli(*REFIT, "--run_name", "parts", "--save_every", 1)
+    assert status == 130
+    assert "interrupted after epoch 1; go on from epoch 1 with" in stderr
+    status, stdout, stderr = cli(*REFIT, "--run_name", "parts", "--train_mode", "continue")
+    assert (status, stderr) == (0, "")
+    assert "parts is done: epoch 6 of 6, nothing to do" in stdout
+    assert "continuing after epoch 1" in stdout
+    whole, parts = (work / f"checkpoints/{name}-refit/last.pt" for name in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
+
+
+def test_refit_of_a_ranking_model(cli, work):
+    assert cli("--select", "valid", "--refit", *FAST, "--run_name", "r")[0] == 0
+    chosen, refit = (json.loads((work / f"runs/{name}/summary.json").read_text()) for name in ("r", "r-refit"))
+    assert refit["dataset"]["train"] == chosen["dataset"]["train"] + chosen["dataset"]["valid"]
+    assert refit["best"]["epoch"] == chosen["best"]["epoch"]

@@ -82,6 +82,8 @@ class EASE(SolvedAtOnce):
             raise UserError(f"--reg {self.args.reg:g} leaves EASE no solution in single precision; change it") from None
         inverse = torch.cholesky_inverse(gram)  # P
         del gram
+        if not inverse.is_contiguous():  # by columns; P is symmetric, and by rows no product has to copy it first
+            inverse = inverse.T
         scale = 1 / inverse.diagonal()
         self.weights = inverse.mul_(-scale).fill_diagonal_(0)
         return ((scale - self.args.reg).sum() / train.nnz).item()

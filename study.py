@@ -26,6 +26,7 @@ log = logging.getLogger("onebp")
 # Flags of main.py that a study sets itself: what to do instead.
 OWN_FLAGS = {
     "seed": "give --seeds",
+    "refit": "it compares runs by the part that chooses their epochs",
     **dict.fromkeys(("run_name", "log_root", "checkpoint_dir"), "give --name or --study_root"),
     **dict.fromkeys(("mode", "train_mode"), "it trains, and goes on where it stopped"),
 }
@@ -81,10 +82,15 @@ def run(name, given, fixed):
 
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
     with interrupts_held_back():
+        from registry import MODELS, find
         from trials import collect, load_once, plan, run_all
         from utils import log_to_console
 
     log_to_console()
+    headlines = {find(MODELS, args.model).headline for _, args in combinations}
+    if len(headlines) > 1:
+        raise UserError("the models have different metrics; compare models of rankings, or of ratings")
+    (study.headline,) = headlines
     load_once([args for _, args in combinations])
     args = combinations[0][1]
     study.prepare(args)

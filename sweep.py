@@ -8,24 +8,25 @@ from errors import UserError
 from parse import PRESETS, parse_args
 from registry import ENCODERS
 
-HEADLINE = ("Recall@20", "NDCG@20")
-
 
 class Sweep:
     """All combinations of the values that --over gives; base of the studies by name."""
 
     answers = "a sweep"  # or to which claim or study of the paper
     seeds = 3
-    # Of the printed table: label, measure, digits.
-    shown = tuple(
-        (f"{metric}, {moment}", f"{moment}_{metric}", 4) for metric in HEADLINE for moment in ("best", "last")
-    )
     note = "Test metrics, mean ± standard deviation of n seeds; the best epoch was chosen on the {select} part"
     alone = False  # whether runs beside each other would falsify it
 
     def __init__(self, fixed, over):
         """fixed: the words of the command line for every run; over: {flag: values}."""
         self.fixed, self.over = list(fixed), over
+        self.headline = ()  # the metrics to show, set by study.run
+
+    @property
+    def shown(self):
+        """Of the printed table: [(label, measure, digits)]."""
+        moments = ("best", "last")
+        return [(f"{metric}, {moment}", f"{moment}_{metric}", 4) for metric in self.headline for moment in moments]
 
     def combinations(self):
         """The values of the swept flags, {flag: value} for each combination."""
@@ -41,13 +42,15 @@ class Sweep:
         first, *others = self.over
         if not others:
             moments = ("best", "last")
-            lines = [[(f"{moment} epoch", table, f"{moment}_{metric}") for moment in moments] for metric in HEADLINE]
-            return [Lines(first, *panel) for panel in zip(lines, HEADLINE, strict=True)]
+            lines = [
+                [(f"{moment} epoch", table, f"{moment}_{metric}") for moment in moments] for metric in self.headline
+            ]
+            return [Lines(first, *panel) for panel in zip(lines, self.headline, strict=True)]
         if len(others) == 1:
-            return self.compared(table, {f"{metric}, best epoch": f"best_{metric}" for metric in HEADLINE})
+            return self.compared(table, {f"{metric}, best epoch": f"best_{metric}" for metric in self.headline})
         labels = table[list(self.over)].astype(str).agg(", ".join, axis=1).tolist()
         flags = ", ".join(f"--{flag}" for flag in self.over)
-        return [Bars(labels, flags, table, f"best_{metric}", f"{metric}, best epoch") for metric in HEADLINE]
+        return [Bars(labels, flags, table, f"best_{metric}", f"{metric}, best epoch") for metric in self.headline]
 
     def compared(self, table, measures):
         """A panel for each of {label: measure}: against the first swept flag, a line for each value of the second."""
@@ -102,7 +105,7 @@ class Hyperparameters(Sweep):
         panels = []
         for flag, other in itertools.permutations(self.over):
             rows = table[table[other] == self.suggested[other]]
-            lines = [(metric, rows, f"best_{metric}") for metric in HEADLINE]
+            lines = [(metric, rows, f"best_{metric}") for metric in self.headline]
             panels.append(Lines(flag, lines, f"best epoch's metric, {other} {self.suggested[other]}"))
         return panels
 

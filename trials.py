@@ -21,6 +21,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from errors import UserError
 from main import load_data
+from registry import MODELS, find
 from sweep import as_words, describe
 from train import FREE_FLAGS
 from utils import atomic_file, load_checkpoint, on_terminal
@@ -75,7 +76,9 @@ def load_once(checked):
     """Load every data set that the args name, once; note its digest in them. Raises UserError where one is wrong."""
     loaded = {}
     for args in checked:
-        source = (args.dataset, args.data_dir, args.test_ratio, args.select, args.valid_ratio, args.split_seed)
+        rated = find(MODELS, args.model).ratings
+        split = (args.fold, args.test_ratio, args.select, args.valid_ratio, args.split_seed)
+        source = (args.dataset, args.data_dir, rated, *split)
         if source not in loaded:
             loaded[source] = load_data(args)
         args.dataset, args.digest = loaded[source].name, loaded[source].digest
@@ -161,9 +164,9 @@ def ended(trial, place, process, errors, begin):
         return reason
     if not on_terminal():
         seconds, best = time.perf_counter() - begin, summary["best"]
-        log.info(
-            "%s  %s  Recall@20 %.4f in epoch %d, %.1f s", place, trial.name, best["Recall@20"], best["epoch"], seconds
-        )
+        monitor = find(MODELS, trial.args.model).monitor
+        found = f"{monitor} {best[monitor]:.4f} in epoch {best['epoch']}"
+        log.info("%s  %s  %s, %.1f s", place, trial.name, found, seconds)
     return None
 
 

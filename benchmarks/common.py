@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
-from dataloader import load_dataset  # noqa: E402
+from main import load_data  # noqa: E402
 from parse import parse_args  # noqa: E402
 from registry import MODELS, find  # noqa: E402
 from train import learning_rate  # noqa: E402
@@ -38,7 +38,7 @@ def options(description, **numbers):
 def build(flags, data_dir):
     """The model that `python main.py <flags>` trains: (model, args, data)."""
     args = parse_args([*flags.split(), "--data_dir", str(data_dir)])
-    data = load_dataset(args.dataset, args.data_dir)
+    data = load_data(args)
     torch.compiler.reset()
     model = find(MODELS, args.model)(data, args, choose_device(args.device))
     model.start_training()
@@ -74,7 +74,7 @@ def spread(seconds):
 def show(title, rows):
     """Print the table {row: {column: value}} with the machine and the versions."""
     packages = []
-    for name in ("torch", "numpy", "scipy", "implicit", "recbole"):
+    for name in ("torch", "numpy", "scipy", "implicit", "recbole", "scikit-surprise"):
         try:
             packages.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:

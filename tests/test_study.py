@@ -22,7 +22,7 @@ import study
 import trials
 from figures import Bars, Lines, save_figure
 from main import main
-from sweep import HEADLINE, Hyperparameters
+from sweep import Hyperparameters
 from utils import load_checkpoint
 
 TINY = ("--dim", 4, "--epochs", 2)
@@ -342,7 +342,9 @@ def test_axis_of_values(values, scale, ticks):
 def test_three_flags_are_bars(work):
     over = {"N": [1, 2], "beta": [0.5, 0.9], "dim": [4]}
     runs = pd.DataFrame(study.Sweep([], over).combinations()).assign(seed=1, run_name="x")
-    runs = runs.assign(**{f"{moment}_{metric}": 0.5 for moment in ("best", "last") for metric in HEADLINE})
+    runs = runs.assign(
+        **{f"{moment}_{metric}": 0.5 for moment in ("best", "last") for metric in ("Recall@20", "NDCG@20")}
+    )
     panels = study.Sweep([], over).panels(trials.summarise(runs, over))
     assert all(isinstance(panel, Bars) for panel in panels)
     assert panels[0].labels == ["1, 0.5, 4", "1, 0.9, 4", "2, 0.5, 4", "2, 0.9, 4"]
@@ -364,3 +366,16 @@ def test_a_killed_study_leaves_no_run_behind(work):
     before = rows.read_bytes()
     time.sleep(1)
     assert rows.read_bytes() == before
+
+
+def test_sweep_over_models_of_ratings(run_study):
+    flags = ("--", "--epochs", 2, "--dim", 4, "--device", "cpu")
+    status, stdout, stderr = run_study("--over", "model=SVD,SVDpp", "--seeds", 1, *flags)
+    assert (status, stderr) == (0, "")
+    table = pd.read_csv("studies/model-demo/study.csv")
+    assert table["best_RMSE_mean"].between(0.5, 1.2).all()
+    assert "RMSE, best" in stdout
+    assert "MAE, last" in stdout
+    status, _, stderr = run_study("--over", "model=SVD,OneBP", *flags)
+    assert status == 2
+    assert "the models have different metrics; compare models of rankings, or of ratings" in stderr

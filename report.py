@@ -150,7 +150,7 @@ class Run:
             json.dump(summary, file, indent=2)
 
     def plot(self, model, part, best_epoch, baselines):
-        """curves.png: the loss, and the model's `headline` metrics on `part`, by epoch; baselines as level lines.
+        """curves.png: the loss, and the model's `headline` metrics on `part`, by epoch; the best baseline as level lines.
 
         baselines: {name: test metrics}, shown where `part` is the test part. Lines differ in dash as well as in colour.
         """
@@ -165,7 +165,9 @@ class Run:
         left.set(xlabel="epoch", ylabel="training loss")
         for metric, dash, marker in zip(model.headline, ("-", "--", "-."), "os^", strict=False):
             (line,) = right.plot(rows["epoch"], rows[metric], dash, marker=marker, label=metric, **marks)
-            for name, values in baselines.items() if part == "test" else ():
+            for name, values in baselines.items():
+                if part != "test" or any(model.better(other, values) for other in baselines.values()):
+                    continue
                 label = f"{name}, {metric}"
                 right.axhline(values[metric], linestyle=dash, color=line.get_color(), alpha=0.5, label=label)
         right.axvline(best_epoch, color="gray", linestyle=":", label=f"best epoch ({best_epoch})")

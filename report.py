@@ -150,7 +150,7 @@ class Run:
             json.dump(summary, file, indent=2)
 
     def plot(self, model, part, best_epoch, baselines):
-        """curves.png: the loss, and the model's `headline` metrics on `part`, by epoch; the best baseline as level lines.
+        """curves.png: the loss, and the model's `headline` metrics on `part`, by epoch; the best baseline as a level.
 
         baselines: {name: test metrics}, shown where `part` is the test part. Lines differ in dash as well as in colour.
         """

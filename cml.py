@@ -12,21 +12,20 @@ from model import TwoBP
 class CML(TwoBP):
     """Squared distances in the unit ball: a positive shall be nearer than the nearest negative, by --margin.
 
-    The hinge [margin + |p - q_i|^2 - min_j |p - q_j|^2]_+ weighs log(1 + the positive's rank), which the share of
-    negatives within the margin estimates. Source: Hsieh et al., Collaborative metric learning, WWW 2017 (without its
-    covariance term).
+    The hinge [margin + |p - q_i|^2 - min_j |p - q_j|^2]_+ weighs log(1 + the positive's rank), which the share of the
+    uniform negatives that are within the margin estimates. Source: Hsieh et al., Collaborative metric learning, WWW
+    2017 (without its covariance term).
     """
 
     identifying = ("model", "dim")
 
     def make_encoder(self):
         encoder = MF(self.data.train, self.args, self.generator)
-        encoder.by_row = False  # the ball holds in every row after every step
+        encoder.by_row = False  # Adam moves rows that a step did not read too, perhaps out of the ball
         return encoder
 
-    def start_training(self, state=None):
-        super().start_training(state)
-        self.loss_of = self.hinge
+    def make_loss(self):
+        return self.hinge
 
     def comparable(self, *encodings):
         """p and q (..., D) -> (..., D + 2), whose inner product is -|p - q|^2."""

@@ -1,5 +1,6 @@
 """Data sets: find the files, read them (or their cached copy), number users and items, split -> Interactions."""
 
+import glob
 import hashlib
 import json
 import logging
@@ -98,13 +99,13 @@ def load_dataset(
         sources = _find_sources(name, folder, download, fold)
         user_ids, item_ids, pairs = _read_cached(folder, sources)
     shape = (len(user_ids), len(item_ids))
-    parts = dict.fromkeys(PARTS, pair_matrix(*NO_PAIRS, shape))
+    parts = dict.fromkeys(PARTS, pair_matrix(*NO_PAIRS, shape).astype(np.float32 if ratings else np.int8))
     for part, (users, items, values) in pairs.items():
         if ratings and values is None:
             raise UserError(f"{sources[part]} has no ratings; name its column of them rating, or take another --model")
         parts[part] = pair_matrix(users, items, values if ratings else None, shape)
         if ratings and (repeated := len(users) - parts[part].nnz):
-            log.warning("warning: %s: %d pairs are rated again later; the last rating counts", sources[part], repeated)
+            log.warning("warning: %s: %d ratings are replaced by later ones of their pairs", sources[part], repeated)
     random = np.random.default_rng(split_seed)
     split = split_at_random if ratings else split_per_user
     if "interactions" in sources:
@@ -148,8 +149,12 @@ def _find_sources(name, folder, download, fold):
         own = {part: f"{part}.*" for part in (*PARTS, "interactions")}
         forms = [own, *({"interactions": pattern} for pattern in MOVIELENS)]
     for remote in REGISTRY[name].files if name in REGISTRY else ():
-        patterns = [pattern for form in forms for pattern in form.values()] if remote.members else [remote.pattern]
-        if not any(any(folder.glob(pattern)) for pattern in patterns):
+        if remote.members:
+            enough = all if fold else any
+            here = any(enough(any(folder.glob(pattern)) for pattern in form.values()) for form in forms)
+        else:
+            here = any(folder.glob(remote.pattern))
+        if not here:
             fetch(remote, folder, allowed=download)
     sources = next(filter(None, (_matching(folder, form) for form in forms)), {})
     if fold and len(sources) < 2:
@@ -157,7 +162,8 @@ def _find_sources(name, folder, download, fold):
     if not (sources.keys() == {"interactions"} or {"train", "test"} <= sources.keys() <= {*PARTS}):
         found = ", ".join(path.name for path in sources.values()) or "none of them"
         raise UserError(
-            f"{folder} needs train.* and test.* (valid.* may join them), or interactions.* alone; it has {found}"
+            f"{folder} needs train.* and test.* (valid.* may join them), or one of interactions.*, u.data and "
+            f"ratings.*; it has {found}"
         )
     return sources
 
@@ -178,7 +184,8 @@ def _read_cached(folder, sources):
     """Parse the sources, or load the parsed copy of the same bytes. Returns what `_number` returns."""
     digests = {part: file_sha256(path) for part, path in sources.items()}
     key = hashlib.sha256(json.dumps([CACHE_FORMAT, digests]).encode()).hexdigest()
-    cache = folder / ".cache" / f"{key[:16]}.npz"
+    names = "+".join(path.name for path in sources.values())  # a data set may have several splits
+    cache = folder / ".cache" / f"{names}.{key[:16]}.npz"
     if cache.is_file():
         try:
             with np.load(cache, allow_pickle=False) as arrays:
@@ -193,8 +200,8 @@ def _read_cached(folder, sources):
         for name, values in (("user_ids", user_ids), ("item_ids", item_ids))
     }
     try:
-        for stale in cache.parent.glob("*.npz"):
-            stale.unlink()
+        for stale in cache.parent.glob(f"{glob.escape(names)}.*.npz"):
+            stale.unlink(missing_ok=True)
         with atomic_file(cache) as file:
             rated = {f"{part}_ratings": values for part, (_, _, values) in pairs.items() if values is not None}
             np.savez(file, **ids, **rated, **{part: np.stack(columns[:2]) for part, columns in pairs.items()})
@@ -230,11 +237,12 @@ def _id_order(names):
 
 def pair_matrix(users, items, values, shape):
     """Pairs -> csr_array (U, I) of their values, or of ones for None; of a pair that is there twice the last counts."""
-    if values is None:
-        values = np.ones(len(users), np.int8)
-    matrix = coo_array((values, (users, items)), shape).tocsr()
+    ones = np.ones(len(users), np.int8)
+    matrix = coo_array((ones if values is None else values, (users, items)), shape).tocsr()
     matrix.sum_duplicates()
-    if matrix.nnz < len(users):  # they were added up
+    if values is None:
+        matrix.data[:] = 1
+    elif matrix.nnz < len(users):  # repeated pairs were added up
         last = ~pd.DataFrame({"user": users, "item": items}).duplicated(keep="last").to_numpy()
         return pair_matrix(users[last], items[last], values[last], shape)
     return matrix

@@ -122,7 +122,7 @@ def fetch(remote, folder, allowed=True):
     target = folder / remote.name
     by_hand = f"get {remote.url} by hand and save it as {target}"
     if remote.members:
-        target = folder
+        target = folder / remote.members[-1]
         by_hand = f"get {remote.url} by hand and unpack it into {folder.parent}"
     if not allowed:
         raise UserError(f"{target} is absent and --no_download is set: {by_hand}")

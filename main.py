@@ -54,6 +54,7 @@ def run(args):
     if args.mode == "train":
         epochs = fit(model, data, args)
         if args.refit:
+            del model  # room for the next one
             refit(model_class, device, data, args, epochs)
     else:
         use(model, data, args, state)

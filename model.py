@@ -56,8 +56,12 @@ class TwoBP(Backpropagated):
     def make_sampler(self):
         return find(SAMPLERS, self.args.sampler)(self.data.train, self.args, self.generator)
 
+    def make_loss(self):
+        """A function of a losses.Batch and of the flags, see losses.py."""
+        return find(LOSSES, self.args.loss)
+
     def start_training(self, state=None):
-        self.loss_of = find(LOSSES, self.args.loss)
+        self.loss_of = self.make_loss()
         super().start_training(state)
 
     def touched(self, users, items, drawn):

@@ -14,6 +14,8 @@ SUGGESTED = {
     "1M": {"batch_size": 1024, "l2": 1e-6, "lr": 1e-3, "dim": 128, "beta": 0.99, "N": 5, "epochs": 200},
     "Gowalla": {"batch_size": 1024, "l2": 0.0, "lr": 5e-4, "dim": 1024, "beta": 0.999, "N": 5},
     "Yelp2018": {"batch_size": 1024, "l2": 0.0, "lr": 5e-5, "dim": 2048, "beta": 0.999, "N": 5},
+    "ml-100k": {},
+    "ml-1m": {},
 }
 
 # For models other than the paper's, on any data set ("") and on some; found on the test part.
@@ -42,10 +44,8 @@ CHOICES = {
     "mode": ("train", "evaluate", "recommend", "export"),
     **{"model": MODELS, "encoder": ENCODERS, "sampler": SAMPLERS, "loss": LOSSES},
 }
-TOWERS = "encoder layers similarity beta aggregation preset loss gamma temperature"
-NEGATIVES = "sampler N alpha candidates"
-STEPS = "batch_size lr l2 lr_schedule lr_dc lr_dc_epoch compile"
-GRADIENTS = f"{TOWERS} {NEGATIVES} {STEPS}"
+TOWERS = "encoder layers similarity beta aggregation preset sampler alpha candidates loss gamma temperature"
+GRADIENTS = f"{TOWERS} N batch_size lr l2 lr_schedule lr_dc lr_dc_epoch compile"
 IGNORED = {
     "mode": {
         "train": "users topk keep_seen history passes output checkpoint",
@@ -58,7 +58,7 @@ IGNORED = {
         "EASE": f"{GRADIENTS} dim epochs threads confidence margin",
         "ALS": f"{GRADIENTS} margin",
         "CML": f"{TOWERS} reg confidence",
-        **dict.fromkeys(("SVD", "SVDpp"), f"{TOWERS} {NEGATIVES} confidence margin"),
+        **dict.fromkeys(("SVD", "SVDpp"), f"{TOWERS} N confidence margin"),
     },
     "encoder": {"MF": "layers"},
     "sampler": {
@@ -91,8 +91,7 @@ def parse_args(argv=None):
     parser = build_parser()
     given = vars(parser.parse_args(argv))
     dataset = given.get("dataset", parser.defaults["dataset"])
-    named = {*SUGGESTED, *(name for own in SUGGESTED_FOR.values() for name in own)}
-    dataset = next((name for name in named if name.lower() == dataset.lower()), dataset)
+    dataset = next((name for name in SUGGESTED if name.lower() == dataset.lower()), dataset)
     preset = given.get("preset", parser.defaults["preset"])
     if preset != "paper" and dataset not in PRESETS[preset]:
         parser.error(f"there is no --preset {preset} for {dataset}, only for {' and '.join(PRESETS[preset])}")
@@ -117,7 +116,7 @@ def parse_args(argv=None):
 
 
 def default_run_name(args):
-    """<dataset>-<model>-<encoder>, less what the model has not."""
+    """<dataset>-u<fold>-<model>-<encoder>, less what there is not."""
     fold = [f"u{args.fold}"] if args.fold else []
     return "-".join([args.dataset, *fold, args.model] + [args.encoder] * (args.model in ("OneBP", "TwoBP")))
 
@@ -147,8 +146,8 @@ def contradictions(args, given):
         yield f"--sampler inbatch corrects a softmax, which --loss {args.loss} is not; take InfoNCE or BSL"
     if args.sampler == "dns" and args.candidates < args.N:
         yield f"--sampler dns keeps --N {args.N} of the candidates, so --candidates {args.candidates} is too few"
-    if args.model == "CML" and args.sampler in ("inbatch", "none"):
-        yield f"--model CML needs drawn negatives: give another --sampler than {args.sampler}"
+    if args.reg == 0 and args.model in ("EASE", "ALS"):
+        yield f"--reg 0 leaves {args.model} without a solution; give more"
     if args.fold is not None and args.test_ratio is not None:
         yield "--fold names a split that is made already: leave --test_ratio out"
     if args.valid_ratio is not None and args.select != "valid":
@@ -182,7 +181,7 @@ def build_parser():
     flag("mode", "train", one_of(*CHOICES["mode"]), "train a model, or use the checkpoint of one, see below")
     mode = one_of("new", "continue", new_train="new", continue_train="continue")
     flag("train_mode", "new", mode, "start afresh, or go on from the last checkpoint")
-    flag("run_name", None, folder_name, "name of the run's folders (default: <dataset>-<model>-<encoder>)")
+    flag("run_name", None, folder_name, "name of the run's folders (default: <dataset>[-u<fold>]-<model>-<encoder>)")
     flag("seed", 2022, whole(0), "seed of initialisation, order and negatives")
     flag("device", "auto", str, "auto (the GPU when there is one), cpu, cuda, or cuda:<number>")
     flag("threads", 1, number(1, os.cpu_count(), kind=int), "CPU threads of a training step; evaluation takes all")
@@ -216,7 +215,7 @@ def build_parser():
     flag("beta", 0.99, number(0, 1), "OneBP: how much of a user's encoding stays in a move")
     repeats = "OneBP, for a user's repeats in a batch: one move to their mean, one after the other, or only the last"
     flag("aggregation", "mean", one_of("mean", "sequential", "last"), repeats)
-    flag("reg", 1.0, number(0), "EASE, ALS, SVD: weight of the squared weights; SVD: of those that a rating touches")
+    flag("reg", 1.0, number(0), "EASE, ALS: weight of the squared weights; SVD, SVDpp: of those of a rating")
     flag("margin", 0.5, positive, "CML: how much nearer a positive shall be than a negative, in squared distance")
     flag("confidence", 1.0, positive, "ALS: weight of a training interaction beside 1 of any other pair")
 

@@ -10,6 +10,7 @@ import torch
 from errors import UserError
 from evaluate import METRICS, DotProduct, Ranking, popularity_encodings
 from optimizer import Adam, value_and_gradients
+from parse import last_epoch
 from utils import compiles, cpu_threads, make_generator
 
 log = logging.getLogger("onebp")
@@ -153,7 +154,7 @@ class Backpropagated(Recommender):
             log.info("the training step is not compiled: the compiler does not take %s", type(self.encoder).__name__)
             return False
         step = (SAVED_BY_ROW * sum(rows.values()) + SAVED_BY_TABLE * sum(tables.values())) * self.args.dim
-        saved = step * self.args.epochs * len(self.sampler)
+        saved = step * last_epoch(self.args) * len(self.sampler)
         if self.args.compile == "auto" and saved < WAIT:
             log.info(
                 "the training step is not compiled: that takes %d s the first time, to save about %.0f s", WAIT, saved

@@ -203,12 +203,14 @@ def command_line():
     return shlex.join(["python", *sys.argv])
 
 
-def how_to_continue(epoch, saved_epoch):
+def how_to_continue(epoch, saved_epoch, args):
     """The line that Ctrl-C after `epoch` ends with; saved_epoch: the one in last.pt, 0 where there is none."""
-    if not saved_epoch:
-        return f"interrupted before the first checkpoint; start again with: {command_line()}"
-    command = command_line().removesuffix(" --train_mode continue")
-    return f"interrupted after epoch {epoch}; go on from epoch {saved_epoch} with: {command} --train_mode continue"
+    again = command_line().removesuffix(" --train_mode continue") + " --train_mode continue"
+    if saved_epoch:
+        return f"interrupted after epoch {epoch}; go on from epoch {saved_epoch} with: {again}"
+    if args.refit_epochs:
+        return f"interrupted before the first checkpoint of the refit; start that again with: {again}"
+    return f"interrupted before the first checkpoint; start again with: {command_line()}"
 
 
 def log_start(model, data, args, epoch, changes):

@@ -54,7 +54,8 @@ class Biased(MF):
 class Implicit(Biased):
     """To a user's factors comes what the user rated, whatever the rating: p_u + |N(u)|^-1/2 sum_{j in N(u)} y_j.
 
-    N(u) are the items in the user's training ratings. Source: Koren, Factorization meets the neighborhood, KDD 2008.
+    N(u) are the items in the user's training ratings. Source: Koren, Factorization meets the neighborhood, KDD 2008;
+    there a rating shrinks y_j of all N(u), here that of its item, by more.
     """
 
     by_row = False

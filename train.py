@@ -16,7 +16,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from errors import UserError, explain
-from parse import last_epoch
+from parse import ignored_flags, last_epoch
 from report import Run, how_to_continue, log_end, log_epoch, log_start
 from utils import load_checkpoint, on_terminal, save_checkpoint
 
@@ -65,19 +65,23 @@ def fit(model, data, args):
             log_end(run, checkpoints, args, result)
             return progress.best_epoch
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(how_to_continue(progress.epoch, checkpoints.saved_epoch)) from None
+            raise KeyboardInterrupt(how_to_continue(progress.epoch, checkpoints.saved_epoch, args)) from None
 
 
 def refit(model_class, device, data, args, epochs):
     """Train a new model on training and validation part together, for the `epochs` that the validation part chose.
 
-    It is a run of its own, <run_name>-refit, with the learning rates of the run that chose; test is evaluated once.
+    It is a run of its own, <run_name>-refit, with the learning rates of the run that chose; test is evaluated once. A
+    continuation goes on with it where the choice and these learning rates are still the same.
     """
     own = {"run_name": f"{args.run_name}-refit", "select": "test", "patience": None, "eval_every": epochs}
-    args = argparse.Namespace(**{**vars(args), **own, "refit_epochs": epochs})
+    origin = args.origin | dict.fromkeys(own, "refit")
+    args = argparse.Namespace(**{**vars(args), **own, "origin": origin, "refit_epochs": epochs})
     last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
-    if not last_file.exists() or load_checkpoint(last_file)["epoch"] > epochs:
-        args.train_mode = "new"
+    if args.train_mode == "continue":
+        flags = load_checkpoint(last_file)["flags"] if last_file.exists() else {}
+        if any(flags.get(name) != trained_flags(args).get(name) for name in ("refit_epochs", "epochs")):
+            args.train_mode = "new"
     data = data.with_valid_in_train()
     log.info("refit on training and validation part for %d epochs", epochs)
     fit(model_class(data, args, device), data, args)
@@ -96,7 +100,8 @@ def train(model, run, progress, checkpoints, args):
             lr = learning_rate(args, epoch)
             loss = model.train_epoch(lr, bar.update)
             if not math.isfinite(loss):
-                advice = f"lower --lr ({lr:g}) or --l2, or raise --temperature"
+                flags = {"lr": f"lower --lr ({lr:g})", "l2": "lower --l2", "temperature": "raise --temperature"}
+                advice = ", or ".join(text for flag, text in flags.items() if flag not in ignored_flags(args))
                 raise UserError(f"the loss is {loss} in epoch {epoch}; {advice}. {checkpoints.describe()}")
             trained = time.perf_counter()
             since_row += trained - begin

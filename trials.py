@@ -21,6 +21,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from errors import UserError
 from main import load_data
+from parse import ignored_flags
 from registry import MODELS, find
 from sweep import as_words, describe
 from train import FREE_FLAGS
@@ -94,7 +95,8 @@ def plan(fixed, combinations, seeds, folder):
     for swept, args in combinations:
         for seed in range(1, seeds + 1):
             own = Namespace(**{**vars(args), "seed": seed})
-            deciding = {flag: value for flag, value in vars(own).items() if flag not in PLACES}
+            left_out = PLACES | ignored_flags(own)
+            deciding = {flag: value for flag, value in vars(own).items() if flag not in left_out and value is not None}
             digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
             if digest in trials:
                 raise UserError(f"{describe(swept)} makes the same run as {describe(trials[digest].swept)}")

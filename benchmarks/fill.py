@@ -3,7 +3,7 @@
 python benchmarks/fill.py [--rounds 5] [--dim 64] [--seen 20]
 
 As `--mode recommend --users all` ranks, on all cores, with encodings and seen items that are made up: the time depends
-on their numbers alone.
+on their numbers alone. Memory is the process's, at its highest so far.
 """
 
 import time

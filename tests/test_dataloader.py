@@ -140,7 +140,7 @@ def test_given_validation_file(tmp_path):
         ({"train.csv": TRAIN}, "needs train.* and test.*; it has train.csv"),
         (
             {"train.csv": TRAIN, "test.csv": TEST, "interactions.csv": TRAIN},
-            "interactions.* alone; it has train.csv, test",
+            "or one of interactions.*, u.data and ratings.*; it has train.csv, test",
         ),
         ({"train.csv": TRAIN, "train.txt": TRAIN, "test.csv": TEST}, "train.csv and train.txt; keep one"),
         ({"train.csv": TRAIN, "test.csv": TEST + "bob,x\nbob,10\n"}, r"'bob' with item '10' \(and 1 more\) is in both"),
@@ -185,6 +185,10 @@ def test_named_data_set_that_is_not_the_published_one(tmp_path, caplog):
 def test_demo_is_the_same_everywhere():
     data = load_dataset("demo", "nowhere")
     assert data.digest == "1c79019311c4c857f743bbdb127e2dac203779640adbef23597c0948a1cd4310"
+    assert (
+        load_dataset("demo", "nowhere", ratings=True).digest
+        == "f3df9d5036feb869c2e8c5caaf65718d3dab70ff178dd6131d62d0f1e0ef8fe7"
+    )
     assert data.shape == (600, 900)
     assert 35_000 < sum(getattr(data, part).nnz for part in PARTS) < 45_000
     popularity = np.sort(np.asarray(data.train.sum(axis=0)))
@@ -253,7 +257,7 @@ def test_the_last_of_repeated_ratings_counts(tmp_path, caplog):
     write(tmp_path / "d/test.csv", "user,item,rating\nb,x,2\n")
     data = load_dataset("d", tmp_path, ratings=True)
     assert rated(data, "train") == {("a", "x"): 4.0, ("b", "y"): 3.0}
-    assert "2 pairs are rated again later; the last rating counts" in caplog.text
+    assert "2 ratings are replaced by later ones of their pairs" in caplog.text
     other = load_dataset("d", tmp_path)
     assert (other.train.data == 1).all()
     assert other.digest != data.digest

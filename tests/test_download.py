@@ -144,6 +144,19 @@ def test_archive_gives_its_named_members_and_no_other(server, tmp_path, monkeypa
     assert (tmp_path / "deep/ml-1m/ratings.dat").read_bytes() == b"1::2::3\n"
 
 
+def test_archive_that_was_unpacked_in_part_is_fetched_again(server, tmp_path, monkeypatch):
+    members = {"d/u1.base": "1\t2\t3\n", "d/u1.test": "1\t3\t3\n", "d/u.data": "1\t2\t3\n1\t3\t3\n"}
+    archive = zipped(members)
+    monkeypatch.setitem(FILES, "d.zip", archive)
+    names = tuple(name.removeprefix("d/") for name in members)
+    file = RemoteFile("d", f"{server}/good/d.zip", "sha256:" + hashlib.sha256(archive).hexdigest(), names)
+    monkeypatch.setitem(REGISTRY, "d", Published((file,), {}))
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/u1.base").write_text(members["d/u1.base"])
+    assert load_dataset("d", tmp_path, ratings=True, fold=1).test.nnz == 1
+    assert load_dataset("d", tmp_path, ratings=True, test_ratio=0.5).train.nnz == 1
+
+
 def test_archive_that_fails(server, tmp_path):
     file = RemoteFile("ml-1m", f"{server}/none/ml-1m.zip", "sha256:0", ("ratings.dat",))
     by_hand = f"get {file.url} by hand and unpack it into {tmp_path}"

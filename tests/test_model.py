@@ -43,7 +43,7 @@ def test_gradient_closed_form(name, device):
     places["item"] = torch.tensor([items, *zip(*negatives, strict=True)], device=device)  # (1 + N, B)
     trained = {name: model.weights[name] for name in model.optimizer.tables}
     constant = {name: table for name, table in model.weights.items() if name not in trained}
-    _, gradients = value_and_gradients(model.loss, trained, constant, places, places["user"], None)
+    _, gradients = value_and_gradients(model.loss, trained, constant, places, places["user"], places["item"][0], None)
 
     grad_p, grad_q = np.zeros_like(p), np.zeros_like(q)
     for user, item, others in zip(users, items, negatives, strict=True):

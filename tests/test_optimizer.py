@@ -128,7 +128,7 @@ def test_fifty_steps_against_a_slow_reference(device, name, l2, by_row, compile)
     flags = ("--dim", 8, "--batch_size", 16, "--N", 3, "--beta", 0.9, "--lr", 0.02, "--l2", l2, "--compile", compile)
     model = build(name, *flags, data=made_data(), device=device)
     assert model.optimizer.by_row == (by_row and compile == "on")
-    reference = Reference(model, 0.02, l2, 0.9, model.trains_users)
+    reference = Reference(model, 0.02, l2, 0.9, "user" in model.optimizer.tables)
     step = model.compiled_step if compile == "on" else model.train_step
     batches = [batch for _ in range(2) for batch in model.sampler.epoch() if len(batch[0]) == 16][:50]
     assert len(batches) == 50
@@ -165,7 +165,7 @@ def test_other_modules_compiled_and_eager_agree(device, flags):
 
 
 def test_auto_compiles_long_runs_only(monkeypatch):
-    monkeypatch.setattr("model.compiles", lambda device: True)
+    monkeypatch.setattr("recommender.compiles", lambda device: True)
     batch = ("--batch_size", 64)  # of 224 interactions
     long = build("OneBP", *batch, "--epochs", 10**7)
     assert [build("OneBP", *batch, "--epochs", 10).compiled, long.compiled] == [False, True]

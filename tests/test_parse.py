@@ -132,7 +132,8 @@ def test_help_shows_every_flag_with_its_default(capsys):
         ("--fold 6", "--fold: '6' is not a whole number from 1 up to 5"),
         ("--model SVD --beta 0.9", "--beta does nothing with --model SVD, only with OneBP or TwoBP"),
         ("--margin 1", "--margin does nothing with --model OneBP, only with CML"),
-        ("--model CML --sampler inbatch", "--model CML needs drawn negatives"),
+        ("--model CML --sampler none", "--sampler does nothing with --model CML, only with OneBP or TwoBP"),
+        ("--model EASE --reg 0", "--reg 0 leaves EASE without a solution"),
         ("--mode evaluate --train_mode new", "--train_mode does nothing with --mode evaluate"),
         ("--threads 100000", "--threads: '100000' is not a whole number from 1 up to "),
     ],
@@ -147,6 +148,8 @@ def test_values_that_follow_from_the_model():
     assert (ease.epochs, ease.reg, ease.origin["reg"]) == (1, 1000.0, "suggested for EASE")
     assert parse_args(["--model", "EASE", "--dataset", "mine"]).reg == 500.0
     assert parse_args(["--model", "ALS", "--dataset", "100k"]).epochs == 10
+    svd = parse_args(["--model", "SVD", "--dataset", "ML-100K"])
+    assert (svd.dataset, svd.reg, svd.epochs) == ("ml-100k", 0.1, 20)
 
 
 def test_every_choice_that_ignores_a_flag_exists():
@@ -161,3 +164,4 @@ def test_default_run_name():
         default_run_name(parse_args(["--dataset", "100K", "--encoder", "MLP", "--model", "TwoBP"])) == "100k-TwoBP-MLP"
     )
     assert default_run_name(parse_args(["--model", "EASE"])) == "demo-EASE"
+    assert default_run_name(parse_args(["--model", "SVD", "--fold", "3", "--dataset", "ml-100k"])) == "ml-100k-u3-SVD"

@@ -13,6 +13,7 @@ from test_model import build
 from evaluate import RATING_METRICS
 from optimizer import value_and_gradients
 from svd import deviations
+from utils import compiles
 
 MODELS = ("SVD", "SVDpp")
 
@@ -90,7 +91,9 @@ def test_rank_one_is_recovered(name, device):
     assert model.baselines()["Biases"]["RMSE"] > 0.05  # it is not a sum
 
 
-def test_prediction_within_the_scale_and_by_a_loop(device):
+@pytest.mark.parametrize("block", [5, 1000])
+def test_prediction_within_the_scale_and_by_a_loop(device, block, monkeypatch):
+    monkeypatch.setattr("evaluate.BLOCK_RATINGS", block)
     data = small()
     model = build("SVD", "--dim", 3, data=data, device=device)
     generator = torch.Generator().manual_seed(2)
@@ -150,17 +153,19 @@ def test_deviations_by_a_loop():
 
 
 @pytest.mark.parametrize("batch_size", [256, 16])
-def test_compiled_steps_are_the_eager_ones(batch_size):
+def test_compiled_steps_are_the_eager_ones(device, batch_size):
     """On whole tables; for the smaller batch Adam goes by the row."""
+    if not compiles(device):
+        pytest.skip("torch.compile does not work here")
     torch.compiler.reset()
     data = rank_one(users=300, items=200, known=0.02)
     flags = ("--dim", 4, "--batch_size", batch_size, "--compile")
-    models = [build("SVD", *flags, compile, data=data) for compile in ("off", "on")]
+    models = [build("SVD", *flags, compile, data=data, device=device) for compile in ("off", "on")]
     losses = [model.train_epoch(0.01, lambda: None) for model in models]
     assert [model.optimizer.by_row for model in models] == [False, batch_size == 16]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     for name, table in models[0].weights.items():
-        np.testing.assert_allclose(table, models[1].weights[name], atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(table.cpu(), models[1].weights[name].cpu(), atol=1e-5, err_msg=name)
 
 
 def test_command_line(cli, work):

@@ -256,6 +256,35 @@ def test_interrupted_refit_goes_on(cli, work, monkeypatch):
     assert whole.read_bytes() == parts.read_bytes()
 
 
+def test_refit_anew_where_the_choice_has_moved(cli, work):
+    """Else the first choice's look at the test part would compete with the second's."""
+    step = ("--lr_schedule", "step", "--lr", 0.003)  # no overfitting in so few epochs: the last is the best
+    assert cli(*REFIT, *step, "--run_name", "r", "--epochs", 2)[0] == 0
+    status, stdout, stderr = cli(*REFIT, *step, "--run_name", "r", "--epochs", 4, "--train_mode", "continue")
+    assert (status, stderr) == (0, "")
+    assert "the earlier run of this name is now" in stdout
+    assert cli(*REFIT, *step, "--run_name", "whole", "--epochs", 4)[0] == 0
+    again, whole = (work / f"checkpoints/{name}-refit/last.pt" for name in ("r", "whole"))
+    assert load_checkpoint(whole)["epoch"] == 4
+    assert again.read_bytes() == whole.read_bytes()
+    status, stdout, _ = cli(*REFIT, *step, "--run_name", "r", "--epochs", 4, "--train_mode", "continue")
+    assert "r-refit is done: epoch 4 of 4, nothing to do" in stdout
+
+
+def test_interrupt_before_the_first_checkpoint_of_a_refit(cli, monkeypatch):
+    def interrupted(self, data, args, device):
+        if args.refit_epochs:
+            monkeypatch.setattr(SVD, "train_epoch", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        start_model(self, data, args, device)
+
+    start_model = SVD.__init__
+    monkeypatch.setattr(SVD, "__init__", interrupted)
+    status, _, stderr = cli(*REFIT)
+    assert status == 130
+    assert "interrupted before the first checkpoint of the refit; start that again with" in stderr
+    assert stderr.endswith("--train_mode continue\n")
+
+
 def test_refit_of_a_ranking_model(cli, work):
     assert cli("--select", "valid", "--refit", *FAST, "--run_name", "r")[0] == 0
     chosen, refit = (json.loads((work / f"runs/{name}/summary.json").read_text()) for name in ("r", "r-refit"))

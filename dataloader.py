@@ -123,7 +123,7 @@ def load_dataset(
         raise UserError(f"--valid_ratio does not apply: {sources['valid']} is the validation part; leave the flag out")
     for part in ("train", "valid", "test") if validate else ("train", "test"):
         if not parts[part].nnz:
-            raise UserError(f"data set {name}: no {part} interaction; every user has too few, or {part}.* is empty")
+            raise UserError(f"data set {name}: no {part} interaction; there are too few, or {part}.* is empty")
     return Interactions(name, user_ids, item_ids, **parts, digest=_digest(user_ids, item_ids, parts))
 
 
@@ -149,6 +149,8 @@ def _find_sources(name, folder, download, fold):
         own = {part: f"{part}.*" for part in (*PARTS, "interactions")}
         forms = [own, *({"interactions": pattern} for pattern in MOVIELENS)]
     for remote in REGISTRY[name].files if name in REGISTRY else ():
+        if fold and f"u{fold}.base" not in remote.members:
+            continue  # there is no such fold to fetch
         if remote.members:
             enough = all if fold else any
             here = any(enough(any(folder.glob(pattern)) for pattern in form.values()) for form in forms)

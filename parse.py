@@ -174,7 +174,12 @@ def contradictions(args, given):
 
 def build_parser():
     """The parser of main.py. Its `defaults` hold the value of each flag that neither user nor data set sets."""
-    parser = Parser(prog="main.py", description="Train and evaluate two-tower recommendation models.")
+    parser = Parser(
+        prog="main.py",
+        description="Train and evaluate two-tower recommendation models, and models of ratings.",
+        epilog="A named data set and a model other than OneBP bring other values for some flags; the log of a run says "
+        "which value came from where.",
+    )
     group, flag = parser.start_group, parser.add_flag
 
     group("run")

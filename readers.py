@@ -94,7 +94,7 @@ def _read_movielens(path, text):
 def _read_table(path, text, separator, columns, header):
     """A separated table; `columns` are the plain names of its columns."""
     user, item = _find_column(path, columns, USER_NAMES), _find_column(path, columns, ITEM_NAMES)
-    rating = next((columns.index(name) for name in RATING_NAMES if name in columns), None)
+    rating = _find_column(path, columns, RATING_NAMES) if {*RATING_NAMES} & {*columns} else None
     quoting = csv.QUOTE_MINIMAL if header else csv.QUOTE_NONE
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas would drop surplus fields with a warning
@@ -139,7 +139,7 @@ def _find_column(path, columns, names):
     if found is None or columns.count(found) > 1:
         problem = "no" if found is None else "more than one"
         listed = ", ".join(columns)[:80]
-        raise UserError(f"{path}: {problem} {names[0]} column in the header ({listed}); name one {names[0]}_id")
+        raise UserError(f"{path}: {problem} {names[0]} column in the header ({listed}); name one {names[0]}")
     return columns.index(found)
 
 

@@ -29,7 +29,8 @@ def take_flags_over(args):
     with fitting(path):
         for flag, value in state["flags"].items():
             if args.origin.get(flag) == "command line" and getattr(args, flag) != value:
-                raise UserError(f"{path} was trained with --{flag} {value}; leave --{flag} {getattr(args, flag)} out")
+                how = f"without --{flag}" if value is None else f"with --{flag} {value}"
+                raise UserError(f"{path} was trained {how}; leave --{flag} {getattr(args, flag)} out")
             setattr(args, flag, value)
     return state
 

@@ -151,7 +151,7 @@ class Backpropagated(Recommender):
             log.info("the training step is not compiled: no batch is whole")
             return False
         if not self.encoder.compiles:
-            log.info("the training step is not compiled: the compiler does not take %s", type(self.encoder).__name__)
+            log.info("the training step is not compiled: the compiler does not take sparse products")
             return False
         step = (SAVED_BY_ROW * sum(rows.values()) + SAVED_BY_TABLE * sum(tables.values())) * self.args.dim
         saved = step * last_epoch(self.args) * len(self.sampler)

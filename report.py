@@ -160,7 +160,7 @@ class Run:
         rows = self.rows().astype(float)
         figure = Figure(figsize=(10, 4), layout="constrained")
         left, right = figure.subplots(1, 2)
-        marks = {"markevery": 0.1, "markersize": 5}
+        marks = {"markevery": max(1, len(rows) // 10), "markersize": 5}
         left.plot(rows["epoch"], rows["loss"], "k-", marker="o", **marks)
         left.set(xlabel="epoch", ylabel="training loss")
         for metric, dash, marker in zip(model.headline, ("-", "--", "-."), "os^", strict=False):
@@ -177,7 +177,7 @@ class Run:
         right.legend()
         for axes in (left, right):
             axes.grid(alpha=0.3)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         figure.suptitle(self.folder.name, parse_math=False)
         with atomic_file(self.plot_file) as file, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that the font lacks

@@ -42,6 +42,12 @@ def fit(model, data, args):
         try:
             if args.train_mode == "continue":
                 changes = restore(model, progress, checkpoints, args)
+                if changes and args.refit:
+                    flag, before, now = changes[0]
+                    raise UserError(
+                        f"{checkpoints.last_file} was trained with --{flag} {before}, and a refit with {now} would not be "
+                        "of that run; give its flags, leave --refit out, or --train_mode new"
+                    )
                 if progress.done(args) and run.summary_file.exists():
                     end = last_epoch(args)
                     log.info("%s is done: epoch %d of %d, nothing to do", args.run_name, progress.epoch, end)
@@ -72,16 +78,23 @@ def refit(model_class, device, data, args, epochs):
     """Train a new model on training and validation part together, for the `epochs` that the validation part chose.
 
     It is a run of its own, <run_name>-refit, with the learning rates of the run that chose; test is evaluated once. A
-    continuation goes on with it where the choice and these learning rates are still the same.
+    continuation goes on with it where the choice and the flags are still the same.
     """
-    own = {"run_name": f"{args.run_name}-refit", "select": "test", "patience": None, "eval_every": epochs}
+    own = {
+        "run_name": f"{args.run_name}-refit",
+        "select": "test",
+        "patience": None,
+        "eval_every": epochs,
+        "refit": False,
+    }
     origin = args.origin | dict.fromkeys(own, "refit")
     args = argparse.Namespace(**{**vars(args), **own, "origin": origin, "refit_epochs": epochs})
     last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
-    if args.train_mode == "continue":
-        flags = load_checkpoint(last_file)["flags"] if last_file.exists() else {}
-        if any(flags.get(name) != trained_flags(args).get(name) for name in ("refit_epochs", "epochs")):
-            args.train_mode = "new"
+    try:
+        goes_on = args.train_mode == "continue" and load_checkpoint(last_file)["flags"] == trained_flags(args)
+    except UserError:  # absent or damaged
+        goes_on = False
+    args.train_mode = "continue" if goes_on else "new"
     data = data.with_valid_in_train()
     log.info("refit on training and validation part for %d epochs", epochs)
     fit(model_class(data, args, device), data, args)
@@ -206,7 +219,7 @@ def full_state(model, progress, args):
 
 def identity(model, args):
     """What a checkpoint must have in common with this run to be taken over."""
-    return {"select": args.select, "seed": args.seed, **model.identity}
+    return {"select": args.select, "seed": args.seed, "refit_epochs": args.refit_epochs, **model.identity}
 
 
 def trained_flags(args):
@@ -253,7 +266,7 @@ def fitting(path):
 def check_identity(path, state, model, args):
     """Raise UserError where the checkpoint `path` with `state` is of another model, data set, seed or protocol."""
     for name, value in identity(model, args).items():
-        if (found := state["identity"][name]) != value:
+        if (found := state["identity"].get(name)) != value:
             raise UserError(
                 f"{path} has {name} {found!s:.12}, this command {value!s:.12}; "
                 "give the flags and data of that run, another --run_name, or --train_mode new"

@@ -300,6 +300,8 @@ def test_folds(tmp_path):
     assert rated(data, "test") == {("2", "20"): 4.0}
     with pytest.raises(UserError, match=r"d has no fold 3: it needs u3.base and u3.test; leave --fold out"):
         load_dataset("d", tmp_path, fold=3)
+    with pytest.raises(UserError, match="has no fold 1"):  # and nothing is fetched that has none
+        load_dataset("ml-1m", tmp_path, fold=1)
     with pytest.raises(UserError, match="--fold does not apply: demo"):
         load_dataset("demo", tmp_path, fold=1)
 

@@ -285,6 +285,23 @@ def test_interrupt_before_the_first_checkpoint_of_a_refit(cli, monkeypatch):
     assert stderr.endswith("--train_mode continue\n")
 
 
+def test_refit_only_with_the_flags_that_chose(cli, work):
+    assert cli(*REFIT[:4], *REFIT[5:], "--run_name", "r")[0] == 0
+    status, _, stderr = cli(*REFIT, "--run_name", "r", "--reg", 0.2, "--train_mode", "continue")
+    assert status == 2
+    assert "was trained with --reg 0.01, and a refit with 0.2 would not be of that run" in stderr
+    assert stderr.count("\n") == 1
+    assert cli(*REFIT, "--run_name", "r", "--train_mode", "continue")[0] == 0
+    # An old refit of other flags is not taken for this run's, nor is a refit continued as an ordinary run.
+    assert cli(*REFIT[:4], *REFIT[5:], "--run_name", "r", "--reg", 0.2)[0] == 0
+    assert cli(*REFIT, "--run_name", "r", "--reg", 0.2, "--train_mode", "continue")[0] == 0
+    assert json.loads((work / "runs/r-refit/summary.json").read_text())["flags"]["reg"] == 0.2
+    plain = [word for word in REFIT if word not in ("--select", "valid", "--refit")]
+    status, _, stderr = cli(*plain, "--run_name", "r-refit", "--reg", 0.2, "--train_mode", "continue")
+    assert status == 2
+    assert "has refit_epochs " in stderr
+
+
 def test_refit_of_a_ranking_model(cli, work):
     assert cli("--select", "valid", "--refit", *FAST, "--run_name", "r")[0] == 0
     chosen, refit = (json.loads((work / f"runs/{name}/summary.json").read_text()) for name in ("r", "r-refit"))

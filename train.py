@@ -45,8 +45,8 @@ def fit(model, data, args):
                 if changes and args.refit:
                     flag, before, now = changes[0]
                     raise UserError(
-                        f"{checkpoints.last_file} was trained with --{flag} {before}, and a refit with {now} would not be "
-                        "of that run; give its flags, leave --refit out, or --train_mode new"
+                        f"{checkpoints.last_file} was trained with --{flag} {before}, and a refit with {now} would not "
+                        "be of that run; give its flags, leave --refit out, or --train_mode new"
                     )
                 if progress.done(args) and run.summary_file.exists():
                     end = last_epoch(args)

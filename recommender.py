@@ -130,9 +130,9 @@ class Backpropagated(Recommender):
         tables = {name: len(table) for name, table in trained.items() if name in rows}
         decided = state["compiled"] if state and args.compile == "auto" else self.repays_compiling(rows, tables)
         self.compiled = decided and compiles(self.device)
-        # A row by itself costs about twice what it costs in one sweep over the whole table.
+        # A row by itself costs two to four times what it costs in one sweep over the whole table.
         by_row = self.compiled and self.encoder.by_row and not args.l2
-        by_row = by_row and 2 * sum(rows[name] for name in tables) < sum(tables.values())
+        by_row = by_row and 4 * sum(rows[name] for name in tables) < sum(tables.values())
         self.optimizer = Adam(trained, args.l2, by_row)
         if self.compiled:
             # By the row, memory is the limit: what was read from afar is kept for its second use, not read again.

@@ -31,24 +31,16 @@ class Biased(MF):
             known = torch.as_tensor(np.bincount(index, minlength=count) > 0, device=generator.device)
             getattr(self, name).mul_(known[:, None])
 
-    def factors(self, weights, users=None, items=None):
-        """p (B, D) of users (B,) and q (B, D) of items (B,), or of all of them for None."""
-        return super().forward(weights, users, items)
-
-    def biases(self, weights, users=None, items=None):
-        """b_u (B, 1) and b_i (B, 1)"""
-        return rows(weights["user_bias"], users), rows(weights["item_bias"], items)
-
-    def squares(self, weights, place):
-        """Weighted sum (B,) of the squares of the rows at `place`, an index tensor (B,) for each table's name."""
-        return sum(WEIGHT[name] * rows(weights[name], index).square().sum(1) for name, index in place.items())
+    def factors(self, own, weights, users):
+        """p (B, D) and q (B, D), from the rows `own` of the weights and from these."""
+        return own["user"], own["item"]
 
     def forward(self, weights, users=None, items=None):
         """(B, D + 2) each; their inner product is the predicted rating."""
-        p, q = self.factors(weights, users, items)
-        user_bias, item_bias = self.biases(weights, users, items)
-        user = torch.cat([p, user_bias + self.mean, torch.ones_like(user_bias)], dim=1)
-        return user, torch.cat([q, torch.ones_like(item_bias), item_bias], dim=1)
+        own = {name: rows(table, users if name.startswith("user") else items) for name, table in weights.items()}
+        p, q = self.factors(own, weights, users)
+        user = torch.cat([p, own["user_bias"] + self.mean, torch.ones_like(p[:, :1])], dim=1)
+        return user, torch.cat([q, torch.ones_like(q[:, :1]), own["item_bias"]], dim=1)
 
 
 class Implicit(Biased):
@@ -71,9 +63,8 @@ class Implicit(Biased):
             csr_tensor(m.indptr, m.indices, m.data, m.shape, generator.device) for m in (graph, graph.T.tocsr())
         ]
 
-    def factors(self, weights, users=None, items=None):
-        p, q = super().factors(weights, users, items)
-        return p + rows(Spread.apply(weights["item_implicit"], *self.graph), users), q
+    def factors(self, own, weights, users):
+        return own["user"] + rows(Spread.apply(weights["item_implicit"], *self.graph), users), own["item"]
 
 
 class SVD(Backpropagated):
@@ -105,10 +96,12 @@ class SVD(Backpropagated):
         return {name: users if name.startswith("user") else items for name in self.weights}
 
     def loss(self, trained, constant, place, users, items, ratings):
-        p, q = self.encoder.factors(trained, place["user"], place["item"])  # (B, D) each
-        user_bias, item_bias = self.encoder.biases(trained, place["user_bias"], place["item_bias"])  # (B, 1) each
-        error = ratings - self.encoder.mean - (p * q).sum(1) - user_bias[:, 0] - item_bias[:, 0]
-        return (error.square() + self.args.reg * self.encoder.squares(trained, place)).mean()
+        # Looked up once for error and squares, so that gradients are added to the tables once.
+        own = {name: rows(trained[name], index) for name, index in place.items()}  # (B, D) or (B, 1) each
+        p, q = self.encoder.factors(own, trained, place["user"])
+        error = ratings - self.encoder.mean - (p * q).sum(1) - (own["user_bias"] + own["item_bias"])[:, 0]
+        squares = sum(WEIGHT[name] * part.square().sum(1) for name, part in own.items())  # (B,)
+        return (error.square() + self.args.reg * squares).mean()
 
     def encodings(self):
         """(U, D + 2) and (I, D + 2); their inner product is the predicted rating, not yet held within the scale."""

@@ -33,7 +33,7 @@ def without_times(path):
     [
         "--dim 8 --model OneBP",
         "--dim 8 --model TwoBP --lr_dc 0.5 --lr_dc_epoch 2 4",
-        "--dim 8 --compile on --batch_size 64 --l2 0",  # Adam by the row
+        "--dim 8 --compile on --batch_size 32 --l2 0",  # Adam by the row
         "--dim 8 --compile on --model TwoBP --threads 2",
         "--dim 8 --compile on --model SVD --lr_schedule step --batch_size 512",
     ],

@@ -126,7 +126,7 @@ def test_fifty_steps_against_a_slow_reference(device, name, l2, by_row, compile)
         pytest.skip("torch.compile does not work here")
     torch.compiler.reset()  # it counts how often one function is compiled in a process
     flags = ("--dim", 8, "--batch_size", 16, "--N", 3, "--beta", 0.9, "--lr", 0.02, "--l2", l2, "--compile", compile)
-    model = build(name, *flags, data=made_data(), device=device)
+    model = build(name, *flags, data=made_data(users=80, items=400), device=device)
     assert model.optimizer.by_row == (by_row and compile == "on")
     reference = Reference(model, 0.02, l2, 0.9, "user" in model.optimizer.tables)
     step = model.compiled_step if compile == "on" else model.train_step

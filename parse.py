@@ -30,12 +30,14 @@ SUGGESTED_FOR = {
     },
     "CML": {"": {"epochs": 30, "dim": 64, "N": 20, "lr": 1e-3, "l2": 0.0, "lr_schedule": "cosine"}},
     "SVD": {
-        "": _RATINGS | {"epochs": 20, "batch_size": 4096, "lr": 3e-3},
+        "": _RATINGS | {"epochs": 20, "batch_size": 1024, "lr": 3e-3},
         "ml-100k": {"reg": 0.1, "batch_size": 512},
+        "ml-1m": {"reg": 0.055, "batch_size": 8192, "lr": 4e-3},
     },
     "SVDpp": {
-        "": _RATINGS | {"epochs": 16, "batch_size": 8192, "lr": 7e-3},
+        "": _RATINGS | {"epochs": 16, "batch_size": 4096, "lr": 5e-3},
         "ml-100k": {"reg": 0.12, "epochs": 20, "batch_size": 1024, "lr": 5e-3},
+        "ml-1m": {"batch_size": 8192, "lr": 7e-3},
     },
 }
 

@@ -345,7 +345,9 @@ def test_three_flags_are_bars(work):
     runs = runs.assign(
         **{f"{moment}_{metric}": 0.5 for moment in ("best", "last") for metric in ("Recall@20", "NDCG@20")}
     )
-    panels = study.Sweep([], over).panels(trials.summarise(runs, over))
+    sweep = study.Sweep([], over)
+    sweep.headline = ("Recall@20", "NDCG@20")
+    panels = sweep.panels(trials.summarise(runs, over))
     assert all(isinstance(panel, Bars) for panel in panels)
     assert panels[0].labels == ["1, 0.5, 4", "1, 0.9, 4", "2, 0.5, 4", "2, 0.9, 4"]
     save_figure(work / "bars.png", "title", panels)

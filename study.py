@@ -17,8 +17,8 @@ import textwrap
 from pathlib import Path
 
 from errors import UserError, interrupts_held_back
+from flags import Parser, folder_name, whole
 from main import status_of
-from parse import Parser, folder_name, whole
 from sweep import NAMED, Sweep, checked
 
 log = logging.getLogger("onebp")

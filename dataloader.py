@@ -22,7 +22,6 @@ log = logging.getLogger("onebp")
 
 CACHE_FORMAT = 2
 PARTS = ("train", "valid", "test")
-NO_PAIRS = (np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))
 MOVIELENS = ("u.data*", "ratings*.dat*", "ratings.csv*")  # its names for one file of all interactions
 
 
@@ -99,7 +98,7 @@ def load_dataset(
         sources = _find_sources(name, folder, download, fold)
         user_ids, item_ids, pairs = _read_cached(folder, sources)
     shape = (len(user_ids), len(item_ids))
-    parts = dict.fromkeys(PARTS, pair_matrix(*NO_PAIRS, shape).astype(np.float32 if ratings else np.int8))
+    parts = dict.fromkeys(PARTS, csr_array(shape, dtype=np.float32 if ratings else np.int8))
     for part, (users, items, values) in pairs.items():
         if ratings and values is None:
             raise UserError(f"{sources[part]} has no ratings; name its column of them rating, or take another --model")
@@ -272,8 +271,8 @@ def split_at_random(matrix, ratio, random):
 
 def _entries(matrix, chosen):
     """The csr_array of the entries at places `chosen`."""
-    users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    return pair_matrix(users[chosen], matrix.indices[chosen], matrix.data[chosen], matrix.shape)
+    users, items = matrix.tocoo().coords
+    return pair_matrix(users[chosen], items[chosen], matrix.data[chosen], matrix.shape)
 
 
 def _check_disjoint(user_ids, item_ids, parts, sources):

@@ -182,9 +182,8 @@ class RatingErrors:
 
     def __init__(self, part, seen, device):
         """part: csr_array (U, I) of ratings; seen: the parts that may be known, of no use here."""
-        users = np.repeat(np.arange(part.shape[0], dtype=np.int64), np.diff(part.indptr))
-        self.users = torch.as_tensor(users, device=device)  # (ratings,)
-        self.items = torch.as_tensor(part.indices.astype(np.int64), device=device)
+        pairs = part.tocoo().coords  # (ratings,) each
+        self.users, self.items = (torch.as_tensor(index.astype(np.int64), device=device) for index in pairs)
         self.ratings = torch.as_tensor(part.data.astype(np.float64), device=device)
 
     @property

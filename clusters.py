@@ -10,8 +10,7 @@ from errors import UserError
 from figures import Points, save_figure
 from registry import MODELS, find
 from titles import item_titles
-from trials import write_csv
-from utils import choose_device, load_checkpoint
+from utils import choose_device, load_checkpoint, write_csv
 
 log = logging.getLogger("onebp")
 

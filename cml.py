@@ -40,8 +40,7 @@ class CML(TwoBP):
         rank_weight = (1 + share * self.data.shape[1]).log()
         return (rank_weight * violation.amax(0).relu()).mean()
 
-    def train_step(self, users, items, drawn):
-        loss = super().train_step(users, items, drawn)
-        for table in self.weights.values():
+    def after_step(self, weights, place, *batch):
+        """Back into the unit ball."""
+        for table in weights.values():
             table.div_(table.norm(dim=1, keepdim=True).clamp(min=1))
-        return loss

@@ -31,7 +31,8 @@ class Interactions:
 
     train, valid, test: csr_array (U, I) of ones or, where they were asked for, of the ratings (float32; a rating may be
     0, so what counts is which entries there are); indices sorted. The parts share no pair. valid is empty where there
-    is no validation part. user_ids, item_ids: the ids as the files spell them, by index. digest: of ids and parts.
+    is no validation part. tune: a part of its own for what tunes itself (see lambdaopt.py), or None. user_ids,
+    item_ids: the ids as the files spell them, by index. digest: of ids and parts.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Interactions:
     valid: csr_array
     test: csr_array
     digest: str
+    tune: csr_array | None = None
 
     @property
     def shape(self):
@@ -50,7 +52,13 @@ class Interactions:
     def counts(self):
         """Users, items and interactions of each part, by name."""
         users, items = self.shape
-        return {"users": users, "items": items, **{part: getattr(self, part).nnz for part in PARTS}}
+        parts = (*PARTS, "tune") if self.tune is not None else PARTS
+        return {"users": users, "items": items, **{part: getattr(self, part).nnz for part in parts}}
+
+    def seen(self, part):
+        """The parts whose items are left out of the ranking for `part`, "valid" or "test"."""
+        parts = self.train, self.tune, self.valid if part == "test" else None
+        return [matrix for matrix in parts if matrix is not None]
 
     def describe(self):
         """One line with the counts, what only the test part has, and the digest."""
@@ -58,6 +66,18 @@ class Interactions:
         cold = [int(np.sum(np.diff(self.train.indptr) == 0)), self.shape[1] - len(np.unique(self.train.indices))]
         untrained = f"{cold[0]} users and {cold[1]} items without training"
         return f"{self.name}: {counts} ({untrained}), digest {self.digest[:12]}"
+
+    def with_tuning_part(self, share, split_seed):
+        """The same data with a `share` of the validation part, drawn at random, as `tune`. Raises UserError."""
+        rest = csr_array(self.shape, dtype=self.valid.dtype)
+        if share == 1:
+            valid, tune = rest, self.valid
+        else:
+            tune, valid = split_at_random(self.valid, 1 - share, np.random.default_rng(split_seed))
+            if not valid.nnz:
+                raise UserError(f"data set {self.name}: {self.valid.nnz} validation interactions are too few to divide")
+        parts = {"train": self.train, "valid": valid, "test": self.test}
+        return replace(self, valid=valid, tune=tune, digest=_digest(self.user_ids, self.item_ids, parts))
 
     def with_valid_in_train(self):
         """The same data with the validation part as part of the training part."""
@@ -75,6 +95,7 @@ def load_dataset(
     test_ratio=None,
     validate=False,
     valid_ratio=None,
+    suggested_ratio=None,
     split_seed=0,
     download=True,
 ):
@@ -83,9 +104,9 @@ def load_dataset(
     ratings: whether the ratings are wanted; they are split at random, interactions without ratings within each user.
     fold: number of the split `u<fold>.base` and `u<fold>.test` to take, as in MovieLens 100K. test_ratio: share that is
     tested (None: 0.1 of the ratings, 0.2 of each user's interactions), where the data set comes as one file. validate:
-    whether a validation part is wanted; where no valid.* file is, it is the share valid_ratio (None: 0.1) of the
-    training part. split_seed: of both random splits. download: whether it may be fetched. Raises UserError for
-    everything that is wrong with the name or the files.
+    whether a validation part is wanted; where no valid.* file is, it is the share valid_ratio (None: suggested_ratio;
+    None: 0.1) of the training part. split_seed: of both random splits. download: whether it may be fetched. Raises
+    UserError for everything that is wrong with the name or the files, and for a valid_ratio beside a valid.* file.
     """
     if name == "demo":
         if fold:
@@ -116,7 +137,7 @@ def load_dataset(
     if name in REGISTRY:
         _check_published(name, shape, parts)
     if validate and "valid" not in sources:
-        share = 0.1 if valid_ratio is None else valid_ratio
+        share = valid_ratio or suggested_ratio or 0.1  # none of them is 0
         parts["train"], parts["valid"] = split(parts["train"], share, random)
     elif valid_ratio is not None and "valid" in sources:
         raise UserError(f"--valid_ratio does not apply: {sources['valid']} is the validation part; leave the flag out")

@@ -8,6 +8,10 @@ class UserError(Exception):
     """A mistake of the user or of the machine: its text says what, where and what to do. Exit status 2."""
 
 
+class Diverged(UserError):
+    """The loss of a run is no longer finite."""
+
+
 def explain(error):
     """The line for an error that a user can do something about; None for what is a bug of this program."""
     if isinstance(error, UserError):

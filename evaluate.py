@@ -1,6 +1,6 @@
 """Evaluation: every user's top K of all items but those already seen, and its metrics; errors of predicted ratings.
 
-Shapes: b users or ratings of a block, U users, I items, D dim, K list length.
+Shapes: b users or ratings of a block, m pairs of a block, U users, I items, D dim, K list length.
 """
 
 import math
@@ -10,6 +10,8 @@ import torch
 
 LIST_LENGTHS = (5, 10, 20)
 METRICS = tuple(f"{name}@{k}" for name in ("Recall", "NDCG", "Precision", "F1") for k in LIST_LENGTHS)
+PAIR_LENGTHS = (50, 100)
+PAIR_METRICS = ("AUC", *(f"{name}@{k}" for name in ("HR", "NDCG") for k in PAIR_LENGTHS))
 RATING_METRICS = ("RMSE", "MAE", "MSE")
 BLOCK_SCORES = 1 << 23  # scores held at a time, 32 MB
 BLOCK_RATINGS = 1 << 16  # ratings predicted at a time
@@ -24,7 +26,7 @@ class SeenItems:
         self.indices = torch.as_tensor(matrix.indices.astype(np.int64), device=device)
 
     def of(self, users):
-        """Pairs of the given users (n,): (row in `users`, item), two flat tensors of equal length."""
+        """Pairs of the given users (n,): (row in `users`, item), two flat tensors of equal length, sorted by row."""
         start, count = self.indptr[users], self.indptr[users + 1] - self.indptr[users]
         row = torch.repeat_interleave(torch.arange(len(users), device=users.device), count)
         offset = torch.arange(len(row), device=users.device) - (count.cumsum(0) - count)[row]
@@ -61,24 +63,34 @@ class PredictedRatings(DotProduct):
         return (self.users[users] * self.items[items]).sum(1).clamp(*self.scale)
 
 
-def top_items(scorer, n_items, users, seen, k):
-    """Yield (users (b,), their top k items (b, k), the scores (b, k)) by blocks of users, best first.
+def masked_scores(scorer, n_items, users, seen, width=1):
+    """Yield (users (b,), their scores (b, I)) by blocks of users; the scores are overwritten by the next block.
 
-    scorer: like DotProduct, for `n_items` items. users (n,): whom to rank for. seen: the SeenItems to leave out; where
-    fewer than k items remain, the list is filled up with score -inf and any index, even past the last item's. Ties: the
-    item with the lower index comes first. k may not exceed the number of items.
+    scorer: like DotProduct, for `n_items` items. seen: the SeenItems that get -inf, as do columns past the last item's,
+    which make I a multiple of `width`.
     """
-    width = group_width(n_items, k + 1)
     padded = -(-n_items // width) * width
     # One buffer for all blocks: fresh memory costs as much as the product that is written to it.
     at_once = min(max(1, BLOCK_SCORES // padded), max(1, len(users)))
     buffer = torch.empty(at_once, padded, device=scorer.device)
     for block in users.split(at_once):
-        scores = buffer[: len(block)]  # (b, padded)
+        scores = buffer[: len(block)]  # (b, I)
         scorer.score(block, scores[:, :n_items])
         scores[:, n_items:] = -torch.inf
         for part in seen:
             scores[part.of(block)] = -torch.inf
+        yield block, scores
+
+
+def top_items(scorer, n_items, users, seen, k):
+    """Yield (users (b,), their top k items (b, k), the scores (b, k)) by blocks of users, best first.
+
+    scorer, n_items: see masked_scores. users (n,): whom to rank for. seen: the SeenItems to leave out; where fewer than
+    k items remain, the list is filled up with score -inf and any index, even past the last item's. Ties: the item with
+    the lower index comes first. k may not exceed the number of items.
+    """
+    width = group_width(n_items, k + 1)
+    for block, scores in masked_scores(scorer, n_items, users, seen, width):
         yield block, *stable_topk(scores, k, width)
 
 
@@ -122,8 +134,40 @@ def largest(scores, count, width):
     return values, members.gather(1, place)
 
 
+def ranks(scores, row, item):
+    """Ranks (m,), from 1 for the best, of the scores (b, I) at (row, item); ties: the lower index first. row is sorted.
+
+    A sorted row tells for a score how many are higher, by bisection.
+    """
+    place = torch.arange(len(row), device=row.device) - torch.searchsorted(row, row)  # among the pairs of its row
+    own = scores.new_zeros(len(scores), place.max() + 1)  # (b, the most pairs of a row)
+    own[row, place] = scores[row, item]
+    ordered = sorted_rows(scores)
+    below, upto = (torch.searchsorted(ordered, own, side=side)[row, place] for side in ("left", "right"))
+    found = scores.shape[1] - upto + 1
+    tied = upto - below > 1
+    if tied.any():  # only a stable sort is right
+        rows, of_rows = row[tied].unique(return_inverse=True)
+        order = scores[rows].argsort(stable=True, descending=True)
+        found[tied] = order.argsort()[of_rows, item[tied]] + 1
+    return found
+
+
+def sorted_rows(scores):
+    """The rows of (b, I) in ascending order. On a CPU numpy's sort is eight times as fast as torch's."""
+    return scores.sort().values if scores.is_cuda else torch.from_numpy(np.sort(scores.numpy()))
+
+
 class Ranking:
-    """Evaluator of one part: ranks for every user with an item in it, among all items that are in none of `seen`."""
+    """Evaluator of one part: ranks for every user with an item in it, among all items that are in none of `seen`.
+
+    An evaluator names its `metrics`, the one to `monitor`, and the few to show (`headline`).
+    """
+
+    metrics = METRICS
+    monitor = "Recall@20"
+    headline = ("Recall@20", "NDCG@20")
+    larger_is_better = True
 
     def __init__(self, part, seen, device):
         """part, seen: csr_array (U, I); seen is a list of parts that share no pair with `part`."""
@@ -139,7 +183,7 @@ class Ranking:
     def protocol(self):
         """What is done, for summary.json."""
         return {
-            "ranking": "full: all items but the user's training items (and validation items when testing)",
+            "ranking": "full: all items but the user's training items (and those held out for validation when testing)",
             "ties": "lower item index first",
             "users_evaluated": len(self.users),
         }
@@ -177,8 +221,62 @@ def ranking_metrics(hits, relevant):
     return torch.stack(recall + ndcg + precision + f1, dim=1)
 
 
+class PairRanking(Ranking):
+    """Ranking that also ranks each item of the part among all items of its user that are in none of `seen`.
+
+    The user's other items of the part are among them. Source: Chen et al., lambdaOpt, KDD 2019.
+    """
+
+    metrics = METRICS + PAIR_METRICS
+    monitor = "NDCG@100"
+    headline = ("HR@100", "NDCG@100")
+
+    def __init__(self, part, seen, device):
+        super().__init__(part, seen, device)
+        self.part = SeenItems(part, device)
+        left_out = sum((np.diff(matrix.indptr) for matrix in seen), np.zeros(part.shape[0], np.int64))
+        self.candidates = torch.as_tensor(self.items - left_out, device=device)  # (U,)
+
+    @property
+    def protocol(self):
+        """What is done, for summary.json."""
+        how = "each of the user's items in the part by itself, ranked among the same items; mean over the pairs"
+        return {**super().protocol, ", ".join(PAIR_METRICS): how, "pairs_evaluated": len(self.keys)}
+
+    def evaluate(self, scorer):
+        """Besides what Ranking finds, the mean over the pairs of each of PAIR_METRICS. scorer: like DotProduct."""
+        total = torch.zeros(len(PAIR_METRICS), dtype=torch.float64, device=self.keys.device)
+        for users, scores in masked_scores(scorer, self.items, self.users, self.seen):
+            scores.masked_fill_(scores.isnan(), -torch.inf)
+            row, item = self.part.of(users)  # (m,) each
+            candidates = self.candidates[users[row]]
+            # Among those left out, an item of score -inf has no place; it is the last.
+            rank = torch.where(scores[row, item] > -torch.inf, ranks(scores, row, item), candidates)
+            total += pair_metrics(rank, candidates).sum(0)
+        means = dict(zip(PAIR_METRICS, (total / len(self.keys)).tolist(), strict=True))
+        return super().evaluate(scorer) | means
+
+
+def pair_metrics(rank, candidates):
+    """PAIR_METRICS of items -> (m, metrics). rank (m,), from 1, of an item among `candidates` (m,) items, it included.
+
+    AUC = (candidates - rank) / (candidates - 1), the share of the others that come later; 1 where there are no others;
+    HR@k = 1 where rank <= k, else 0; NDCG@k = HR@k / log2(rank + 1).
+    """
+    others = (candidates - 1).double()
+    auc = torch.where(others > 0, (candidates - rank) / others, 1.0)
+    hit = [(rank <= k).double() for k in PAIR_LENGTHS]
+    discount = 1 / (rank + 1).double().log2()
+    return torch.stack([auc, *hit, *(h * discount for h in hit)], dim=1)
+
+
 class RatingErrors:
     """Evaluator of one part: how far predicted ratings are from those given."""
+
+    metrics = RATING_METRICS
+    monitor = "RMSE"
+    headline = ("RMSE", "MAE")
+    larger_is_better = False
 
     def __init__(self, part, seen, device):
         """part: csr_array (U, I) of ratings; seen: the parts that may be known, of no use here."""

@@ -1,4 +1,4 @@
-"""The figures of a study: lines or bars with error bars, readable without colour, written whole or not at all."""
+"""The panels of figures, readable without colour, and a figure of them, written whole or not at all."""
 
 import itertools
 import warnings
@@ -44,6 +44,34 @@ class Lines:
         axes.set(xlabel=f"--{self.flag}", ylabel=self.ylabel)
         axes.grid(alpha=0.3)
         axes.legend()
+
+
+@dataclass
+class Series:
+    """A panel: values by their place from 1; `joined` to lines with some ten markers each, or points."""
+
+    lines: list  # of (label, values)
+    xlabel: str
+    ylabel: str
+    heading: str | None = None  # of the legend
+    joined: bool = True
+
+    height = 4
+
+    def draw(self, axes):
+        from matplotlib.ticker import MaxNLocator
+
+        for (label, values), (dash, marker) in zip(self.lines, itertools.cycle(STYLES), strict=False):
+            style = {"linestyle": "none", "markersize": 3}
+            if self.joined:
+                style = {"linestyle": dash, "markersize": 5, "markevery": max(1, len(values) // 10)}
+            axes.plot(range(1, len(values) + 1), values, marker=marker, label=label, **style)
+        axes.set(xlabel=self.xlabel, ylabel=self.ylabel)
+        axes.update_datalim([(1, 0)])  # so that the margin above is a share of the whole height
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.legend(title=self.heading)
 
 
 @dataclass

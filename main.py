@@ -4,7 +4,7 @@ import os
 import sys
 
 from errors import explain, interrupts_held_back
-from parse import default_run_name, parse_args
+from parse import TUNED, default_run_name, parse_args, validates
 
 
 def main(argv=None):
@@ -37,6 +37,7 @@ def run(args):
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as implicit asks for; read when numpy is loaded
     # Imported here, so that --help and a wrong flag are answered before torch is loaded.
     with interrupts_held_back():
+        from grid import fit_grid
         from recommend import take_flags_over, use
         from registry import MODELS, find
         from train import fit, refit
@@ -50,6 +51,8 @@ def run(args):
     data = load_data(args)
     args.run_name = args.run_name or default_run_name(args)
     model_class = find(MODELS, args.model)
+    if args.l2_grid:
+        return fit_grid(model_class, device, data, args)
     model = model_class(data, args, device)
     if args.mode == "train":
         epochs = fit(model, data, args)
@@ -65,18 +68,21 @@ def load_data(args):
     from dataloader import load_dataset
     from registry import MODELS, find
 
+    ratio = "valid_ratio" if args.origin["valid_ratio"] == "command line" else "suggested_ratio"
     data = load_dataset(
         args.dataset,
         args.data_dir,
         ratings=find(MODELS, args.model).ratings,
         fold=args.fold,
         test_ratio=args.test_ratio,
-        validate=args.select == "valid" or bool(args.refit_epochs),
-        valid_ratio=args.valid_ratio,
+        validate=validates(args),
+        **{ratio: args.valid_ratio},
         split_seed=args.split_seed,
         download=not args.no_download,
     )
     args.dataset = data.name
+    if args.regularizer == "lambdaopt":
+        return data.with_tuning_part(1 if args.select == "test" else TUNED, args.split_seed)
     return data.with_valid_in_train() if args.refit_epochs else data
 
 

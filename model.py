@@ -13,18 +13,18 @@ from recommender import Backpropagated
 from registry import ENCODERS, LOSSES, SAMPLERS, find
 
 
-def moving_aggregation(user_encodings, users, item_encodings, beta, how, mark):
+def moving_aggregation(user_encodings, users, item_encodings, beta, how):
     """Move the users of a batch towards the items they interacted with: p_u <- beta * p_u + (1 - beta) * q_i, in place.
 
-    user_encodings (U, D); users (B,), any of them several times; item_encodings (B, D), the positives'; mark (U,):
-    scratch. `how` says what a repeated user does:
+    user_encodings (U, D); users (B,), any of them several times; item_encodings (B, D), the positives'. `how` says what
+    a repeated user does:
       mean: one move towards the mean of the user's items in the batch; the order in the batch does not matter;
       sequential: the moves one after the other in batch order;
       last: only the user's last item in the batch counts.
     Source: Chen & Wang, arXiv 2403.18227 (there the indexed assignment, `last`).
     """
     # All three are p_u <- keep * p_u + sum_b weight_b * q_b.
-    place = merge(mark, users)  # (B,)
+    place = merge(torch.empty_like(user_encodings[:, 0], dtype=torch.int64), users)  # (B,)
     count = torch.zeros_like(item_encodings[:, 0]).index_add_(0, place, torch.ones_like(item_encodings[:, 0]))
     count = count.index_select(0, place)  # (B,) how often the user occurs
     if how == "mean":
@@ -34,8 +34,10 @@ def moving_aggregation(user_encodings, users, item_encodings, beta, how, mark):
     else:
         keep, weight = beta, (1 - beta) * (repeats_to_come(users) == 0).to(count.dtype)
     pull = torch.zeros_like(item_encodings).index_add_(0, place, weight[:, None] * item_encodings)  # (B, D)
-    # Every repeat of a user writes the same value.
-    user_encodings[users] = keep * user_encodings.index_select(0, users) + pull.index_select(0, place)
+    moved = keep * user_encodings.index_select(0, users) + pull.index_select(0, place)  # (B, D)
+    if moved.requires_grad:  # for lambdaopt; of the repeats of a user, which write the same, one passes the gradient on
+        moved = torch.where((place == torch.arange(len(place), device=place.device))[:, None], moved, moved.detach())
+    user_encodings[users] = moved
 
 
 def repeats_to_come(users):
@@ -89,19 +91,13 @@ class TwoBP(Backpropagated):
 class OneBP(TwoBP):
     """One backpropagation: the item tower is trained like TwoBP's; the users get no gradient and are moved instead."""
 
-    def start_training(self, state=None):
-        self.mark = torch.zeros(self.data.shape[0], dtype=torch.int64, device=self.device)  # (U,) scratch
-        super().start_training(state)
-
     def trained(self):
         return {name: table for name, table in self.weights.items() if not name.startswith("user")}
 
-    def train_step(self, users, items, drawn):
-        """TwoBP's step on the items alone, then the move of the batch's users. Returns the loss before the step."""
-        loss = super().train_step(users, items, drawn)
-        _, positives = self.encoder(self.weights, items=items)  # (B, D), just updated
-        moving_aggregation(self.encoder.user, users, positives, self.args.beta, self.args.aggregation, self.mark)
-        return loss
+    def after_step(self, weights, place, users, items, drawn):
+        """Move the batch's users."""
+        _, positives = self.encoder(weights, items=place["item"][0])  # (B, D), just updated
+        moving_aggregation(weights["user"], users, positives, self.args.beta, self.args.aggregation)
 
     def encode_history(self, users, items, count):
         """Encodings (count, D) of users who were not in training, by their interactions in the order of time.
@@ -114,7 +110,6 @@ class OneBP(TwoBP):
             raise UserError(f"--history needs an --encoder like MF; {self.args.encoder} computes users from the graph")
         _, positives = self.encoder(self.weights, items=items)  # (H, D)
         encodings = self.encoder.user.mean(0).repeat(count, 1)  # (count, D)
-        mark = torch.zeros(count, dtype=torch.int64, device=self.device)
         for _ in range(self.args.passes):
-            moving_aggregation(encodings, users, positives, self.args.beta, "sequential", mark)
+            moving_aggregation(encodings, users, positives, self.args.beta, "sequential")
         return self.comparable(encodings)[0]

@@ -4,7 +4,7 @@ import argparse
 import os
 
 from flags import Parser, folder_name, number, one_of, positive, share, text, whole
-from registry import ENCODERS, LOSSES, MODELS, SAMPLERS, WITHOUT_NEGATIVES
+from registry import ENCODERS, LOSSES, MODELS, RANKINGS, REGULARIZERS, SAMPLERS, WITHOUT_NEGATIVES
 
 # From the README of the paper's repository, epochs from its example commands; those of demo are ours.
 SUGGESTED = {
@@ -40,18 +40,39 @@ SUGGESTED_FOR = {
     },
 }
 
+# Where validation chooses strengths, 60, 20 and 20 % of a user's interactions, as in lambdaOpt's paper. lambdaopt tunes
+# its strengths on a share of the validation part; they learn it by heart, so the rest chooses the epoch.
+TUNED = 0.9
+HELD_OUT = {"select": "valid", "valid_ratio": 0.25}
+
+# Of lambdaOpt, what can have strengths of its own, by its short form.
+GRANULARITIES = {
+    "g": "global",
+    "d": "dimension",
+    "dd": "double-dimension",
+    "u": "user",
+    "i": "item",
+    "ui": "user+item",
+    "du": "dimension+user",
+    "di": "dimension+item",
+    "dui": "dimension+user+item",
+}
+
 # Flags that a choice ignores, by the flag that makes the choice: whoever gives one of them expects something else.
 CHOICES = {
     "mode": ("train", "evaluate", "recommend", "export"),
-    **{"model": MODELS, "encoder": ENCODERS, "sampler": SAMPLERS, "loss": LOSSES},
+    **{"model": MODELS, "encoder": ENCODERS, "sampler": SAMPLERS, "loss": LOSSES, "regularizer": REGULARIZERS},
 }
+LAMBDAOPT = "granularity lambda_lr lambda_interval lambda_grad lambda_clip"
 TOWERS = "encoder layers similarity beta aggregation preset sampler alpha candidates loss gamma temperature"
-GRADIENTS = f"{TOWERS} N batch_size lr l2 lr_schedule lr_dc lr_dc_epoch compile"
+TOWERS += f" regularizer {LAMBDAOPT}"
+GRADIENTS = f"{TOWERS} N batch_size optimizer lr l2 l2_grid lr_schedule lr_dc lr_dc_epoch compile"
 IGNORED = {
     "mode": {
         "train": "users topk keep_seen history passes output checkpoint",
         "evaluate": "users topk keep_seen history passes output",
-        "export": "users topk keep_seen history passes",
+        "recommend": "ranking",
+        "export": "users topk keep_seen history passes ranking",
     },
     "model": {
         **dict.fromkeys(("OneBP", "TwoBP"), "reg confidence margin"),
@@ -59,7 +80,7 @@ IGNORED = {
         "EASE": f"{GRADIENTS} dim epochs threads confidence margin",
         "ALS": f"{GRADIENTS} margin",
         "CML": f"{TOWERS} reg confidence",
-        **dict.fromkeys(("SVD", "SVDpp"), f"{TOWERS} N confidence margin"),
+        **dict.fromkeys(("SVD", "SVDpp"), f"{TOWERS} N confidence margin ranking"),
     },
     "encoder": {"MF": "layers"},
     "sampler": {
@@ -68,6 +89,7 @@ IGNORED = {
         "dns": "alpha",
         **dict.fromkeys(("inbatch", "none"), "alpha candidates N"),
     },
+    "regularizer": {"decay": LAMBDAOPT, "l2": LAMBDAOPT, "lambdaopt": "l2 l2_grid"},
     "loss": {**dict.fromkeys(("InfoNCE", "BPR", "BCE"), "gamma"), "DirectAU": "temperature"},
 }
 
@@ -103,6 +125,8 @@ def parse_args(argv=None):
         f"suggested for {dataset}": SUGGESTED.get(dataset, {}),
         f"suggested for {model}": {**special.get("", {}), **special.get(dataset, {})},
         f"preset {preset}": PRESETS[preset].get(dataset, {}),
+        "suggested for lambdaopt": HELD_OUT if given.get("regularizer") == "lambdaopt" else {},
+        "suggested for l2_grid": HELD_OUT if "l2_grid" in given else {},
         "command line": given,
     }
     values, origin = {}, {}
@@ -125,6 +149,11 @@ def default_run_name(args):
 def last_epoch(args):
     """The epoch after which training ends, unless it stops early."""
     return args.refit_epochs or args.epochs
+
+
+def validates(args):
+    """Whether a validation part is held back from training."""
+    return args.select == "valid" or args.regularizer == "lambdaopt" or bool(args.refit_epochs)
 
 
 def ignored_flags(args):
@@ -151,8 +180,21 @@ def contradictions(args, given):
         yield f"--reg 0 leaves {args.model} without a solution; give more"
     if args.fold is not None and args.test_ratio is not None:
         yield "--fold names a split that is made already: leave --test_ratio out"
-    if args.valid_ratio is not None and args.select != "valid":
+    if args.l2_grid:
+        if len({float(f"{strength:g}") for strength in args.l2_grid}) < len(args.l2_grid):
+            yield "--l2_grid has a strength twice (six digits count)"
+        if "l2" in given:
+            yield "--l2 is one of --l2_grid: leave --l2 out"
+        if args.select != "valid":
+            yield f"--l2_grid chooses on the validation part: leave --select {args.select} out"
+        if args.refit:
+            yield "--refit does nothing with --l2_grid; train the chosen strength with it, by --l2"
+    if args.valid_ratio is not None and not validates(args):
         yield "--valid_ratio needs --select valid"
+    if args.regularizer == "lambdaopt" and args.lambda_grad == "full" and args.encoder == "LightGCN":
+        yield "--lambda_grad full differentiates gradients, which sparse products have no way for; take truncated"
+    if args.refit and args.regularizer == "lambdaopt":
+        yield "--refit leaves --regularizer lambdaopt no validation part to tune its strengths on"
     if args.refit and args.select != "valid":
         yield "--refit needs --select valid, which chooses the number of epochs"
     if args.lr_schedule == "cosine" and (args.lr_dc != 1 or args.lr_dc_epoch):
@@ -163,7 +205,9 @@ def contradictions(args, given):
         yield "--lr_dc_epoch needs --lr_dc, the factor"
     if args.mode != "train":
         yield from (
-            f"--{flag} does nothing with --mode {args.mode}" for flag in ("train_mode", "refit") if flag in given
+            f"--{flag} does nothing with --mode {args.mode}"
+            for flag in ("train_mode", "refit", "l2_grid")
+            if flag in given
         )
     if args.mode == "recommend" and (args.users is None) == (args.history is None):
         yield "--mode recommend needs --users (ids, or all), or --history (a file), and not both"
@@ -237,16 +281,32 @@ def build_parser():
     flag("loss", "InfoNCE", one_of(*LOSSES), "what is made small")
     flag("gamma", 1.0, number(0), "weight of the second term: BSL's negatives, DirectAU's uniformity")
     flag("temperature", 1.0, positive, "what scores are divided by in the loss")
-    flag("lr", 1e-3, positive, "learning rate of Adam")
-    flag("l2", 0.0, number(0), "weight decay of Adam")
+    flag("optimizer", "Adam", one_of("Adam", "SGD"), "how a gradient moves the weights")
+    flag("lr", 1e-3, positive, "its learning rate")
+    flag("l2", 0.0, number(0), "strength of --regularizer decay or l2")
+    grid_help = "train once for each of these values of l2; the validation part chooses one"
+    flag("l2_grid", None, number(0), grid_help, nargs="+")
     flag("lr_schedule", "step", one_of("step", "cosine"), "decay by --lr_dc at --lr_dc_epoch, or to 0 along a cosine")
     flag("lr_dc", 1.0, positive, "factor on the learning rate at each of --lr_dc_epoch")
     flag("lr_dc_epoch", [], whole(1), "epochs after which to decay, say 20 60 80", nargs="*")
 
+    group("regularisation")
+    kinds = "weight decay; the squares of the rows that a batch touches; these with strengths that tune themselves"
+    flag("regularizer", "decay", one_of(*REGULARIZERS), kinds)
+    own = "lambdaopt: what has strengths of its own, say dui for dimension+user+item"
+    flag("granularity", "dimension+user+item", one_of(*GRANULARITIES.values(), **GRANULARITIES), own)
+    flag("lambda_lr", 1e-3, positive, "lambdaopt: learning rate of the strengths")
+    flag("lambda_interval", 4, whole(1), "lambdaopt: training steps per step of the strengths")
+    grad = "lambdaopt: take the gradient of the loss as a constant, or differentiate the whole step"
+    flag("lambda_grad", "truncated", one_of("truncated", "full"), grad)
+    flag("lambda_clip", 100.0, positive, "lambdaopt: largest norm of the gradient by the strengths")
+
     group("evaluation")
     flag("select", "test", one_of("test", "valid"), "part that chooses the best epoch; the paper's protocol is test")
+    ranked = "of what: each user's list; pairs: also each (user, item) of the part, for the AUC, HR, NDCG of lambdaOpt"
+    flag("ranking", "users", one_of(*RANKINGS), ranked)
     flag("eval_every", 1, whole(1), "epochs between evaluations")
-    patience = "stop after so many evaluations without a better Recall@20, or RMSE (default: never)"
+    patience = "stop after so many evaluations without a better Recall@20 (pairs: NDCG@100), or RMSE (default: never)"
     flag("patience", None, whole(1), patience)
     refit = "then train anew on training and validation part, for as many epochs as the validation part chose"
     flag("refit", False, None, refit)

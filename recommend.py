@@ -10,8 +10,9 @@ import torch
 from dataloader import pair_matrix
 from errors import UserError
 from evaluate import DotProduct, SeenItems, top_items
-from parse import default_run_name
+from parse import default_run_name, ignored_flags
 from readers import read_interactions
+from strengths import strengths_by_row
 from titles import item_titles
 from train import check_identity, fitting
 from utils import atomic_file, load_checkpoint
@@ -22,16 +23,21 @@ log = logging.getLogger("onebp")
 def take_flags_over(args):
     """Load the checkpoint that the flags name and set the flags that it was trained with. Returns its state.
 
-    Raises UserError where it is absent or damaged, or a flag of the command line is not the checkpoint's.
+    Raises UserError where it is absent or damaged, or a flag of the command line is not the checkpoint's, but for
+    --ranking, which says how to look at what was trained.
     """
     path = checkpoint_file(args)
     state = load_checkpoint(path)
     with fitting(path):
         for flag, value in state["flags"].items():
-            if args.origin.get(flag) == "command line" and getattr(args, flag) != value:
+            given = args.origin.get(flag) == "command line"
+            if given and flag != "ranking" and getattr(args, flag) != value:
                 how = f"without --{flag}" if value is None else f"with --{flag} {value}"
                 raise UserError(f"{path} was trained {how}; leave --{flag} {getattr(args, flag)} out")
-            setattr(args, flag, value)
+            if not given:
+                setattr(args, flag, value)
+    if args.origin["ranking"] == "command line" and "ranking" in ignored_flags(args):
+        raise UserError(f"{path} is of --model {args.model}, with which --ranking does nothing; leave it out")
     return state
 
 
@@ -47,7 +53,10 @@ def use(model, data, args, state):
         check_identity(path, state, model, args)
         model.load_weights(state["model"])
     log.info("%s: %s after epoch %d", path, args.model, state["epoch"])
-    {"evaluate": evaluate, "recommend": recommend, "export": export}[args.mode](model, data, args)
+    if args.mode == "export":
+        export(model, data, args, strengths_by_row(state["model"], data.shape))
+    else:
+        {"evaluate": evaluate, "recommend": recommend}[args.mode](model, data, args)
 
 
 def evaluate(model, data, args):
@@ -68,7 +77,7 @@ def recommend(model, data, args):
         users = torch.arange(len(names), device=model.device)
     else:
         names, users = data.user_ids, chosen_users(args.users, data, model.device)
-        scorer, seen = model.scorer(), [data.train, data.valid]
+        scorer, seen = model.scorer(), data.seen("test")
     seen = [] if args.keep_seen else [SeenItems(part, model.device) for part in seen if part.nnz]
     table = recommendations(scorer, data.shape[1], users, seen, args.topk)
     titles = item_titles(data, args.data_dir)
@@ -130,14 +139,15 @@ def new_users(model, data, path):
     return names, scorer, [own]
 
 
-def export(model, data, args):
-    """Write users.npy, items.npy, ids.csv and a README.md into the folder --output."""
+def export(model, data, args, strengths):
+    """Write users.npy, items.npy, ids.csv and a README.md into the folder --output; <kind>_strengths.npy if any."""
     folder = Path(args.output)
-    users, items = (part.cpu().numpy() for part in model.encodings())
+    tables = dict(zip(("users", "items"), model.encodings(), strict=True))
+    tables |= {f"{kind}_strengths": strength for kind, strength in strengths.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    for name, encodings in (("users", users), ("items", items)):
+    for name, table in tables.items():
         with atomic_file(folder / f"{name}.npy") as file:
-            np.save(file, encodings.astype(np.float32), allow_pickle=False)
+            np.save(file, table.cpu().numpy().astype(np.float32), allow_pickle=False)
     kinds = np.repeat(["user", "item"], data.shape)
     rows = np.concatenate([np.arange(size) for size in data.shape])
     with atomic_file(folder / "ids.csv", "w", newline="", encoding="utf-8") as file:
@@ -149,6 +159,7 @@ def export(model, data, args):
 
 EXPORT_README = """\
 Rows of users.npy and items.npy are encodings, their inner products the scores; ids.csv says whose each row is.
+Where lambdaOpt learned L2 strengths, those of the same rows are in user_strengths.npy and item_strengths.npy.
 
     import faiss, numpy  # pip install faiss-cpu
     users, items = (numpy.load(f"{name}.npy", allow_pickle=False) for name in ("users", "items"))

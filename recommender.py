@@ -8,9 +8,10 @@ import logging
 import torch
 
 from errors import UserError
-from evaluate import METRICS, DotProduct, Ranking, popularity_encodings
-from optimizer import Adam, value_and_gradients
+from evaluate import DotProduct, popularity_encodings
+from optimizer import SGD, Adam, value_and_gradients
 from parse import last_epoch
+from registry import RANKINGS, REGULARIZERS, find
 from utils import compiles, cpu_threads, make_generator
 
 log = logging.getLogger("onebp")
@@ -23,27 +24,26 @@ SAVED_BY_ROW, SAVED_BY_TABLE, WAIT = 2e-9, 1e-9, 25
 class Recommender:
     """What the loop asks of a model; base of all models, which score every item for every user.
 
-    The names of its `metrics`, of the one to `monitor`, of the few to show (`headline`); `identity`, `protocol`,
-    `device`, `steps_per_epoch`; `start_training`, `train_epoch`, `evaluate`, `better`, `baselines`, `state_dict`,
-    `load_weights`. A subclass has besides them `encodings` (or `scorer`) and `load_state_dict`.
+    Its `evaluator`, a class of evaluate.py that knows its metrics; `identity`, `protocol`, `device`,
+    `steps_per_epoch`; `start_training`, `train_epoch`, `evaluate`, `better`, `baselines`, `state_dict`, `load_weights`.
+    A subclass has besides them `encodings` (or `scorer`) and `load_state_dict`.
     """
 
     ratings = False  # whether it learns from ratings; else from the interactions, whatever they are rated
-    metrics = METRICS
-    monitor = "Recall@20"
-    headline = ("Recall@20", "NDCG@20")
-    larger_is_better = True
-    evaluator = Ranking  # what examines a part
     identifying = ("model",)  # the flags that a checkpoint must have in common with this model to be taken over
 
     def __init__(self, data, args, device):
         """data: Interactions; args: the flags of parse.py; device: where everything lives and is computed."""
         self.data, self.args, self.device = data, args, device
         self.generator = make_generator(args.seed, device)
-        # Ranked are all items that the user has not in training, nor, when testing, in validation.
-        self.evaluators = {"test": self.evaluator(data.test, [data.train, data.valid], device)}
-        if data.valid.nnz:
-            self.evaluators["valid"] = self.evaluator(data.valid, [data.train], device)
+        self.evaluator = self.evaluator_class(args)
+        parts = {"test": data.test} | ({"valid": data.valid} if data.valid.nnz else {})
+        self.evaluators = {name: self.evaluator(part, data.seen(name), device) for name, part in parts.items()}
+
+    @staticmethod
+    def evaluator_class(args):
+        """What examines a part: a class like evaluate.Ranking."""
+        return find(RANKINGS, args.ranking)
 
     @property
     def identity(self):
@@ -82,8 +82,15 @@ class Recommender:
 
     def better(self, metrics, others):
         """Whether `metrics` are better than `others`, by the one that is monitored."""
-        first, second = metrics[self.monitor], others[self.monitor]
-        return first > second if self.larger_is_better else first < second
+        first, second = metrics[self.evaluator.monitor], others[self.evaluator.monitor]
+        return first > second if self.evaluator.larger_is_better else first < second
+
+    def leave(self, folder, checkpoint):
+        """Write what a run leaves of this kind of model alone. Returns the files' paths, by what they are about.
+
+        folder: the run's; checkpoint: the file with the state after the last epoch.
+        """
+        return {}
 
     def baselines(self):
         """Test metrics of what needs no training, by name, to set a result beside."""
@@ -94,7 +101,8 @@ class Recommender:
 class Backpropagated(Recommender):
     """A model that Adam trains by batches: an encoder's weights, a sampler of batches, a loss.
 
-    A subclass has `make_encoder`, `make_sampler`, `touched` and `loss`, and `trained` where not all weights are.
+    A subclass has `make_encoder`, `make_sampler`, `touched` and `loss`, `trained` where not all weights are, and
+    `after_step` where a step does more than that.
     """
 
     def __init__(self, data, args, device):
@@ -131,9 +139,11 @@ class Backpropagated(Recommender):
         decided = state["compiled"] if state and args.compile == "auto" else self.repays_compiling(rows, tables)
         self.compiled = decided and compiles(self.device)
         # A row by itself costs two to four times what it costs in one sweep over the whole table.
-        by_row = self.compiled and self.encoder.by_row and not args.l2
+        by_row = self.compiled and self.encoder.by_row and args.optimizer == "Adam"
         by_row = by_row and 4 * sum(rows[name] for name in tables) < sum(tables.values())
-        self.optimizer = Adam(trained, args.l2, by_row)
+        self.regularizer = find(REGULARIZERS, args.regularizer)(self, by_row)
+        decay, by_row = self.regularizer.decay, self.regularizer.by_row
+        self.optimizer = SGD(trained, decay) if args.optimizer == "SGD" else Adam(trained, decay, by_row)
         if self.compiled:
             # By the row, memory is the limit: what was read from afar is kept for its second use, not read again.
             options = {"realize_reads_threshold": 1} if by_row and self.device.type == "cpu" else {}
@@ -173,20 +183,21 @@ class Backpropagated(Recommender):
         """
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         with cpu_threads(self.args.threads):
-            for batch in self.sampler.epoch():
+            for batch, held_out in zip(self.sampler.epoch(), self.regularizer.batches(), strict=False):
                 self.optimizer.prepare(lr)
                 # The last, smaller batch is not worth a compilation of its own.
                 whole = self.compiled and len(batch[0]) == self.args.batch_size
-                loss = (self.compiled_step if whole else self.train_step)(*batch)
+                loss = (self.compiled_step if whole else self.train_step)(batch, held_out)
                 total.add_(loss, alpha=len(batch[0]))
                 on_step()
             self.optimizer.finish()
+        self.regularizer.finish_epoch()
         # What the last step did to the weights is in no loss yet.
         finite = torch.stack([weights.isfinite().all() for weights in self.weights.values()]).all()
         return torch.where(finite, total / len(self.sampler.users), torch.nan).item()
 
-    def train_step(self, *batch):
-        """One step on a batch of the sampler. Returns the loss before the step."""
+    def train_step(self, batch, held_out=None):
+        """One step on a batch of the sampler. Returns the loss before the step. held_out: see regularizer.batches."""
         index = self.touched(*batch)
         trained, constant, place = {}, {}, dict(index)
         for name, table in self.weights.items():
@@ -197,10 +208,18 @@ class Backpropagated(Recommender):
             else:
                 trained[name] = table
         loss, gradients = value_and_gradients(self.loss, trained, constant, place, *batch)
+        gradients = self.regularizer.regularised(gradients, trained, constant, place, batch, held_out)
         for name, gradient in gradients.items():
             self.optimizer.step(name, index.get(name), trained[name], place.get(name), gradient)
         self.optimizer.count()
+        self.after_step(self.weights, index, *batch)
         return loss
+
+    def after_step(self, weights, place, *batch):
+        """What a step does to the weights, in place, once the optimizer has moved them. place: see `loss`."""
+
+    def leave(self, folder, checkpoint):
+        return find(REGULARIZERS, self.args.regularizer).leave(self.data, folder, checkpoint)
 
     def state_dict(self):
         """All that decides the rest of the run, as tensors and plain types. The tensors are live ones, no copies."""
@@ -208,12 +227,14 @@ class Backpropagated(Recommender):
             "encoder": self.encoder.state_dict(),
             "compiled": self.compiled,
             "optimizer": self.optimizer.state_dict(),
+            "regularizer": self.regularizer.state_dict(),
             "generator": self.generator.get_state(),
         }
 
     def load_state_dict(self, state):
         """Take over what `state_dict` returned; the flags (learning rate, l2) stay this run's."""
         self.optimizer.load_state_dict(state["optimizer"])
+        self.regularizer.load_state_dict(state.get("regularizer", {}))  # those of before the regularizers lack it
         self.load_weights(state)
         if len(state["generator"]) == len(self.generator.get_state()):
             self.generator.set_state(state["generator"])

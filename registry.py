@@ -1,6 +1,6 @@
-"""What the flags --model, --encoder, --sampler and --loss can name, and where it is; none of it is imported here.
+"""What the flags --model, --encoder, --sampler, --loss, --regularizer and --ranking can name, and where it is.
 
-To add one: write the class or the function, and name it here.
+None of it is imported here. To add one: write the class or the function, and name it here.
 """
 
 import pkgutil
@@ -32,6 +32,8 @@ LOSSES = {
     "BSL": "losses:bsl",
     "DirectAU": "losses:direct_au",
 }
+REGULARIZERS = {"decay": "lambdaopt:Decay", "l2": "lambdaopt:Shrinkage", "lambdaopt": "lambdaopt:LambdaOpt"}
+RANKINGS = {"users": "evaluate:Ranking", "pairs": "evaluate:PairRanking"}
 WITHOUT_NEGATIVES = {"DirectAU"}  # losses for which none are drawn
 
 

@@ -150,7 +150,7 @@ class Run:
             json.dump(summary, file, indent=2)
 
     def plot(self, model, part, best_epoch, baselines):
-        """curves.png: the loss, and the model's `headline` metrics on `part`, by epoch; the best baseline as a level.
+        """curves.png: the loss, and the `headline` metrics on `part`, by epoch; the best baseline as a level.
 
         baselines: {name: test metrics}, shown where `part` is the test part. Lines differ in dash as well as in colour.
         """
@@ -163,7 +163,7 @@ class Run:
         marks = {"markevery": max(1, len(rows) // 10), "markersize": 5}
         left.plot(rows["epoch"], rows["loss"], "k-", marker="o", **marks)
         left.set(xlabel="epoch", ylabel="training loss")
-        for metric, dash, marker in zip(model.headline, ("-", "--", "-."), "os^", strict=False):
+        for metric, dash, marker in zip(model.evaluator.headline, ("-", "--", "-."), "os^", strict=False):
             (line,) = right.plot(rows["epoch"], rows[metric], dash, marker=marker, label=metric, **marks)
             for name, values in baselines.items():
                 if part != "test" or any(model.better(other, values) for other in baselines.values()):
@@ -172,7 +172,7 @@ class Run:
                 right.axhline(values[metric], linestyle=dash, color=line.get_color(), alpha=0.5, label=label)
         right.axvline(best_epoch, color="gray", linestyle=":", label=f"best epoch ({best_epoch})")
         right.set(xlabel="epoch", ylabel=f"metric on the {part} part")
-        if model.larger_is_better:
+        if model.evaluator.larger_is_better:
             right.set_ylim(bottom=0)
         right.legend()
         for axes in (left, right):
@@ -203,13 +203,19 @@ def command_line():
     return shlex.join(["python", *sys.argv])
 
 
+def command_to_continue():
+    """The command as it was typed, but to go on."""
+    return command_line().removesuffix(" --train_mode continue") + " --train_mode continue"
+
+
 def how_to_continue(epoch, saved_epoch, args):
     """The line that Ctrl-C after `epoch` ends with; saved_epoch: the one in last.pt, 0 where there is none."""
-    again = command_line().removesuffix(" --train_mode continue") + " --train_mode continue"
+    again = command_to_continue()
     if saved_epoch:
         return f"interrupted after epoch {epoch}; go on from epoch {saved_epoch} with: {again}"
-    if args.refit_epochs:
-        return f"interrupted before the first checkpoint of the refit; start that again with: {again}"
+    part = "the refit" if args.refit_epochs else args.run_name if args.origin["l2"] == "l2_grid" else None
+    if part:  # of what the command does; what is before it is not to be done again
+        return f"interrupted before the first checkpoint of {part}; start that again with: {again}"
     return f"interrupted before the first checkpoint; start again with: {command_line()}"
 
 
@@ -230,14 +236,14 @@ def log_start(model, data, args, epoch, changes):
 
 def log_epoch(epoch, loss, metrics, seconds, improved, model, args):
     """The line of an evaluated epoch."""
-    numbers = "  ".join(f"{name} {metrics[name]:.4f}" for name in model.headline)
+    numbers = "  ".join(f"{name} {metrics[name]:.4f}" for name in model.evaluator.headline)
     end = last_epoch(args)
     place = f"epoch {epoch:{len(str(end))}}/{end}"
     log.info("%s  loss %.4f  %s %s  %.2f s%s", place, loss, args.select, numbers, seconds, "  best" * improved)
 
 
-def log_end(run, checkpoints, args, result):
-    """The closing table, a row per metric, and where things lie."""
+def log_end(run, checkpoints, args, result, left):
+    """The closing table, a row per metric, and where things lie. left: what the model's `leave` returned."""
     best, last = result["best"], result["last"]
     columns = {
         f"{args.model} best (epoch {best['epoch']})": best,
@@ -252,3 +258,5 @@ def log_end(run, checkpoints, args, result):
     log.info("checkpoints  %s (best), %s", checkpoints.best_file, checkpoints.last_file)
     log.info("metrics      %s, %s", run.metrics_file, run.summary_file)
     log.info("plot         %s", run.plot_file)
+    for name, files in left.items():
+        log.info("%-12s %s", name, ", ".join(map(str, files)))

@@ -122,12 +122,16 @@ class Sampler:
 
     drawn = 0  # items drawn per interaction
 
-    def __init__(self, train, args, generator):
-        """train: csr_array (U, I). generator: on the device where the batches are wanted; all randomness is its."""
+    def __init__(self, known, args, generator, part=None):
+        """known: csr_array (U, I) of all interactions that are no negatives; part: those of them that are positives.
+
+        part is None for all. generator: on the device where the batches are wanted; all randomness is its.
+        """
+        part = known if part is None else part
         self.device, self.generator, self.batch_size = generator.device, generator, args.batch_size
-        users = np.repeat(np.arange(train.shape[0], dtype=np.int64), np.diff(train.indptr))
+        users = np.repeat(np.arange(part.shape[0], dtype=np.int64), np.diff(part.indptr))
         self.users = torch.as_tensor(users, device=self.device)  # (interactions,)
-        self.items = torch.as_tensor(train.indices.astype(np.int64), device=self.device)
+        self.items = torch.as_tensor(part.indices.astype(np.int64), device=self.device)
 
     def __len__(self):
         """Batches per epoch; the last one may be smaller."""
@@ -151,6 +155,14 @@ class Sampler:
         for users, items, *others in zip(*chunks, strict=True):
             if users.numel():
                 yield from zip(users, items, self.draw(users, items, *others), strict=True)
+
+    def at_random(self):
+        """Yield such batches without end, all of them whole, drawn with replacement."""
+        shape = max(1, CHUNK // (self.batch_size * max(1, self.drawn))), self.batch_size
+        while True:
+            chosen = torch.randint(len(self.users), shape, device=self.device, generator=self.generator)  # (b, B)
+            columns = [column[chosen] for column in self.columns]
+            yield from zip(*columns[:2], self.draw(*columns), strict=True)
 
     def draw(self, users, items):
         """What the steps of b batches need besides their users (b, B) and items (b, B): b tensors, or None b times.
@@ -198,11 +210,11 @@ class Ratings(Sampler):
 class Uniform(Sampler):
     """--N negatives, all items that the user never interacted with equally likely."""
 
-    def __init__(self, train, args, generator):
+    def __init__(self, known, args, generator, part=None):
         """Raises UserError where no user has an item that could be a negative."""
-        super().__init__(train, args, generator)
+        super().__init__(known, args, generator, part)
         self.drawn = args.N
-        self.negatives = self.distribution(train, args)
+        self.negatives = self.distribution(known, args)
         # Who has interacted with every item has no negative, and nothing to learn from.
         usable = self.negatives.unseen[self.users] > 0
         left_out = int((~usable).sum())
@@ -212,9 +224,9 @@ class Uniform(Sampler):
         if not len(self.users):
             raise UserError("every user in training has every item, so there is nothing to learn from; add items")
 
-    def distribution(self, train, args):
+    def distribution(self, known, args):
         """What draws the negatives."""
-        return UniformNegatives(train, self.device)
+        return UniformNegatives(known, self.device)
 
     def draw(self, users, items):
         return self.negatives.draw(users, self.drawn, self.generator)
@@ -224,11 +236,11 @@ class Uniform(Sampler):
 
 
 class ByPopularity(Uniform):
-    """--N negatives, in proportion to (an item's training interactions)^--alpha; without any, as with one."""
+    """--N negatives, in proportion to (an item's known interactions)^--alpha; without any, as with one."""
 
-    def distribution(self, train, args):
-        counts = np.maximum(np.bincount(train.indices, minlength=train.shape[1]), 1)
-        return WeightedNegatives(train, counts**args.alpha, self.device)
+    def distribution(self, known, args):
+        counts = np.maximum(np.bincount(known.indices, minlength=known.shape[1]), 1)
+        return WeightedNegatives(known, counts**args.alpha, self.device)
 
 
 class Hardest(Uniform):
@@ -238,8 +250,8 @@ class Hardest(Uniform):
     collaborative filtering via dynamic negative item sampling, SIGIR 2013.
     """
 
-    def __init__(self, train, args, generator):
-        super().__init__(train, args, generator)
+    def __init__(self, known, args, generator, part=None):
+        super().__init__(known, args, generator, part)
         self.drawn, self.kept = args.candidates, args.N
 
     def scores(self, p, q, drawn):
@@ -255,12 +267,12 @@ class InBatch(Sampler):
     always there, is not corrected. Source: Yi et al., Sampling-bias-corrected neural modeling, RecSys 2019.
     """
 
-    def __init__(self, train, args, generator):
-        super().__init__(train, args, generator)
-        self.seen = SeenItems(train, self.device)
-        counts = torch.bincount(self.items, minlength=train.shape[1])
+    def __init__(self, known, args, generator, part=None):
+        super().__init__(known, args, generator, part)
+        self.seen = SeenItems(known, self.device)
+        counts = torch.bincount(self.items, minlength=known.shape[1])
         self.log_share = (counts.clamp(min=1) / counts.sum()).log()  # (I,)
-        self.place = torch.full((train.shape[1],), -1, device=self.device)  # (I,) scratch
+        self.place = torch.full((known.shape[1],), -1, device=self.device)  # (I,) scratch
 
     def draw(self, users, items):
         return (self.offsets(*batch) for batch in zip(users, items, strict=True))

@@ -27,6 +27,7 @@ log = logging.getLogger("onebp")
 OWN_FLAGS = {
     "seed": "give --seeds",
     "refit": "it compares runs by the part that chooses their epochs",
+    "l2_grid": "give --over l2=... and --select valid",
     **dict.fromkeys(("run_name", "log_root", "checkpoint_dir"), "give --name or --study_root"),
     **dict.fromkeys(("mode", "train_mode"), "it trains, and goes on where it stopped"),
 }
@@ -87,9 +88,9 @@ def run(name, given, fixed):
         from utils import log_to_console
 
     log_to_console()
-    headlines = {find(MODELS, args.model).headline for _, args in combinations}
+    headlines = {find(MODELS, args.model).evaluator_class(args).headline for _, args in combinations}
     if len(headlines) > 1:
-        raise UserError("the models have different metrics; compare models of rankings, or of ratings")
+        raise UserError("the runs have different metrics; compare models of rankings, or of ratings, and one --ranking")
     (study.headline,) = headlines
     load_once([args for _, args in combinations])
     args = combinations[0][1]
@@ -123,7 +124,8 @@ def check_flags(study, name, given):
 def report(study, runs, folder, flags):
     """Write runs.csv, study.csv and study.png, and log the headline; flags: those of every combination."""
     from figures import save_figure
-    from trials import summarise, write_csv
+    from trials import summarise
+    from utils import write_csv
 
     dataset, select = (
         " or ".join(dict.fromkeys(getattr(args, name) for args in flags)) for name in ("dataset", "select")

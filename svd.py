@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from encoders import MF, Spread, rows
-from evaluate import RATING_METRICS, PredictedRatings, RatingErrors
+from evaluate import PredictedRatings, RatingErrors
 from recommender import Backpropagated
 from sampler import Ratings
 from utils import csr_tensor
@@ -74,17 +74,16 @@ class SVD(Backpropagated):
     """
 
     ratings = True
-    metrics = RATING_METRICS
-    monitor = "RMSE"
-    headline = ("RMSE", "MAE")
-    larger_is_better = False
-    evaluator = RatingErrors
     identifying = ("model", "dim")
     encoder_class = Biased
 
     def __init__(self, data, args, device):
         super().__init__(data, args, device)
         self.scale = float(data.train.data.min()), float(data.train.data.max())
+
+    @staticmethod
+    def evaluator_class(args):
+        return RatingErrors
 
     def make_encoder(self):
         return self.encoder_class(self.data.train, self.args, self.generator)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from errors import UserError, explain
+from errors import Diverged, UserError, explain
 from parse import ignored_flags, last_epoch
 from report import Run, how_to_continue, log_end, log_epoch, log_start
 from utils import load_checkpoint, on_terminal, save_checkpoint
@@ -25,19 +25,19 @@ log = logging.getLogger("onebp")
 SAVING_SHARE = 0.04  # of the time from one checkpoint to the next may go into writing them
 # Flags about where and how long, not about what is trained: a continuation may change them without a warning.
 FREE_FLAGS = {"train_mode", "run_name", "device", "log_root", "checkpoint_dir", "save_every", "data_dir", "no_download"}
-FREE_FLAGS |= {"epochs", "eval_every", "patience", "refit", "threads", "origin"}
+FREE_FLAGS |= {"epochs", "eval_every", "patience", "refit", "l2_grid", "threads", "origin"}
 FREE_FLAGS |= {"mode", "checkpoint", "users", "history", "passes", "topk", "keep_seen", "output", "log"}
 
 
 def fit(model, data, args):
     """Train `model` up to its last epoch, from the start or from its checkpoint, and leave the files of a run.
 
-    Returns the best epoch. Raises UserError when the checkpoint does not fit or the loss is no longer finite;
-    KeyboardInterrupt, with a line on how to continue, on Ctrl-C.
+    Returns the best epoch. Raises UserError when the checkpoint does not fit, Diverged when the loss is no longer
+    finite; KeyboardInterrupt, with a line on how to continue, on Ctrl-C.
     """
     begin = time.perf_counter()
     progress = Progress()
-    with Run(args, model.metrics) as run:
+    with Run(args, model.evaluator.metrics) as run:
         checkpoints = Checkpoints(run.checkpoint_folder, args.save_every)
         try:
             if args.train_mode == "continue":
@@ -66,9 +66,11 @@ def fit(model, data, args):
                 if not progress.done(args):
                     train(model, run, progress, checkpoints, args)
             result = final_metrics(model, progress, checkpoints, args)
-            run.write_summary(model, data, args, result, earlier_seconds + time.perf_counter() - begin)
+            seconds = earlier_seconds + time.perf_counter() - begin
+            left = model.leave(run.folder, checkpoints.last_file)
+            run.write_summary(model, data, args, result, seconds)  # a run that has one is done
             run.plot(model, args.select, progress.best_epoch, result["baselines"])
-            log_end(run, checkpoints, args, result)
+            log_end(run, checkpoints, args, result, left)
             return progress.best_epoch
         except KeyboardInterrupt:
             raise KeyboardInterrupt(how_to_continue(progress.epoch, checkpoints.saved_epoch, args)) from None
@@ -115,7 +117,7 @@ def train(model, run, progress, checkpoints, args):
             if not math.isfinite(loss):
                 flags = {"lr": f"lower --lr ({lr:g})", "l2": "lower --l2", "temperature": "raise --temperature"}
                 advice = ", or ".join(text for flag, text in flags.items() if flag not in ignored_flags(args))
-                raise UserError(f"the loss is {loss} in epoch {epoch}; {advice}. {checkpoints.describe()}")
+                raise Diverged(f"the loss is {loss} in epoch {epoch}; {advice}. {checkpoints.describe()}")
             trained = time.perf_counter()
             since_row += trained - begin
             progress.epoch = epoch
@@ -247,8 +249,19 @@ def restore(model, progress, checkpoints, args):
             model.start_training(state["model"])
         checkpoints.recover(progress.best_epoch)
         checkpoints.saved_epoch = progress.epoch
-        before, now = state["flags"], trained_flags(args)
-        return [(flag, before[flag], now[flag]) for flag in now if flag in before and before[flag] != now[flag]]
+        before = state["flags"].get("ranking", "users")  # once there was no choice
+        if before != args.ranking:
+            raise UserError(
+                f"{path} was trained with --ranking {before}, by whose metrics it goes on; "
+                "give that, another --run_name, or --train_mode new"
+            )
+        return changed_flags(state, args)
+
+
+def changed_flags(state, args):
+    """[(flag, value then, value now)] of the flags that the checkpoint's `state` was trained with and args have not."""
+    before, now = state["flags"], trained_flags(args)
+    return [(flag, before[flag], now[flag]) for flag in now if flag in before and before[flag] != now[flag]]
 
 
 @contextmanager

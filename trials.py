@@ -25,7 +25,7 @@ from parse import ignored_flags
 from registry import MODELS, find
 from sweep import as_words, describe
 from train import FREE_FLAGS
-from utils import atomic_file, load_checkpoint, on_terminal
+from utils import load_checkpoint, on_terminal
 
 log = logging.getLogger("onebp")
 
@@ -78,7 +78,7 @@ def load_once(checked):
     loaded = {}
     for args in checked:
         rated = find(MODELS, args.model).ratings
-        split = (args.fold, args.test_ratio, args.select, args.valid_ratio, args.split_seed)
+        split = (args.fold, args.test_ratio, args.select, args.valid_ratio, args.split_seed, args.regularizer)
         source = (args.dataset, args.data_dir, rated, *split)
         if source not in loaded:
             loaded[source] = load_data(args)
@@ -166,7 +166,7 @@ def ended(trial, place, process, errors, begin):
         return reason
     if not on_terminal():
         seconds, best = time.perf_counter() - begin, summary["best"]
-        monitor = find(MODELS, trial.args.model).monitor
+        monitor = find(MODELS, trial.args.model).evaluator_class(trial.args).monitor
         found = f"{monitor} {best[monitor]:.4f} in epoch {best['epoch']}"
         log.info("%s  %s  %s, %.1f s", place, trial.name, found, seconds)
     return None
@@ -203,9 +203,3 @@ def summarise(runs, swept):
     table.columns = [f"{measure}_{part}" for measure, part in table.columns]
     table.insert(0, "n_seeds", groups.size())
     return table.reset_index()
-
-
-def write_csv(path, table):
-    """Write a table whole, or not at all."""
-    with atomic_file(path, "w", newline="", encoding="utf-8") as file:
-        table.to_csv(file, index=False)

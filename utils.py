@@ -142,6 +142,12 @@ def atomic_file(path, mode="wb", **open_args):
     _sync_folder(path.parent)
 
 
+def write_csv(path, table):
+    """Write a table whole, or not at all."""
+    with atomic_file(path, "w", newline="", encoding="utf-8") as file:
+        table.to_csv(file, index=False)
+
+
 def _sync_folder(folder):
     """Make a rename durable, where the file system lets one (some network file systems refuse)."""
     descriptor = os.open(folder, os.O_DIRECTORY)

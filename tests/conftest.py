@@ -75,10 +75,11 @@ def matrix(pairs, shape):
     return csr_array((np.ones(len(users), np.int8), (users, items)), shape)
 
 
-def interactions(train, test, shape, valid=()):
+def interactions(train, test, shape, valid=(), tune=None):
     """Interactions from pairs of indices; the ids are the indices."""
     ids = [[str(index) for index in range(size)] for size in shape]
-    return Interactions("made", *ids, matrix(train, shape), matrix(valid, shape), matrix(test, shape), digest="made")
+    parts = (matrix(part, shape) for part in (train, valid, test))
+    return Interactions("made", *ids, *parts, digest="made", tune=None if tune is None else matrix(tune, shape))
 
 
 def ratings(train, test, shape):

@@ -10,6 +10,8 @@ from conftest import matrix, write
 import dataloader
 from dataloader import PARTS, load_dataset, split_per_user
 from errors import UserError
+from main import load_data
+from parse import parse_args
 
 TRAIN, TEST = "user,item\nbob,x\namy,y\nbob,10\nbob,x\n", "user,item\namy,x\nzoe,new\n"
 
@@ -250,6 +252,72 @@ def test_refit_data_is_training_and_validation_part_together(tmp_path):
         assert (merged.valid.nnz, rated(merged, "test")) == (0, rated(data, "test"))
         assert merged.digest == whole.digest != data.digest
         assert merged.train.dtype == data.train.dtype
+
+
+def loaded(*flags):
+    return load_data(parse_args(["--regularizer", "lambdaopt", *map(str, flags)]))
+
+
+def test_parts_for_strengths_that_tune_themselves():
+    """Of each user's interactions 60, 20 and 20 %; of the validation part, 90 % tune and the rest chooses."""
+    whole = load_dataset("demo", "nowhere")
+    degree = np.diff((whole.train + whole.test).indptr)
+    data = loaded()
+    parts = {name: getattr(data, name) for name in (*PARTS, "tune")}
+    degrees = {name: np.diff(part.indptr) for name, part in parts.items()}
+    assert (degrees["test"] == np.floor(0.2 * degree + 0.5)).all()
+    assert (degrees["valid"] + degrees["tune"] == np.floor(0.25 * (degree - degrees["test"]) + 0.5)).all()
+    together = sum(parts.values())
+    assert together.max() == 1  # no pair is in two parts
+    assert ((whole.train + whole.test) != together).nnz == 0
+    shares = {name: part.nnz / together.nnz for name, part in parts.items()}
+    assert shares == pytest.approx({"train": 0.6, "valid": 0.02, "test": 0.2, "tune": 0.18}, abs=0.005)
+    assert data.valid.nnz == round(0.1 * (data.valid.nnz + data.tune.nnz))
+    assert data.counts()["tune"] == data.tune.nnz
+    assert f"{data.tune.nnz:,} tune" in data.describe()
+
+
+def test_tuning_part_is_seeded_and_may_be_all_of_the_validation_part():
+    data, again, other, all_of_it = loaded(), loaded(), loaded("--split_seed", 1), loaded("--select", "test")
+    assert (data.tune != again.tune).nnz == 0 != (data.tune != other.tune).nnz
+    assert data.digest == again.digest
+    assert len({data.digest, other.digest, all_of_it.digest, load_dataset("demo", "nowhere").digest}) == 4
+    assert all_of_it.valid.nnz == 0
+    assert (all_of_it.tune != data.tune + data.valid).nnz == 0
+    assert (all_of_it.test != data.test).nnz == 0
+    assert loaded("--valid_ratio", 0.5).train.nnz < 0.42 * sum(data.counts()[part] for part in (*PARTS, "tune"))
+
+
+def test_parts_that_a_ranking_leaves_out():
+    data = loaded()
+    assert [id(part) for part in data.seen("valid")] == [id(data.train), id(data.tune)]
+    assert [id(part) for part in data.seen("test")] == [id(data.train), id(data.tune), id(data.valid)]
+    plain = load_dataset("demo", "nowhere")
+    assert [id(part) for part in plain.seen("test")] == [id(plain.train), id(plain.valid)]
+
+
+def test_a_validation_part_too_small_to_divide(cli, work):
+    lines = "".join(f"u{n // 5},i{n % 5}\n" for n in range(25))  # of five interactions each: 3, 1, 1
+    write(work / "datasets/d/interactions.csv", "user,item\n" + lines)
+    data = load_dataset("d", work / "datasets", validate=True, suggested_ratio=0.25)
+    assert (data.train.nnz, data.valid.nnz, data.test.nnz) == (15, 5, 5)
+    with pytest.raises(UserError, match="data set d: 5 validation interactions are too few to divide"):
+        data.with_tuning_part(0.9, 0)
+    status, _, stderr = cli("--dataset", "d", "--regularizer", "lambdaopt")
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert "are too few to divide" in stderr
+    assert data.with_tuning_part(1, 0).tune.nnz == 5
+
+
+def test_a_given_validation_file_is_divided(tmp_path):
+    """And the suggested ratio, unlike a given one, is no mistake."""
+    write(tmp_path / "d/train.csv", "user,item\n" + "".join(f"u{n},i{n}\n" for n in range(20)))
+    write(tmp_path / "d/valid.csv", "user,item\n" + "".join(f"u{n},i{n + 20}\n" for n in range(20)))
+    write(tmp_path / "d/test.csv", "user,item\nu1,i30\n")
+    data = loaded("--dataset", "d", "--data_dir", tmp_path)
+    assert (data.train.nnz, data.tune.nnz, data.valid.nnz, data.test.nnz) == (20, 18, 2, 1)
+    with pytest.raises(UserError, match=r"--valid_ratio does not apply: .*valid.csv"):
+        loaded("--dataset", "d", "--data_dir", tmp_path, "--valid_ratio", 0.25)
 
 
 def test_the_last_of_repeated_ratings_counts(tmp_path, caplog):

@@ -98,9 +98,9 @@ def test_onebp_moves_users_towards_what_light_gcn_puts_out(device):
     model.optimizer.prepare(0.1)
     # The encodings are those after the step and before the move.
     model.args.beta = 1.0
-    model.train_step(users, items, torch.tensor([[20, 21]], device=device))
+    model.train_step((users, items, torch.tensor([[20, 21]], device=device)))
     output = model.encodings()[1][items]
     model.args.beta = 0.5
     model.optimizer.prepare(0.0)
-    model.train_step(users, items, torch.tensor([[20, 21]], device=device))
+    model.train_step((users, items, torch.tensor([[20, 21]], device=device)))
     torch.testing.assert_close(model.encoder.user[users], 0.5 * before[users] + 0.5 * output)

@@ -1,6 +1,7 @@
 """Ranking against a slow reference that sorts in Python; closed forms; ties; popularity against a hand-made count."""
 
 import csv
+import json
 from math import log2
 
 import numpy as np
@@ -10,7 +11,18 @@ from conftest import interactions, matrix
 from test_dataloader import random_matrix
 
 from dataloader import load_dataset, split_per_user
-from evaluate import LIST_LENGTHS, METRICS, DotProduct, Ranking, popularity_encodings, ranking_metrics, stable_topk
+from evaluate import (
+    LIST_LENGTHS,
+    METRICS,
+    PAIR_METRICS,
+    DotProduct,
+    PairRanking,
+    Ranking,
+    pair_metrics,
+    popularity_encodings,
+    ranking_metrics,
+    stable_topk,
+)
 
 
 def slow_metrics(scores, relevant, seen):
@@ -33,6 +45,21 @@ def slow_metrics(scores, relevant, seen):
     return {name: total / users for name, total in sums.items()}
 
 
+def slow_pair_metrics(scores, part, seen):
+    """PAIR_METRICS by the definitions: scores (U, I) as lists, part and seen as lists of sets."""
+    found = {name: [] for name in PAIR_METRICS}
+    for user, items in enumerate(part):
+        candidates = [item for item in range(len(scores[user])) if item not in seen[user]]
+        ranked = sorted(candidates, key=lambda item: (-scores[user][item], item))
+        for item in items:
+            rank, others = ranked.index(item) + 1, len(ranked) - 1
+            found["AUC"].append((len(ranked) - rank) / others if others else 1)
+            for k in (50, 100):
+                found[f"HR@{k}"].append(float(rank <= k))
+                found[f"NDCG@{k}"].append(1 / log2(rank + 1) if rank <= k else 0)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
 def sets(part):
     return [set(part.indices[part.indptr[user] : part.indptr[user + 1]].tolist()) for user in range(part.shape[0])]
 
@@ -53,6 +80,91 @@ def test_ranking_equals_the_slow_reference(device, monkeypatch, users, items, le
     found = Ranking(test, [train, valid], device).evaluate(DotProduct(p, q))
     seen = [of_train | of_valid for of_train, of_valid in zip(sets(train), sets(valid), strict=True)]
     assert found == pytest.approx(slow_metrics(scores.tolist(), sets(test), seen), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "levels"), [(30, 200, 3), (30, 200, 100_000), (25, 12, 2), (20, 300, 1), (5, 3, 2)]
+)
+def test_pairs_equal_the_slow_reference(device, monkeypatch, users, items, levels):
+    """Ties, lists shorter than 50, empty users, users with no item left but one; one level is a constant model."""
+    random, shape = np.random.default_rng(users * items + levels), (users, items)
+    drawn = random.integers(1, users - 2, size=users * 20), random.integers(items, size=users * 20)
+    pairs = {*zip(*drawn, strict=True)} | {(1, item) for item in range(items)}
+    train, test = split_per_user(matrix(pairs, shape), 0.4, random)
+    train, valid = split_per_user(train, 0.3, random)
+    train = train + matrix({(0, item) for item in range(items - 1)}, shape)
+    test = test + matrix({(0, items - 1)}, shape)
+    scores = random.integers(levels, size=(users, items))
+    p, q = torch.eye(users, device=device), torch.as_tensor(scores.T, dtype=torch.float32, device=device).contiguous()
+
+    seen = [of_train | of_valid for of_train, of_valid in zip(sets(train), sets(valid), strict=True)]
+    slow = slow_metrics(scores.tolist(), sets(test), seen) | slow_pair_metrics(scores.tolist(), sets(test), seen)
+    for rows in (3, 1000):  # several blocks of users, or one
+        monkeypatch.setattr("evaluate.BLOCK_SCORES", rows * items)
+        found = PairRanking(test, [train, valid], device).evaluate(DotProduct(p, q))
+        assert tuple(found) == METRICS + PAIR_METRICS
+        assert found == pytest.approx(slow, abs=1e-12)
+
+
+def test_pair_metrics_by_hand():
+    found = pair_metrics(torch.tensor([1, 3, 51, 101, 1]), torch.tensor([101, 101, 101, 101, 1]))
+    assert found[:, 0].tolist() == [1, 0.98, 0.5, 0, 1]  # AUC
+    assert found[:, 1:3].tolist() == [[1, 1], [1, 1], [0, 1], [0, 0], [1, 1]]  # HR
+    assert found[:, 3].tolist() == pytest.approx([1, 0.5, 0, 0, 1])
+    assert found[:, 4].tolist() == pytest.approx([1, 0.5, 1 / log2(52), 0, 1])
+
+
+@pytest.mark.parametrize("value", [0.0, torch.nan, -torch.inf])
+def test_pairs_of_a_model_that_knows_nothing_do_not_score(device, value):
+    test, train = matrix({(user, 199) for user in range(50)}, (50, 200)), matrix({(0, 3)}, (50, 200))
+    same = torch.ones(50, 1, device=device), torch.full((200, 1), value, device=device)
+    found = PairRanking(test, [train], device).evaluate(DotProduct(*same))
+    assert {found[name] for name in PAIR_METRICS} == {0.0}
+
+
+def test_what_is_no_number_is_behind_all_numbers(device):
+    """It may not help those that it would hide."""
+    test = matrix({(0, 0), (0, 1)}, (1, 200))
+    q = torch.full((200, 1), torch.nan, device=device)
+    q[100:] = torch.arange(100.0)[:, None]
+    q[0] = 98.5
+    found = PairRanking(test, [], device).evaluate(DotProduct(torch.ones(1, 1, device=device), q))
+    assert found["AUC"] == pytest.approx((198 / 199 + 0) / 2)
+    assert found["NDCG@50"] == pytest.approx(1 / log2(3) / 2)
+
+
+def test_ranking_of_pairs_on_the_command_line(cli, work):
+    """Columns, summary, choice of the epoch; a checkpoint is evaluated either way, but goes on as it began."""
+    flags = ("--epochs", 3, "--dim", 8, "--ranking", "pairs", "--run_name")
+    assert cli(*flags, "pairs")[0] == 0
+    rows = list(csv.DictReader((work / "runs/pairs/metrics.csv").read_text().splitlines()))
+    assert tuple(rows[0])[5:] == METRICS + PAIR_METRICS
+    summary = json.loads((work / "runs/pairs/summary.json").read_text())
+    best = max(rows, key=lambda row: float(row["NDCG@100"]))
+    assert summary["best"] == {name: float(best[name]) for name in ("epoch", *METRICS, *PAIR_METRICS)}
+    assert summary["baselines"]["Popularity"]["AUC"] > 0.5
+    assert summary["protocol"]["pairs_evaluated"] == summary["dataset"]["test"]
+    assert cli(*flags[:-3], "--run_name", "users")[0] == 0
+    assert tuple((work / "runs/users/metrics.csv").read_text().split("\n")[0].split(",")[5:]) == METRICS
+
+    use = ("--mode", "evaluate", "--run_name")
+    for run, other, last in (("users", "pairs", "NDCG@100"), ("pairs", "users", "F1@20")):
+        status, stdout, _ = cli(*use, run, "--ranking", other)
+        assert status == 0
+        assert stdout.splitlines()[-1].startswith(last)
+        status, _, stderr = cli(*flags[:-3], "--ranking", other, "--run_name", run, "--train_mode", "continue")
+        assert (status, stderr.count("\n")) == (2, 1)
+        assert f"last.pt was trained with --ranking {run}, by whose metrics it goes on" in stderr
+    status, stdout, _ = cli(*use, "pairs")
+    assert stdout.splitlines()[-1].split() == ["NDCG@100", f"{summary['best']['NDCG@100']:.4f}"]
+    assert cli("--mode", "recommend", "--run_name", "pairs", "--users", "all", "--output", "recs.csv")[0] == 0
+
+
+def test_predicted_ratings_have_no_ranking_of_pairs(cli, work):
+    assert cli("--model", "SVD", "--epochs", 1, "--dim", 4, "--run_name", "mine")[0] == 0
+    status, _, stderr = cli("--mode", "evaluate", "--run_name", "mine", "--ranking", "pairs")
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert "is of --model SVD, with which --ranking does nothing; leave it out" in stderr
 
 
 def test_topk_breaks_ties_by_index(device):

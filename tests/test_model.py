@@ -66,7 +66,7 @@ def test_onebp_moves_the_batch_users_towards_the_updated_items(device):
     before = model.encoder.user.detach().clone()
     users, items = torch.tensor([3, 7], device=device), torch.tensor([1, 2], device=device)
     model.optimizer.prepare(0.1)
-    model.train_step(users, items, torch.tensor([[20, 21]], device=device))
+    model.train_step((users, items, torch.tensor([[20, 21]], device=device)))
     expected = before.clone()
     expected[users] = 0.8 * before[users] + 0.2 * model.encoder.item.detach()[items]
     torch.testing.assert_close(model.encoder.user.detach(), expected)
@@ -94,8 +94,7 @@ def test_aggregation_against_a_loop(device, how, batch, users):
     p, q = random.normal(size=(users, 3)), random.normal(size=(batch, 3))
     chosen = random.integers(users, size=batch)
     found = torch.tensor(p, device=device)
-    mark = torch.zeros(users, dtype=torch.int64, device=device)
-    moving_aggregation(found, torch.tensor(chosen, device=device), torch.tensor(q, device=device), 0.9, how, mark)
+    moving_aggregation(found, torch.tensor(chosen, device=device), torch.tensor(q, device=device), 0.9, how)
     np.testing.assert_allclose(found.cpu(), loop_aggregation(p, chosen.tolist(), q, 0.9, how), rtol=1e-12, atol=1e-12)
 
 
@@ -106,8 +105,7 @@ def test_mean_does_not_depend_on_the_order_in_the_batch(device):
     results = []
     for index in (torch.arange(50), order):
         p = torch.ones(6, 4, device=device)
-        mark = torch.zeros(6, dtype=torch.int64, device=device)
-        moving_aggregation(p, users[index.to(device)], q[index.to(device)], 0.5, "mean", mark)
+        moving_aggregation(p, users[index.to(device)], q[index.to(device)], 0.5, "mean")
         results.append(p)
     torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
 
@@ -117,6 +115,6 @@ def test_l2_is_adams_weight_decay():
     model = build("OneBP", "--l2", 0.1, "--lr", 1e-3, "--dim", 4)
     before = model.encoder.item.detach()[31].clone()
     model.optimizer.prepare(1e-3)
-    model.train_step(torch.tensor([0]), torch.tensor([1]), torch.tensor([[9]]))
+    model.train_step((torch.tensor([0]), torch.tensor([1]), torch.tensor([[9]])))
     after = model.encoder.item.detach()[31]
     torch.testing.assert_close(after, before - 1e-3 * before.sign(), atol=1e-6, rtol=0)  # Adam's first step: lr * sign

@@ -1,4 +1,4 @@
-"""Adam by the row against torch.optim.Adam; compiled, eager and a slow NumPy reference agree; when to compile."""
+"""Adam and SGD against torch.optim; compiled, eager and a slow NumPy reference agree; when to compile."""
 
 import os
 
@@ -9,12 +9,13 @@ from conftest import finish, matrix, start
 from test_model import build
 
 from dataloader import Interactions
-from optimizer import Adam
+from optimizer import SGD, Adam, value_and_gradients
 from utils import compiles
 
 
+@pytest.mark.parametrize("amsgrad", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 1e-5, 1e-9])  # of the gradients: far above Adam's eps, and below it
-def test_rows_follow_torch_adam(device, scale):
+def test_rows_follow_torch_adam(device, scale, amsgrad):
     """As close to torch.optim.Adam in float64 as that is in float32, for rows often and hardly ever touched.
 
     The learning rate changes from epoch to epoch.
@@ -23,8 +24,8 @@ def test_rows_follow_torch_adam(device, scale):
     random = np.random.default_rng(0)
     weights = torch.tensor(random.normal(size=(rows, dim)), dtype=torch.float32, device=device)
     exact, single = weights.clone().double().requires_grad_(), weights.clone().requires_grad_()
-    references = [torch.optim.Adam([table]) for table in (exact, single)]
-    adam = Adam({"item": weights}, l2=0.0, by_row=True)
+    references = [torch.optim.Adam([table], amsgrad=amsgrad) for table in (exact, single)]
+    adam = Adam({"item": weights}, l2=0.0, by_row=True, amsgrad=amsgrad)
     popularity = np.arange(1, rows + 1) ** -1.5
     for lr in (0.03, 0.01, 0.02):
         for _ in range(500):
@@ -45,7 +46,8 @@ def test_rows_follow_torch_adam(device, scale):
         assert error < 1.5 * rounding
     state, found = references[0].state_dict()["state"][0], adam.state_dict()["item"]
     torch.testing.assert_close(found["exp_avg"].double(), state["exp_avg"], rtol=1e-4, atol=1e-6 * scale)
-    torch.testing.assert_close(found["exp_avg_sq"].double(), state["exp_avg_sq"], rtol=1e-4, atol=1e-6 * scale**2)
+    for moment in ("exp_avg_sq", "max_exp_avg_sq")[: 1 + amsgrad]:
+        torch.testing.assert_close(found[moment].double(), state[moment], rtol=1e-4, atol=1e-6 * scale**2)
     assert found["step"] == state["step"]
 
 
@@ -70,6 +72,140 @@ def test_rows_touched_by_the_last_step_of_a_long_segment(device):
         reference.step()
     adam.finish()
     torch.testing.assert_close(weights.double(), exact.detach(), rtol=1e-5, atol=1e-5)
+
+
+RATES = (0.03, 0.03, 0.01, 0.02)
+
+
+def slopes(random, device, steps=40, shape=(30, 4)):
+    """Gradients whose size falls and rises, so that the largest second moment is not always the last; some are 0."""
+    sizes = 1 + 5 * np.cos(np.arange(steps)[:, None, None] / 6) ** 2
+    values = random.normal(size=(steps, *shape)) * sizes * (random.random((steps, shape[0], 1)) < 0.7)
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def follow(optimizer, reference, exact, gradients, low=None, step=None):
+    """Take the steps with both; the weights agree after each of them."""
+    table = optimizer.tables["item"]
+    for number, gradient in enumerate(gradients):
+        lr = RATES[number % len(RATES)] if number > 20 else RATES[0]
+        optimizer.prepare(lr)
+        if step:
+            step(gradient)
+        else:
+            optimizer.step("item", None, *optimizer.fetch("item", None), gradient)
+            optimizer.count()
+        exact.grad, reference.param_groups[0]["lr"] = gradient.to(exact.dtype), lr
+        reference.step()
+        if low is not None:
+            exact.detach().clamp_(min=low)
+        torch.testing.assert_close(table.to(exact.dtype), exact.detach(), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_sgd_is_torch_sgd(device, l2):
+    random = np.random.default_rng(0)
+    weights = torch.tensor(random.normal(size=(30, 4)), dtype=torch.float32, device=device)
+    exact = weights.double().requires_grad_()
+    reference = torch.optim.SGD([exact], lr=1, weight_decay=l2)
+    follow(SGD({"item": weights}, l2), reference, exact, slopes(random, device))
+
+
+@pytest.mark.parametrize(("amsgrad", "low"), [(False, None), (True, None), (True, 0.0)])
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_adam_on_whole_tables_is_torch_adam(device, amsgrad, low, l2):
+    """`low` is where torch.optim's weights are put back to after each step."""
+    random = np.random.default_rng(0)
+    weights = torch.tensor(random.normal(size=(30, 4)), dtype=torch.float32, device=device)
+    if low is not None:
+        weights.clamp_(min=low)
+    exact = weights.double().requires_grad_()
+    bound = {} if low is None else {"low": low}
+    adam = Adam({"item": weights}, l2, amsgrad=amsgrad, **bound)
+    reference = torch.optim.Adam([exact], weight_decay=l2, amsgrad=amsgrad)
+    follow(adam, reference, exact, slopes(random, device), low)
+    if low is not None:
+        assert (weights == low).any()
+    assert set(adam.state_dict()["item"]) == set(reference.state_dict()["state"][0])
+
+
+def test_compiled_amsgrad_is_torch_adam(device):
+    """On whole tables and by the row; by the row, what was not read lately is brought up to date in the end."""
+    if not compiles(device):
+        pytest.skip("torch.compile does not work here")
+    torch.compiler.reset()
+    random = np.random.default_rng(0)
+    start = torch.tensor(random.normal(size=(30, 4)), dtype=torch.float32, device=device).clamp(min=0)
+    gradients = slopes(random, device, steps=60)
+    index = torch.tensor(random.choice(30, size=(60, 2, 4)), device=device)
+    exact = start.double().requires_grad_()
+    reference = torch.optim.Adam([exact], amsgrad=True)
+    adams = [Adam({"item": start.clone()}, 0.0, by_row, amsgrad=True, low=0.0) for by_row in (False, True)]
+
+    @torch.compile(fullgraph=True, dynamic=False)
+    def step(index, gradient):
+        for adam in adams:
+            found, place = adam.fetch("item", index)
+            sums = torch.zeros_like(found).index_add_(0, place.flatten(), gradient[index.flatten()])
+            adam.step("item", index, found, place, sums)
+            adam.count()
+
+    for number in range(60):
+        for adam in adams:
+            adam.prepare(RATES[number // 20])
+        step(index[number], gradients[number])
+        rows = index[number].flatten()
+        sums = torch.zeros_like(exact).index_add_(0, rows, gradients[number][rows].double())
+        exact.grad, reference.param_groups[0]["lr"] = sums, RATES[number // 20]
+        reference.step()
+        exact.detach().clamp_(min=0)
+        torch.testing.assert_close(adams[0].tables["item"].double(), exact.detach(), rtol=1e-5, atol=2e-6)
+    adams[1].finish()
+    torch.testing.assert_close(adams[1].tables["item"].double(), exact.detach(), rtol=1e-4, atol=1e-4)
+    assert (exact == 0).any()
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_update_is_what_step_does(device, amsgrad, by_row):
+    """And nothing is written by `read` and `update`."""
+    random = np.random.default_rng(0)
+    weights = torch.tensor(random.normal(size=(30, 4)), dtype=torch.float32, device=device)
+    adam = Adam({"item": weights}, 0.0, by_row, amsgrad)
+    for gradient in slopes(random, device, steps=30):
+        index = torch.tensor(random.choice(30, size=6, replace=False), device=device)
+        adam.prepare(0.02)
+        before = [tensor.clone() for tensor in (weights, *adam.moments["item"])]
+        found = adam.update(*adam.read("item", index), gradient[index])
+        assert all(map(torch.equal, before, (weights, *adam.moments["item"])))
+        fetched, place = adam.fetch("item", index)
+        sums = torch.zeros_like(fetched).index_copy_(0, place, gradient[index])
+        adam.step("item", index, fetched, place, sums)
+        adam.count()
+        torch.testing.assert_close(weights[index], found[0])
+        for moment, expected in zip(adam.moments["item"], found[1], strict=True):
+            torch.testing.assert_close(moment[index], expected)
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_slope_of_an_update(device, amsgrad):
+    """By the gradient g: at 0 without moments the step is lr g / eps to first order; else as small differences say."""
+    weights = torch.zeros(3, 1, device=device)
+    adam = Adam({"item": weights}, 0.0, amsgrad=amsgrad)
+    adam.prepare(1e-3)
+    adam.moments["item"][1][2] = 0.04
+    gradient = torch.tensor([[0.0], [-2.0], [3.0]], device=device)
+
+    def total(leaves):
+        return adam.update(*adam.read("item", None), leaves["item"])[0].sum()
+
+    (found,) = value_and_gradients(total, {"item": gradient})[1].values()
+    assert found.isfinite().all()
+    assert found[0].item() == pytest.approx(-1e-3 / 1e-8, rel=1e-3)
+    assert abs(found[1].item()) < 1e-9  # the first step is lr times the sign, however large g is
+    # -lr 0.1 g / 0.1 / sqrt((0.999 * 0.04 + 0.001 g^2) / 0.001); with amsgrad the old moment is no bound: 0
+    second = 0.999 * 0.04 + 0.001 * 9
+    assert found[2].item() == pytest.approx(-1e-3 * (0.999 * 0.04) * 0.001**0.5 / second**1.5, rel=1e-4)
 
 
 def made_data(users=50, items=200, count=1500):
@@ -134,7 +270,7 @@ def test_fifty_steps_against_a_slow_reference(device, name, l2, by_row, compile)
     assert len(batches) == 50
     for users, items, negatives in batches:
         model.optimizer.prepare(0.02)
-        loss = step(users, items, negatives)
+        loss = step((users, items, negatives))
         expected = reference.step(users.tolist(), items.tolist(), negatives.T.tolist())
         assert loss.item() == pytest.approx(expected, abs=1e-6)
     model.optimizer.finish()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from parse import CHOICES, IGNORED, PRESETS, SUGGESTED, build_parser, default_run_name, parse_args
+from parse import CHOICES, GRANULARITIES, IGNORED, PRESETS, SUGGESTED, build_parser, default_run_name, parse_args
 
 
 def test_given_beats_suggested_beats_default():
@@ -135,6 +135,27 @@ def test_help_shows_every_flag_with_its_default(capsys):
         ("--model CML --sampler none", "--sampler does nothing with --model CML, only with OneBP or TwoBP"),
         ("--model EASE --reg 0", "--reg 0 leaves EASE without a solution"),
         ("--mode evaluate --train_mode new", "--train_mode does nothing with --mode evaluate"),
+        ("--regularizer lambdaopt --l2 1e-3", "--l2 does nothing with --regularizer lambdaopt, only with decay or l2"),
+        ("--regularizer lambdaopt --l2_grid 1 0", "--l2_grid does nothing with --regularizer lambdaopt"),
+        ("--regularizer lambdaopt --refit", "leaves --regularizer lambdaopt no validation part to tune its strengths"),
+        ("--model EASE --regularizer lambdaopt", "--regularizer does nothing with --model EASE, only with OneBP or"),
+        ("--model SVD --regularizer l2", "--regularizer does nothing with --model SVD"),
+        ("--model CML --regularizer lambdaopt", "--regularizer does nothing with --model CML"),
+        ("--granularity ui", "--granularity does nothing with --regularizer decay, only with lambdaopt"),
+        ("--regularizer l2 --lambda_lr 1", "--lambda_lr does nothing with --regularizer l2, only with lambdaopt"),
+        ("--lambda_interval 2", "--lambda_interval does nothing with --regularizer decay"),
+        ("--lambda_clip 2", "--lambda_clip does nothing with --regularizer decay"),
+        ("--lambda_grad full", "--lambda_grad does nothing with --regularizer decay"),
+        ("--regularizer lambdaopt --granularity iu", "--granularity: 'iu' is not one of global, dimension"),
+        ("--regularizer lambdaopt --lambda_grad half", "--lambda_grad: 'half' is not one of truncated, full"),
+        ("--regularizer lambdaopt --lambda_interval 0", "--lambda_interval: '0' is not a whole number from 1"),
+        ("--regularizer lambdaopt --lambda_clip 0", "--lambda_clip: '0' is not a number above 0"),
+        ("--regularizer lambdaopt --lambda_lr 0", "--lambda_lr: '0' is not a number above 0"),
+        (
+            "--regularizer lambdaopt --lambda_grad full --encoder LightGCN",
+            "--lambda_grad full differentiates gradients",
+        ),
+        ("--regularizer none", "--regularizer: 'none' is not one of decay, l2, lambdaopt"),
         ("--threads 100000", "--threads: '100000' is not a whole number from 1 up to "),
     ],
 )
@@ -150,6 +171,24 @@ def test_values_that_follow_from_the_model():
     assert parse_args(["--model", "ALS", "--dataset", "100k"]).epochs == 10
     svd = parse_args(["--model", "SVD", "--dataset", "ML-100K"])
     assert (svd.dataset, svd.reg, svd.epochs) == ("ml-100k", 0.1, 20)
+
+
+def test_lambdaopt_holds_back_what_it_tunes_on():
+    args = parse_args(["--regularizer", "lambdaopt"])
+    assert (args.select, args.valid_ratio) == ("valid", 0.25)
+    assert args.origin["select"] == args.origin["valid_ratio"] == "suggested for lambdaopt"
+    given = parse_args(["--regularizer", "lambdaopt", "--select", "test", "--valid_ratio", "0.5"])
+    assert (given.select, given.valid_ratio, given.origin["select"]) == ("test", 0.5, "command line")
+    assert (parse_args(["--regularizer", "l2"]).select, parse_args([]).valid_ratio) == ("test", None)
+
+
+def test_short_forms_of_granularity():
+    assert len(GRANULARITIES) == 9
+    for short, granularity in GRANULARITIES.items():
+        initials = "".join(word[0] for word in granularity.replace("-", "+").split("+"))
+        assert short == initials
+        for word in (short, granularity, short.upper()):
+            assert parse_args(["--regularizer", "lambdaopt", "--granularity", word]).granularity == granularity
 
 
 def test_every_choice_that_ignores_a_flag_exists():

@@ -151,7 +151,7 @@ def test_the_moves_of_a_history_are_those_of_the_formula():
     expected = np.zeros(3)
     for row in q.numpy():
         expected = 0.9 * expected + 0.1 * row
-    moving_aggregation(p, torch.zeros(500, dtype=torch.int64), q, 0.9, "sequential", torch.zeros(1, dtype=torch.int64))
+    moving_aggregation(p, torch.zeros(500, dtype=torch.int64), q, 0.9, "sequential")
     np.testing.assert_allclose(p[0], expected, rtol=1e-9)
 
 

@@ -1,5 +1,7 @@
 """Negatives: in range, never a training item, with the right odds. Epochs: every interaction once, reproducible."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -24,9 +26,9 @@ SEEN = {
 TRAIN = matrix({(user, item) for user, items in SEEN.items() for item in items}, (USERS, ITEMS))
 
 
-def sampler(name, train, device, seed, *flags):
+def sampler(name, train, device, seed, *flags, part=None):
     args = parse_args(["--sampler", name, *map(str, flags)])
-    return find(SAMPLERS, name)(train, args, make_generator(seed, device))
+    return find(SAMPLERS, name)(train, args, make_generator(seed, device), part)
 
 
 def test_negatives_are_unseen_and_uniform(device):
@@ -168,3 +170,44 @@ def test_in_batch_negatives_against_a_slow_reference(device):
                 assert negative[n, b].item() == pytest.approx(-np.inf if item in SEEN[user] else score, abs=1e-5)
         interactions += len(users)
     assert interactions == TRAIN.nnz
+
+
+PART = {(1, 0), (3, 1), (3, 9), (4, 2), (4, 8), (5, 0)}  # of TRAIN
+
+
+@pytest.mark.parametrize("name", ["uniform", "popularity", "dns", "inbatch"])
+def test_at_random_draws_all_positives_of_a_part_equally_often(device, name, monkeypatch):
+    """Whole batches without end; negatives are known in no part."""
+    monkeypatch.setattr("sampler.CHUNK", 500)  # many chunks
+    drawing = sampler(name, TRAIN, device, 5, "--batch_size", 7, part=matrix(PART, TRAIN.shape))
+    counts = dict.fromkeys(PART, 0)
+    for users, items, drawn in islice(drawing.at_random(), 2000):
+        assert users.shape == items.shape == (7,)
+        for pair in zip(users.tolist(), items.tolist(), strict=True):
+            counts[pair] += 1
+        if name == "inbatch":
+            for b, user in enumerate(users.tolist()):
+                masked = [item in SEEN[user] for item in items.tolist()]
+                assert (drawn[:, b] == -torch.inf).tolist() == masked
+        else:
+            assert drawn.shape[1] == 7
+            for user, row in zip(users.tolist(), drawn.T.tolist(), strict=True):
+                assert not set(row) & SEEN[user]
+    assert sum(counts.values()) == 14_000
+    assert chisquare(list(counts.values())).pvalue > 1e-3
+
+
+def test_at_random_comes_from_the_generator_alone(device):
+    def batches(seed):
+        drawing = sampler("uniform", TRAIN, device, seed, "--batch_size", 5, "--N", 2)
+        return torch.stack([torch.cat([u[None], i[None], n]) for u, i, n in islice(drawing.at_random(), 40)])
+
+    assert torch.equal(batches(1), batches(1))
+    assert not torch.equal(batches(1), batches(2))
+
+
+def test_an_epoch_of_a_part_has_its_interactions_once(device):
+    drawing = sampler("uniform", TRAIN, device, 0, "--batch_size", 4, part=matrix(PART, TRAIN.shape))
+    batches = list(drawing.epoch())
+    pairs = [pair for users, items, _ in batches for pair in zip(users.tolist(), items.tolist(), strict=True)]
+    assert sorted(pairs) == sorted(PART)

@@ -202,6 +202,7 @@ def test_a_failing_run_does_not_stop_the_others(work):
         ("--over N=1 -- --epoch 3", "N=1: unrecognized arguments: --epoch 3; did you mean --epochs?"),
         ("--over seed=1,2", "--seed is for the study itself to set; give --seeds"),
         ("--over N=1 -- --N 3", "--N is for the study itself to set; leave it out"),
+        ("--over N=1 -- --l2_grid 1 0", "--l2_grid is for the study itself to set; give --over l2=..."),
         ("encoders -- --run_name=x", "--run_name is for the study itself to set"),
         ("hyperparameters --beta 7", "argument --beta: '7' is not"),
         ("efficiency --jobs 2", "leave --jobs 2 out"),
@@ -380,4 +381,16 @@ def test_sweep_over_models_of_ratings(run_study):
     assert "MAE, last" in stdout
     status, _, stderr = run_study("--over", "model=SVD,OneBP", *flags)
     assert status == 2
-    assert "the models have different metrics; compare models of rankings, or of ratings" in stderr
+    assert "the runs have different metrics; compare models of rankings, or of ratings" in stderr
+
+
+def test_sweep_with_ranking_of_pairs(run_study):
+    flags = ("--seeds", 1, "--", *TINY, "--ranking", "pairs")
+    status, stdout, stderr = run_study("--over", "N=1", *flags)
+    assert (status, stderr) == (0, "")
+    best = pd.read_csv("studies/N-demo/study.csv").loc[0]
+    assert f"  NDCG@100 {best['best_NDCG@100_mean']:.4f} in epoch {best['best_epoch_mean']:.0f}, " in stdout
+    assert "HR@100, best" in stdout
+    status, _, stderr = run_study("--over", "ranking=users,pairs", "--", *TINY)
+    assert status == 2
+    assert "and one --ranking" in stderr

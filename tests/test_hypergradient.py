@@ -1,0 +1,166 @@
+"""lambdaOpt's gradient by the strengths against finite differences, and its two paths against each other."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import interactions
+from test_model import build
+
+from parse import GRANULARITIES
+from utils import compiles
+
+USERS, ITEMS, DIM = 7, 9, 3
+PATHS = ("truncated", "full")
+
+
+def made(seed=0):
+    """Interactions of few users and items, in four parts."""
+    random = np.random.default_rng(seed)
+    pairs = random.permutation([(u, i) for u in range(USERS) for i in range(ITEMS - 1)])[:40]
+    train, tune, valid, test = (set(map(tuple, part)) for part in np.split(pairs, [22, 32, 36]))
+    return interactions(train, test, (USERS, ITEMS), valid, tune)
+
+
+def prepared(name, *flags, device="cpu", dtype=torch.float64):
+    """A model in the midst of training, with strengths and moments that are not 0, a batch and a held-out batch."""
+    words = ("--regularizer", "lambdaopt", "--dim", DIM, "--batch_size", 8, "--compile", "off", *flags)
+    model = build(name, *words, data=made(), device=device)
+    generator = torch.Generator().manual_seed(3)
+    tables = [*model.weights.values(), *model.regularizer.strengths.values()]
+    for table in tables:
+        table.data = torch.randn(table.shape, generator=generator, dtype=dtype).to(device)
+    for strength in model.regularizer.strengths.values():
+        strength.abs_()
+    base = model.optimizer
+    own = model.regularizer.optimizer
+    own.moments = {name: tuple(m.to(dtype) for m in moments) for name, moments in own.moments.items()}
+    for name, moments in base.moments.items():
+        own = [torch.rand(base.tables[name].shape, generator=generator, dtype=dtype).to(device) for _ in moments]
+        base.moments[name] = tuple(0.01 * moment for moment in own)  # the second moments are positive
+    for optimizer, rate in ((base, 0.1), (model.regularizer.optimizer, 0.01)):
+        optimizer.prepare(rate)
+    batch = next(model.sampler.epoch())
+    return model, batch, next(model.regularizer.sampler.at_random())
+
+
+def slopes_of(model, batch, held_out):
+    """What `LambdaOpt.slopes` returns, called as a training step does."""
+    seen = []
+    original = model.regularizer.slopes
+    model.regularizer.slopes = lambda *step: seen.append(original(*step)) or seen[-1]
+    model.train_step(batch, held_out)
+    return seen[0]
+
+
+def held_out_loss(model, strengths, batch, held_out, moves):
+    """The loss of `held_out` after an ordinary training step with fixed strengths, by the program's own step.
+
+    moves: whether the users of OneBP are moved in it.
+    """
+    saved = [tensor.clone() for tensor in tensors(model)]
+    for name, value in strengths.items():
+        model.regularizer.strengths[name].copy_(value)
+    after_step = model.after_step
+    if not moves:
+        model.after_step = lambda *rest: None
+    model.train_step(batch)
+    model.after_step = after_step
+    index = model.touched(*held_out)
+    loss = model.loss(model.weights, {"user": model.weights["user"]}, index, *held_out).item()
+    for tensor, value in zip(tensors(model), saved, strict=True):
+        tensor.copy_(value)
+    return loss
+
+
+def tensors(model):
+    """All that a training step changes."""
+    counts = [model.optimizer.done, model.optimizer.steps] if hasattr(model.optimizer, "done") else []
+    moments = itertools.chain(*model.optimizer.moments.values())
+    return [*model.weights.values(), *moments, *model.regularizer.strengths.values(), *counts]
+
+
+@pytest.mark.parametrize("name", ["TwoBP", "OneBP"])
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
+@pytest.mark.parametrize("granularity", GRANULARITIES.values())
+def test_finite_differences(name, path, optimizer, granularity):
+    """OneBP's users move after the step; the full path follows them, the truncated one leaves them where they are."""
+    words = ("--loss", "BPR", "--N", 1, "--optimizer", optimizer, "--granularity", granularity, "--lambda_grad", path)
+    check_differences(*prepared(name, *words), moves=path == "full")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--loss", "InfoNCE", "--N", 3, "--similarity", "cosine", "--temperature", 0.5),
+        ("--loss", "BSL", "--N", 2),
+        ("--sampler", "inbatch"),
+        ("--encoder", "LightGCN", "--layers", 2),
+        ("--encoder", "MLP", "--layers", 2),
+    ],
+    ids=lambda words: words[1],
+)
+def test_finite_differences_of_other_parts(words, path):
+    if path == "full" and "LightGCN" in words:
+        pytest.skip("refused: torch.func takes no sparse products")
+    model, batch, held_out = prepared("TwoBP", *words, "--lambda_grad", path)
+    if hasattr(model.encoder, "graph"):
+        model.encoder.graph = [matrix.double() for matrix in model.encoder.graph]
+    check_differences(model, batch, held_out, moves=True)
+
+
+def check_differences(model, batch, held_out, moves, step=1e-5):
+    """The gradient against central differences, entry by entry."""
+    start = {name: value.clone() for name, value in model.regularizer.strengths.items()}
+    saved = [tensor.clone() for tensor in tensors(model)]
+    found = slopes_of(model, batch, held_out)
+    for tensor, value in zip(tensors(model), saved, strict=True):
+        tensor.copy_(value)
+    assert found.keys() == start.keys()
+    for name, slope in found.items():
+        expected = torch.zeros_like(slope)
+        for place in np.ndindex(*slope.shape):
+            losses = []
+            for sign in (1, -1):
+                moved = {key: value.clone() for key, value in start.items()}
+                moved[name][place] += sign * step
+                losses.append(held_out_loss(model, moved, batch, held_out, moves))
+            expected[place] = (losses[0] - losses[1]) / (2 * step)
+        assert expected.abs().max() > 1e-6  # there is something to compare
+        error = (slope - expected).abs().max() / expected.abs().max()
+        assert error < 1e-4, name
+
+
+def test_both_paths_are_the_same_derivative(device):
+    """A step from fixed weights: the gradient of its loss does not depend on the strengths."""
+    found = [slopes_of(*prepared("TwoBP", "--lambda_grad", path, device=device, dtype=torch.float32)) for path in PATHS]
+    for name in found[0]:
+        torch.testing.assert_close(*(slopes[name] for slopes in found))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", ["OneBP", "TwoBP"])
+@pytest.mark.parametrize("interval", [1, 3])
+def test_by_the_row_as_on_whole_tables(device, name, path, interval, monkeypatch):
+    """Epochs of steps by the row, compiled, end where eager steps on whole tables end, strengths included."""
+    if not compiles(device):
+        pytest.skip("torch.compile does not work here")
+    torch.compiler.reset()
+    random = np.random.default_rng(0)
+    pairs = np.unique(random.integers((300, 200), size=(3000, 2)), axis=0)
+    parts = np.split(random.permutation(pairs), [1500, 2500, 2600])
+    train, tune, valid, test = (set(map(tuple, part)) for part in parts)
+    data = interactions(train, test, (300, 200), valid, tune)
+    words = ("--regularizer", "lambdaopt", "--dim", 4, "--batch_size", 16, "--N", 1)
+    words += ("--lambda_grad", path, "--lambda_interval", interval, "--lambda_lr", 0.05)
+    models = [build(name, *words, "--compile", compile, data=data, device=device) for compile in ("off", "on")]
+    assert [model.regularizer.by_row for model in models] == [False, True]
+    losses = [[model.train_epoch(lr, lambda: None) for lr in (0.02, 0.01, 0.03)] for model in models]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for own in (lambda model: model.weights, lambda model: model.regularizer.strengths):
+        for key, table in own(models[0]).items():
+            np.testing.assert_allclose(table.cpu(), own(models[1])[key].cpu(), atol=2e-3, err_msg=key)
+    assert models[0].regularizer.strengths["item"].max() > 0.1

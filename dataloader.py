@@ -76,8 +76,8 @@ class Interactions:
             tune, valid = split_at_random(self.valid, 1 - share, np.random.default_rng(split_seed))
             if not valid.nnz:
                 raise UserError(f"data set {self.name}: {self.valid.nnz} validation interactions are too few to divide")
-        parts = {"train": self.train, "valid": valid, "test": self.test}
-        return replace(self, valid=valid, tune=tune, digest=_digest(self.user_ids, self.item_ids, parts))
+        parts = {"train": self.train, "valid": valid, "test": self.test, "tune": tune}
+        return replace(self, **parts, digest=_digest(self.user_ids, self.item_ids, parts))
 
     def with_valid_in_train(self):
         """The same data with the validation part as part of the training part."""
@@ -326,7 +326,7 @@ def _check_published(name, shape, parts):
 def _digest(user_ids, item_ids, parts):
     """sha256 over ids and parts: equal when two files hold the same split, however they spell or order it."""
     digest = hashlib.sha256(json.dumps([user_ids, item_ids]).encode())
-    for part in PARTS:
+    for part in (*PARTS, "tune") if "tune" in parts else PARTS:
         digest.update(parts[part].indptr.astype("<i8").tobytes())
         digest.update(parts[part].indices.astype("<i8").tobytes())
         if parts["train"].dtype == np.float32:

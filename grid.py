@@ -57,7 +57,8 @@ def member(args, strength):
     if args.train_mode == "continue":
         last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
         try:
-            changed = {flag: values for flag, *values in changed_flags(load_checkpoint(last_file), args)}
+            state = load_checkpoint(last_file)
+            changed = {flag: values for flag, *values in changed_flags(state, args)}
         except UserError:  # absent or damaged
             changed = None
         # With another l2 it is an earlier run, set aside: what is g-l2=0.1 may have been g-l2=0.
@@ -68,6 +69,11 @@ def member(args, strength):
             raise UserError(
                 f"{last_file} was trained with --{flag} {before}, and with {now} would not be of one grid with the "
                 "others; give that grid's flags, another --run_name, or --train_mode new"
+            )
+        elif state["epoch"] > args.epochs:
+            raise UserError(
+                f"{last_file} is of epoch {state['epoch']}, beyond --epochs {args.epochs}, and would not be of one "
+                "grid with shorter ones; give more --epochs, another --run_name, or --train_mode new"
             )
     return args
 

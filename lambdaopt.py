@@ -3,8 +3,6 @@
 Shapes: B batch, R rows of a table, M rows that a batch reads, D dim.
 """
 
-import itertools
-
 import torch
 
 from optimizer import Adam, take, value_and_gradients
@@ -21,14 +19,14 @@ class Decay:
         self.decay = model.args.l2
         self.by_row = by_row and not self.decay
 
-    def batches(self):
-        """What each step of an epoch gets beside its batch."""
-        return itertools.repeat(None)
+    def held_out(self, number, batch):
+        """What the step on `batch`, the epoch's `number`-th from 0, is given to look ahead with, if anything."""
+        return None
 
     def regularised(self, gradients, trained, constant, place, batch, held_out):
         """The gradients with what the regularizer adds, by name, like `gradients`.
 
-        trained, constant, place, batch: what the model's `loss` took; held_out: of `batches`.
+        trained, constant, place, batch: what the model's `loss` took; held_out: see above.
         """
         return gradients
 
@@ -79,7 +77,8 @@ class LambdaOpt(Shrinkage):
     Before every --lambda_interval-th step: look ahead to where the step would lead, as a function of the strengths;
     move these down the gradient of the loss of a held-out batch there (Adam with amsgrad, --lambda_lr), not below 0;
     then make the step. All start at 0. The look-ahead is the very step that is about to be made, so the gradient of its
-    batch is computed once. Positives of the held-out batch are of data.tune, negatives neither of it nor of training.
+    batch is computed once. Only rows that it moves have a slope, so the held-out batch is of the same users, who are in
+    both as often as they are active: a positive of each from data.tune, with negatives neither of it nor of training.
 
     --lambda_grad truncated: that gradient is a constant, and only rows that the held-out batch reads are looked at.
     full: the whole step is differentiated, and what a step does besides (OneBP: the move of the users) is looked ahead
@@ -109,15 +108,11 @@ class LambdaOpt(Shrinkage):
         """The strengths of a table, (R or 1, D or 1)."""
         return self.strengths[self.owner[name]]
 
-    def batches(self):
-        """A held-out batch for every --lambda_interval-th step of an epoch, None for the others."""
-        held_out = self.sampler.at_random()
-        for step in itertools.count():
-            if step % self.interval:
-                yield None
-            else:
-                self.optimizer.prepare(self.lr)
-                yield next(held_out)
+    def held_out(self, number, batch):
+        if number % self.interval:
+            return None
+        self.optimizer.prepare(self.lr)
+        return self.sampler.of(batch[0])
 
     def regularised(self, gradients, trained, constant, place, batch, held_out):
         index, pulls = self.model.touched(*batch), self.pulls(trained, place, len(batch[0]))

@@ -51,8 +51,8 @@ class SGD:
         return weights - self.rate * gradient, ()
 
     def step(self, name, index, weights, place, gradient):
-        """Update a table by the gradient (R, D)."""
-        self.tables[name].copy_(self.update(weights, (), gradient + self.l2 * weights)[0])
+        """Update a table by the gradient (R, D). Returns it."""
+        return self.tables[name].copy_(self.update(weights, (), gradient + self.l2 * weights)[0])
 
     def count(self):
         """Call after the step, once for all tables."""

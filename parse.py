@@ -157,7 +157,7 @@ def validates(args):
 
 
 def ignored_flags(args):
-    """The names of the flags that do nothing, for what --mode, --model, --encoder, --sampler and --loss are."""
+    """The names of the flags that do nothing, for what the flags of IGNORED are."""
     return {flag for choice, ignored in IGNORED.items() for flag in ignored.get(getattr(args, choice), "").split()}
 
 
@@ -193,6 +193,8 @@ def contradictions(args, given):
         yield "--valid_ratio needs --select valid"
     if args.regularizer == "lambdaopt" and args.lambda_grad == "full" and args.encoder == "LightGCN":
         yield "--lambda_grad full differentiates gradients, which sparse products have no way for; take truncated"
+    if args.regularizer == "l2" and not {"l2", "l2_grid"} & given.keys():
+        yield "--regularizer l2 needs its strength, --l2, or several to try, --l2_grid"
     if args.refit and args.regularizer == "lambdaopt":
         yield "--refit leaves --regularizer lambdaopt no validation part to tune its strengths on"
     if args.refit and args.select != "valid":
@@ -296,7 +298,7 @@ def build_parser():
     own = "lambdaopt: what has strengths of its own, say dui for dimension+user+item"
     flag("granularity", "dimension+user+item", one_of(*GRANULARITIES.values(), **GRANULARITIES), own)
     flag("lambda_lr", 1e-3, positive, "lambdaopt: learning rate of the strengths")
-    flag("lambda_interval", 4, whole(1), "lambdaopt: training steps per step of the strengths")
+    flag("lambda_interval", 4, whole(1), "lambdaopt: training steps, from an epoch's first, per step of the strengths")
     grad = "lambdaopt: take the gradient of the loss as a constant, or differentiate the whole step"
     flag("lambda_grad", "truncated", one_of("truncated", "full"), grad)
     flag("lambda_clip", 100.0, positive, "lambdaopt: largest norm of the gradient by the strengths")

@@ -145,6 +145,8 @@ def export(model, data, args, strengths):
     tables = dict(zip(("users", "items"), model.encodings(), strict=True))
     tables |= {f"{kind}_strengths": strength for kind, strength in strengths.items()}
     folder.mkdir(parents=True, exist_ok=True)
+    for kind in {"user", "item"} - strengths.keys():  # of another model's export
+        (folder / f"{kind}_strengths.npy").unlink(missing_ok=True)
     for name, table in tables.items():
         with atomic_file(folder / f"{name}.npy") as file:
             np.save(file, table.cpu().numpy().astype(np.float32), allow_pickle=False)

@@ -1,4 +1,4 @@
-"""What the loop in train.py asks of a model, and what all models have in common that Adam trains by batches.
+"""What the loop in train.py asks of a model, and what all models have in common that are trained by batches.
 
 Shapes: B batch, U users, I items, D dim.
 """
@@ -99,7 +99,7 @@ class Recommender:
 
 
 class Backpropagated(Recommender):
-    """A model that Adam trains by batches: an encoder's weights, a sampler of batches, a loss.
+    """A model that is trained by batches: an encoder's weights, a sampler of batches, a loss.
 
     A subclass has `make_encoder`, `make_sampler`, `touched` and `loss`, `trained` where not all weights are, and
     `after_step` where a step does more than that.
@@ -183,8 +183,9 @@ class Backpropagated(Recommender):
         """
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         with cpu_threads(self.args.threads):
-            for batch, held_out in zip(self.sampler.epoch(), self.regularizer.batches(), strict=False):
+            for number, batch in enumerate(self.sampler.epoch()):
                 self.optimizer.prepare(lr)
+                held_out = self.regularizer.held_out(number, batch)
                 # The last, smaller batch is not worth a compilation of its own.
                 whole = self.compiled and len(batch[0]) == self.args.batch_size
                 loss = (self.compiled_step if whole else self.train_step)(batch, held_out)
@@ -197,7 +198,7 @@ class Backpropagated(Recommender):
         return torch.where(finite, total / len(self.sampler.users), torch.nan).item()
 
     def train_step(self, batch, held_out=None):
-        """One step on a batch of the sampler. Returns the loss before the step. held_out: see regularizer.batches."""
+        """One step on a batch of the sampler. Returns the loss before the step. held_out: see regularizer."""
         index = self.touched(*batch)
         trained, constant, place = {}, {}, dict(index)
         for name, table in self.weights.items():

@@ -5,6 +5,7 @@ Shapes: B batch, N negatives, b batches drawn at a time.
 
 import logging
 import math
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -129,7 +130,8 @@ class Sampler:
         """
         part = known if part is None else part
         self.device, self.generator, self.batch_size = generator.device, generator, args.batch_size
-        users = np.repeat(np.arange(part.shape[0], dtype=np.int64), np.diff(part.indptr))
+        self.n_users = part.shape[0]
+        users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(part.indptr))
         self.users = torch.as_tensor(users, device=self.device)  # (interactions,)
         self.items = torch.as_tensor(part.indices.astype(np.int64), device=self.device)
 
@@ -156,13 +158,20 @@ class Sampler:
             if users.numel():
                 yield from zip(users, items, self.draw(users, items, *others), strict=True)
 
-    def at_random(self):
-        """Yield such batches without end, all of them whole, drawn with replacement."""
-        shape = max(1, CHUNK // (self.batch_size * max(1, self.drawn))), self.batch_size
-        while True:
-            chosen = torch.randint(len(self.users), shape, device=self.device, generator=self.generator)  # (b, B)
-            columns = [column[chosen] for column in self.columns]
-            yield from zip(*columns[:2], self.draw(*columns), strict=True)
+    @cached_property
+    def spans(self):
+        """Of each user, where its positives begin, and how many they are: (U,) each; all there are for who has none."""
+        degree = torch.bincount(self.users, minlength=self.n_users)
+        begin = degree.cumsum(0) - degree  # a user's are side by side
+        return begin.where(degree > 0, 0), degree.where(degree > 0, len(self.users))
+
+    def of(self, users):
+        """A batch with a random positive of each of the users (B,), or of anybody where the user has none."""
+        begin, degree = (table[users] for table in self.spans)  # (B,)
+        uniform = torch.rand(users.shape, dtype=torch.float64, device=self.device, generator=self.generator)
+        chosen = begin + (uniform * degree).long()
+        columns = [column[chosen][None] for column in self.columns]  # (1, B) each
+        return next(zip(*columns[:2], self.draw(*columns), strict=True))
 
     def draw(self, users, items):
         """What the steps of b batches need besides their users (b, B) and items (b, B): b tensors, or None b times.

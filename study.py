@@ -19,6 +19,7 @@ from pathlib import Path
 from errors import UserError, interrupts_held_back
 from flags import Parser, folder_name, whole
 from main import status_of
+from parse import validates
 from sweep import NAMED, Sweep, checked
 
 log = logging.getLogger("onebp")
@@ -92,6 +93,9 @@ def run(name, given, fixed):
     if len(headlines) > 1:
         raise UserError("the runs have different metrics; compare models of rankings, or of ratings, and one --ranking")
     (study.headline,) = headlines
+    parts = {(args.select, args.valid_ratio, validates(args)) for _, args in combinations}
+    if len(parts) > 1 and not {"select", "valid_ratio"} & combinations[0][0].keys():
+        raise UserError("the runs have different training parts; give --select valid --valid_ratio 0.25, say, to all")
     load_once([args for _, args in combinations])
     args = combinations[0][1]
     study.prepare(args)

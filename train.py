@@ -115,7 +115,8 @@ def train(model, run, progress, checkpoints, args):
             lr = learning_rate(args, epoch)
             loss = model.train_epoch(lr, bar.update)
             if not math.isfinite(loss):
-                flags = {"lr": f"lower --lr ({lr:g})", "l2": "lower --l2", "temperature": "raise --temperature"}
+                flags = {"lr": f"lower --lr ({lr:g})", "lambda_lr": "lower --lambda_lr", "l2": "lower --l2"}
+                flags["temperature"] = "raise --temperature"
                 advice = ", or ".join(text for flag, text in flags.items() if flag not in ignored_flags(args))
                 raise Diverged(f"the loss is {loss} in epoch {epoch}; {advice}. {checkpoints.describe()}")
             trained = time.perf_counter()

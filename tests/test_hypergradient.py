@@ -42,7 +42,7 @@ def prepared(name, *flags, device="cpu", dtype=torch.float64):
     for optimizer, rate in ((base, 0.1), (model.regularizer.optimizer, 0.01)):
         optimizer.prepare(rate)
     batch = next(model.sampler.epoch())
-    return model, batch, next(model.regularizer.sampler.at_random())
+    return model, batch, model.regularizer.sampler.of(batch[0])
 
 
 def slopes_of(model, batch, held_out):

@@ -2,7 +2,6 @@
 
 import json
 import math
-from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -182,8 +181,8 @@ def test_strengths_move_before_every_kth_step(interval, grad):
 
 def first_gradient(model):
     """The gradient by the strengths that the first step took, flat, from Adam's first moment."""
-    batches = zip(model.sampler.epoch(), model.regularizer.batches(), strict=False)
-    batch, held_out = next(batches)
+    batch = next(model.sampler.epoch())
+    held_out = model.regularizer.held_out(0, batch)
     model.optimizer.prepare(model.args.lr)
     model.train_step(batch, held_out)
     moments = model.regularizer.optimizer.state_dict().values()
@@ -237,20 +236,24 @@ def test_planted_noise_gets_the_larger_strengths(granularity, noisy, seed):
 
 
 def test_held_out_batches(device):
-    """Positives are of tune; negatives neither there nor in training, and no test or validation item is spared."""
+    """Of the batch's users, positives are of tune; negatives neither there nor in training, and no other is spared."""
     data = tuned_data()
     model = lambdaopt("TwoBP", "--N", 4, data=data, device=device)
     train_pairs, tune, spared = (
         set(pairs_of(*part.nonzero())) for part in (data.train, data.tune, data.valid + data.test)
     )
     positives, negatives = set(), set()
-    for _, (users, items, drawn) in zip(range(200), model.regularizer.batches(), strict=False):
-        assert len(users) == 8
+    active = {user for user, _ in tune}
+    for batch in (batch for _ in range(60) for batch in model.sampler.epoch()):
+        users, items, drawn = model.regularizer.held_out(0, batch)
+        assert all(
+            own == user or user not in active for own, user in zip(users.tolist(), batch[0].tolist(), strict=True)
+        )
         positives |= set(pairs_of(users, items))
         negatives |= {pair for row in drawn for pair in pairs_of(users, row)}
     assert positives == tune
     assert not negatives & (train_pairs | tune)
-    assert negatives >= {pair for pair in spared if pair[0] in {user for user, _ in tune}}
+    assert negatives >= {pair for pair in spared if pair[0] in active}
     assert {pair for users, items, _ in model.sampler.epoch() for pair in pairs_of(users, items)} == train_pairs
 
 
@@ -349,5 +352,6 @@ def test_without_a_part_to_choose_on(cli, work):
 def test_batches_in_which_the_strengths_stay():
     """None for the steps between two moves; the first step of an epoch has a batch."""
     model = lambdaopt("TwoBP", "--lambda_interval", 3)
-    found = [batch is not None for batch in islice(model.regularizer.batches(), 7)]
+    batch = next(model.sampler.epoch())
+    found = [model.regularizer.held_out(number, batch) is not None for number in range(7)]
     assert found == [True, False, False, True, False, False, True]

@@ -1,7 +1,5 @@
 """Negatives: in range, never a training item, with the right odds. Epochs: every interaction once, reproducible."""
 
-from itertools import islice
-
 import numpy as np
 import pytest
 import torch
@@ -176,15 +174,15 @@ PART = {(1, 0), (3, 1), (3, 9), (4, 2), (4, 8), (5, 0)}  # of TRAIN
 
 
 @pytest.mark.parametrize("name", ["uniform", "popularity", "dns", "inbatch"])
-def test_at_random_draws_all_positives_of_a_part_equally_often(device, name, monkeypatch):
-    """Whole batches without end; negatives are known in no part."""
-    monkeypatch.setattr("sampler.CHUNK", 500)  # many chunks
+def test_a_batch_of_users_has_each_of_their_positives_equally_often(device, name):
+    """User 0 has none in the part, so anybody's; negatives are known in no part."""
     drawing = sampler(name, TRAIN, device, 5, "--batch_size", 7, part=matrix(PART, TRAIN.shape))
-    counts = dict.fromkeys(PART, 0)
-    for users, items, drawn in islice(drawing.at_random(), 2000):
-        assert users.shape == items.shape == (7,)
-        for pair in zip(users.tolist(), items.tolist(), strict=True):
-            counts[pair] += 1
+    wanted = torch.tensor([3, 0, 1, 3, 4, 5, 0], device=device)
+    counts = [dict.fromkeys(PART, 0) for _ in wanted]
+    for _ in range(2000):
+        users, items, drawn = drawing.of(wanted)
+        for count, pair in zip(counts, zip(users.tolist(), items.tolist(), strict=True), strict=True):
+            count[pair] += 1
         if name == "inbatch":
             for b, user in enumerate(users.tolist()):
                 masked = [item in SEEN[user] for item in items.tolist()]
@@ -193,14 +191,18 @@ def test_at_random_draws_all_positives_of_a_part_equally_often(device, name, mon
             assert drawn.shape[1] == 7
             for user, row in zip(users.tolist(), drawn.T.tolist(), strict=True):
                 assert not set(row) & SEEN[user]
-    assert sum(counts.values()) == 14_000
-    assert chisquare(list(counts.values())).pvalue > 1e-3
+    for user, count in zip(wanted.tolist(), counts, strict=True):
+        own = [count.pop(pair) for pair in PART if pair[0] == user or user == 0]
+        assert sum(own) == 2000
+        assert len(own) == 1 or chisquare(own).pvalue > 1e-3
 
 
-def test_at_random_comes_from_the_generator_alone(device):
+def test_a_batch_of_users_comes_from_the_generator_alone(device):
+    users = torch.tensor([1, 3, 4], device=device)
+
     def batches(seed):
         drawing = sampler("uniform", TRAIN, device, seed, "--batch_size", 5, "--N", 2)
-        return torch.stack([torch.cat([u[None], i[None], n]) for u, i, n in islice(drawing.at_random(), 40)])
+        return torch.stack([torch.cat([u[None], i[None], n]) for u, i, n in (drawing.of(users) for _ in range(40))])
 
     assert torch.equal(batches(1), batches(1))
     assert not torch.equal(batches(1), batches(2))

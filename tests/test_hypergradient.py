@@ -141,9 +141,7 @@ def test_both_paths_are_the_same_derivative(device):
         torch.testing.assert_close(*(slopes[name] for slopes in found))
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("name", ["OneBP", "TwoBP"])
-@pytest.mark.parametrize("interval", [1, 3])
+@pytest.mark.parametrize(("name", "path", "interval"), [("OneBP", "full", 1), ("TwoBP", "truncated", 3)])
 def test_by_the_row_as_on_whole_tables(device, name, path, interval, monkeypatch):
     """Epochs of steps by the row, compiled, end where eager steps on whole tables end, strengths included."""
     if not compiles(device):

@@ -155,6 +155,7 @@ def test_help_shows_every_flag_with_its_default(capsys):
             "--regularizer lambdaopt --lambda_grad full --encoder LightGCN",
             "--lambda_grad full differentiates gradients",
         ),
+        ("--regularizer l2", "--regularizer l2 needs its strength, --l2, or several to try, --l2_grid"),
         ("--regularizer none", "--regularizer: 'none' is not one of decay, l2, lambdaopt"),
         ("--threads 100000", "--threads: '100000' is not a whole number from 1 up to "),
     ],
@@ -179,7 +180,7 @@ def test_lambdaopt_holds_back_what_it_tunes_on():
     assert args.origin["select"] == args.origin["valid_ratio"] == "suggested for lambdaopt"
     given = parse_args(["--regularizer", "lambdaopt", "--select", "test", "--valid_ratio", "0.5"])
     assert (given.select, given.valid_ratio, given.origin["select"]) == ("test", 0.5, "command line")
-    assert (parse_args(["--regularizer", "l2"]).select, parse_args([]).valid_ratio) == ("test", None)
+    assert (parse_args(["--regularizer", "l2", "--l2", "1"]).select, parse_args([]).valid_ratio) == ("test", None)
 
 
 def test_short_forms_of_granularity():

@@ -114,9 +114,9 @@ def load_dataset(
         sources = {"interactions": "demo"}
         user_ids, item_ids, pairs = _number({"interactions": demo.demo_interactions()})
     else:
-        folder = _find_folder(name, Path(data_dir))
+        folder = find_folder(name, Path(data_dir))
         name = folder.name
-        sources = _find_sources(name, folder, download, fold)
+        sources = find_sources(name, folder, download, fold)
         user_ids, item_ids, pairs = _read_cached(folder, sources)
     shape = (len(user_ids), len(item_ids))
     parts = dict.fromkeys(PARTS, csr_array(shape, dtype=np.float32 if ratings else np.int8))
@@ -147,21 +147,21 @@ def load_dataset(
     return Interactions(name, user_ids, item_ids, **parts, digest=_digest(user_ids, item_ids, parts))
 
 
-def _find_folder(name, data_dir):
-    """The folder of data set `name`; case does not matter, an exact match goes first."""
+def find_folder(name, data_dir, known=REGISTRY):
+    """The folder of data set `name`, there or of the `known` ones; case does not matter, an exact match goes first."""
     if Path(name).name != name or name in ("", ".."):
         raise UserError(f"--dataset {name!r} is no plain name; give the folder's name, and by --data_dir where it lies")
     present = sorted(path.name for path in data_dir.iterdir() if path.is_dir()) if data_dir.is_dir() else []
-    known = {other.lower(): other for other in (*present, *REGISTRY)}
-    if name not in present and name.lower() not in known:
-        choices = ", ".join(["demo", *REGISTRY, *(other for other in present if other not in REGISTRY)])
+    spelled = {other.lower(): other for other in (*present, *known)}
+    if name not in present and name.lower() not in spelled:
+        choices = ", ".join(["demo", *known, *(other for other in present if other not in known)])
         raise UserError(
             f"no data set {name!r}: {data_dir / name} is absent; put files there, or choose one of {choices}"
         )
-    return data_dir / (name if name in present else known[name.lower()])
+    return data_dir / (name if name in present else spelled[name.lower()])
 
 
-def _find_sources(name, folder, download, fold):
+def find_sources(name, folder, download, fold=None):
     """The source file of each part: {"train": ..., "test": ...[, "valid": ...]} or {"interactions": ...}."""
     if fold:
         forms = [{"train": f"u{fold}.base*", "test": f"u{fold}.test*"}]

@@ -1,5 +1,7 @@
 """The built-in data set `demo`: generated, so that the first command works without a download.
 
+Interactions and ratings, and clicks of the same kind of listeners for models of clicks.
+
 600 listeners, 900 albums in 12 genres. An album's popularity falls with its rank (a long tail); a listener has two
 favourite genres and takes 85 % of the albums from them, by popularity within the genre, and the rest from everywhere.
 """
@@ -11,6 +13,8 @@ USERS, ITEMS, DRAWS = 600, 900, 106_000  # of the draws, about 40,000 are distin
 GENRES = ["ambient", "bebop", "blues", "disco", "dub", "folk", "gospel", "house", "opera", "punk", "ska", "soul"]
 FAVOURITE_SHARE = 0.85
 SEED = 2024
+IMPRESSIONS, CLICK_LISTENERS, CLICK_ALBUMS = 120_000, 1500, 400
+CLICK_FIELDS = ["listener", "album", "genre", "hour", "device"]
 
 
 def demo_interactions():
@@ -52,6 +56,45 @@ def _rate(users, items, genre_of_item, favourites):
     liked = (favourites[users] == genre_of_item[items, None]).any(axis=1)
     rating = 3.0 + mood[users] + quality[items] + taste[users, genre_of_item[items]] + 0.7 * liked + noise
     return np.clip(np.floor(rating + 0.5), 1, 5).astype(np.float32)
+
+
+def demo_clicks():
+    """The demo's clicks in the order of time: a table of `label` and CLICK_FIELDS, a row per impression.
+
+    Whether a listener clicks an album depends on both, on the listener's taste for its genre and on hour and device. It
+    drifts: after 85 % of the rows, and again after 92 %, a third of the genres changes from liked to disliked or back,
+    for all listeners. The same on every machine, see demo_interactions.
+    """
+    random = np.random.RandomState(SEED + 2)
+    listener = _choose(1.0 / (np.arange(CLICK_LISTENERS) + 60), random.random_sample(IMPRESSIONS))
+    album = _choose(1.0 / (np.arange(CLICK_ALBUMS) + 20), random.random_sample(IMPRESSIONS))
+    hour, device = random.randint(24, size=IMPRESSIONS), random.randint(3, size=IMPRESSIONS)
+    genre = album % len(GENRES)
+    mood, appeal, taste, clock, screen = (
+        spread * (random.random_sample(size) - 0.5)
+        for spread, size in (
+            (1.0, CLICK_LISTENERS),
+            (1.5, CLICK_ALBUMS),
+            (3.0, (CLICK_LISTENERS, len(GENRES))),
+            (0.8, 24),
+            (0.6, 3),
+        )
+    )
+    fashion = np.where(np.arange(len(GENRES)) % 2, 1.0, -1.0) * np.ones((IMPRESSIONS, 1))  # (rows, genres)
+    for start, first in ((0.85, 0), (0.92, 1)):
+        fashion[int(start * IMPRESSIONS) :, first::3] *= -1
+    row = np.arange(IMPRESSIONS)
+    score = mood[listener] + appeal[album] + taste[listener, genre] + clock[hour] + screen[device]
+    score = score + fashion[row, genre] - 0.8
+    chance = 0.5 + 0.5 * score / (1 + np.abs(score))
+    columns = {
+        "listener": np.array([f"listener-{number:04d}" for number in range(CLICK_LISTENERS)], dtype=object)[listener],
+        "album": np.array([f"album-{number:03d}" for number in range(CLICK_ALBUMS)], dtype=object)[album],
+        "genre": np.array(GENRES, dtype=object)[genre],
+        "hour": hour.astype(str).astype(object),
+        "device": np.array(["phone", "desktop", "speaker"], dtype=object)[device],
+    }
+    return pd.DataFrame({"label": (random.random_sample(IMPRESSIONS) < chance).astype(np.uint8), **columns})
 
 
 def _choose(weights, positions):

@@ -107,7 +107,7 @@ REGISTRY = {
     "ml-1m": _movielens(
         "ml-1m",
         "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
-        ("README", "movies.dat", "ratings.dat"),
+        ("README", "movies.dat", "users.dat", "ratings.dat"),
         counts=(6040, 3706, 1_000_209),
     ),
 }

@@ -13,7 +13,15 @@ from torch import nn
 from utils import csr_tensor
 
 
-class Encoder(nn.Module):
+class Weights(nn.Module):
+    """Weights that are handed to what computes with them."""
+
+    def register(self, name, tensor):
+        """Add a weight. Gradients are never kept in it."""
+        setattr(self, name, nn.Parameter(tensor, requires_grad=False))
+
+
+class Encoder(Weights):
     """Base: the two tables, Xavier-normal at the start."""
 
     by_row = False  # whether an encoding depends on its own row of the tables alone, and on no other weight
@@ -25,10 +33,6 @@ class Encoder(nn.Module):
         for name, count in zip(("user", "item"), train.shape, strict=True):
             table = torch.empty(count, args.dim, device=generator.device)
             self.register(name, nn.init.xavier_normal_(table, generator=generator))
-
-    def register(self, name, tensor):
-        """Add a weight. Gradients are never kept in it."""
-        setattr(self, name, nn.Parameter(tensor, requires_grad=False))
 
     def forward(self, weights, users=None, items=None):
         """Encodings of `users` and of `items`, index tensors of any shape (None: all): two tensors (*shape, D)."""

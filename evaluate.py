@@ -168,6 +168,7 @@ class Ranking:
     monitor = "Recall@20"
     headline = ("Recall@20", "NDCG@20")
     larger_is_better = True
+    from_zero = True  # whether a plot shows 0
 
     def __init__(self, part, seen, device):
         """part, seen: csr_array (U, I); seen is a list of parts that share no pair with `part`."""
@@ -277,6 +278,7 @@ class RatingErrors:
     monitor = "RMSE"
     headline = ("RMSE", "MAE")
     larger_is_better = False
+    from_zero = False
 
     def __init__(self, part, seen, device):
         """part: csr_array (U, I) of ratings; seen: the parts that may be known, of no use here."""

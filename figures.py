@@ -55,6 +55,7 @@ class Series:
     ylabel: str
     heading: str | None = None  # of the legend
     joined: bool = True
+    from_zero: bool = True  # whether the axis of the values begins at 0
 
     height = 4
 
@@ -67,8 +68,9 @@ class Series:
                 style = {"linestyle": dash, "markersize": 5, "markevery": max(1, len(values) // 10)}
             axes.plot(range(1, len(values) + 1), values, marker=marker, label=label, **style)
         axes.set(xlabel=self.xlabel, ylabel=self.ylabel)
-        axes.update_datalim([(1, 0)])  # so that the margin above is a share of the whole height
-        axes.set_ylim(bottom=0)
+        if self.from_zero:
+            axes.update_datalim([(1, 0)])  # so that the margin above is a share of the whole height
+            axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend(title=self.heading)

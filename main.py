@@ -65,8 +65,11 @@ def run(args):
 
 def load_data(args):
     """The data set that the flags name; from here on they spell it like its folder."""
-    from dataloader import load_dataset
     from registry import MODELS, find
+
+    if find(MODELS, args.model).clicks:
+        return load_click_data(args)
+    from dataloader import load_dataset
 
     ratio = "valid_ratio" if args.origin["valid_ratio"] == "command line" else "suggested_ratio"
     data = load_dataset(
@@ -84,6 +87,27 @@ def load_data(args):
     if args.regularizer == "lambdaopt":
         return data.with_tuning_part(1 if args.select == "test" else TUNED, args.split_seed)
     return data.with_valid_in_train() if args.refit_epochs else data
+
+
+def load_click_data(args):
+    """Like load_data, for models of clicks."""
+    from clicks import load_clicks
+
+    data = load_clicks(
+        args.dataset,
+        args.data_dir,
+        threshold=args.threshold,
+        label=args.label,
+        categorical=args.categorical,
+        numeric=args.numeric,
+        validate=validates(args),
+        valid_ratio=args.valid_ratio,
+        test_ratio=args.test_ratio,
+        skip_bad_lines=args.skip_bad_lines,
+        download=not args.no_download,
+    )
+    args.dataset = data.name
+    return data
 
 
 if __name__ == "__main__":

@@ -21,9 +21,12 @@ class SGD:
 
     by_row = False
 
-    def __init__(self, tables, l2):
-        """tables: {name: (R, D) tensor}, changed in place; l2: weight decay, added to the gradient as l2 * weights."""
-        self.tables, self.l2 = tables, l2
+    def __init__(self, tables, l2, decayed=None):
+        """tables: {name: tensor}, changed in place; l2: weight decay, added to the gradient as l2 * weights.
+
+        decayed: the names of the tables whose weights decay (None: all).
+        """
+        self.tables, self.l2 = tables, decays(tables, l2, decayed)
         self.moments = dict.fromkeys(tables, ())
         self.rate = torch.zeros((), device=next(iter(tables.values())).device)
 
@@ -52,7 +55,7 @@ class SGD:
 
     def step(self, name, index, weights, place, gradient):
         """Update a table by the gradient (R, D). Returns it."""
-        return self.tables[name].copy_(self.update(weights, (), gradient + self.l2 * weights)[0])
+        return self.tables[name].copy_(self.update(weights, (), gradient + self.l2[name] * weights)[0])
 
     def count(self):
         """Call after the step, once for all tables."""
@@ -87,11 +90,15 @@ class Adam:
     is enough to see to it in the end.
     """
 
-    def __init__(self, tables, l2, by_row=False, amsgrad=False, low=-math.inf):
-        """tables: {name: (R, D) tensor}, changed in place; l2: weight decay, added to the gradient as l2 * weights."""
+    def __init__(self, tables, l2, by_row=False, amsgrad=False, low=-math.inf, decayed=None):
+        """tables: {name: (R, D) tensor}, changed in place; those that no step reads by rows, of any shape.
+
+        l2, decayed: see SGD. by_row, amsgrad, low: see above.
+        """
         if by_row and l2:
             raise ValueError("weight decay moves every row in every step")
-        self.tables, self.l2, self.by_row, self.amsgrad, self.low = tables, l2, by_row, amsgrad, low
+        self.tables, self.by_row, self.amsgrad, self.low = tables, by_row, amsgrad, low
+        self.l2 = decays(tables, l2, decayed)
         self.device = next(iter(tables.values())).device
         # m, v and perhaps the largest v so far, (R, D) each
         self.moments = {
@@ -186,11 +193,11 @@ class Adam:
             return weights
         if torch.compiler.is_compiling():
             state = weights, *self.moments[name]
-            weights, moments = self.update(weights, self.moments[name], gradient + self.l2 * weights)
+            weights, moments = self.update(weights, self.moments[name], gradient + self.l2[name] * weights)
             for tensor, value in zip(state, (weights, *moments), strict=True):
                 tensor.copy_(value)
             return weights
-        settings = {"lr": self.lr, "beta1": BETA1, "beta2": BETA2, "eps": EPS, "weight_decay": self.l2}
+        settings = {"lr": self.lr, "beta1": BETA1, "beta2": BETA2, "eps": EPS, "weight_decay": self.l2[name]}
         first, second, *largest = self.moments[name]
         state = [self.tables[name]], [gradient], [first], [second], largest, [self.steps.clone()]
         adam(*state, fused=True, amsgrad=self.amsgrad, maximize=False, **settings)
@@ -278,6 +285,11 @@ def missed_steps(begin, length, lr, amsgrad=False):
     moments = torch.stack([total, mean, square - mean**2, cube - 3 * mean * square + 2 * mean**3], dim=2)
     none = torch.tensor(NOTHING_MISSED, dtype=torch.float64).expand(length, 1, 4)
     return torch.cat([none, moments], dim=1)
+
+
+def decays(tables, l2, decayed):
+    """The weight decay of each table: l2 for those `decayed` (None: all), else 0."""
+    return {name: l2 if decayed is None or name in decayed else 0.0 for name in tables}
 
 
 def take(table, rows):

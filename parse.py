@@ -4,7 +4,7 @@ import argparse
 import os
 
 from flags import Parser, folder_name, number, one_of, positive, share, text, whole
-from registry import ENCODERS, LOSSES, MODELS, RANKINGS, REGULARIZERS, SAMPLERS, WITHOUT_NEGATIVES
+from registry import ENCODERS, LOSSES, MEMORIES, MODELS, RANKINGS, REGULARIZERS, SAMPLERS, WITHOUT_NEGATIVES
 
 # From the README of the paper's repository, epochs from its example commands; those of demo are ours.
 SUGGESTED = {
@@ -15,9 +15,13 @@ SUGGESTED = {
     "Yelp2018": {"batch_size": 1024, "l2": 0.0, "lr": 5e-5, "dim": 2048, "beta": 0.999, "N": 5},
     "ml-100k": {},
     "ml-1m": {},
+    "criteo": {"threshold": 10},
+    "ml-1m-ctr": {},
 }
 
 # For models other than the paper's, on any data set ("") and on some; found on the test part.
+_CLICKS = {"select": "valid", "epochs": 10, "batch_size": 4096, "dim": 16, "l2": 0.0, "lr": 1e-3}
+_CLICKS |= {"eval_file_name": "auc.log", "loss_file_name": "loss.log"}
 _RATINGS = {"dim": 64, "reg": 0.06, "l2": 0.0, "lr_schedule": "cosine"}
 SUGGESTED_FOR = {
     "Popularity": {"": {"epochs": 1}},
@@ -38,7 +42,12 @@ SUGGESTED_FOR = {
         "ml-100k": {"reg": 0.12, "epochs": 20, "batch_size": 1024, "lr": 5e-3},
         "ml-1m": {"batch_size": 8192, "lr": 7e-3},
     },
+    "LR": {"": _CLICKS},
+    "FM": {"": _CLICKS},
+    "DeepFM": {"": _CLICKS},
+    "DCNv2": {"": _CLICKS | {"layers": 3}},
 }
+SUGGESTED_FOR_MEMORY = {"knn": {"memory_k": 100}, "lsh": {"memory_k": 32}}
 
 # Where validation chooses strengths, 60, 20 and 20 % of a user's interactions, as in lambdaOpt's paper. lambdaopt tunes
 # its strengths on a share of the validation part; they learn it by heart, so the rest chooses the epoch.
@@ -62,10 +71,16 @@ GRANULARITIES = {
 CHOICES = {
     "mode": ("train", "evaluate", "recommend", "export"),
     **{"model": MODELS, "encoder": ENCODERS, "sampler": SAMPLERS, "loss": LOSSES, "regularizer": REGULARIZERS},
+    "memory": MEMORIES,
 }
 LAMBDAOPT = "granularity lambda_lr lambda_interval lambda_grad lambda_clip"
 TOWERS = "encoder layers similarity beta aggregation preset sampler alpha candidates loss gamma temperature"
 TOWERS += f" regularizer {LAMBDAOPT}"
+MEMORY = "memory_key memory_k memory_lambda memory_tau memory_gamma memory_bits memory_size memory_sigma memory_tune"
+CLICKS = "threshold label categorical numeric skip_bad_lines hidden slots eval_file_name loss_file_name"
+CLICKS += f" memory {MEMORY} incremental incremental_lr"
+INTERACTIONS = f"{TOWERS.replace(' layers', '')} N reg confidence margin ranking fold refit split_seed"
+RUN_FILES = ("metrics.csv", "summary.json", "log.txt", "curves.png", "stream.csv", "stream.png", "tensorboard")
 GRADIENTS = f"{TOWERS} N batch_size optimizer lr l2 l2_grid lr_schedule lr_dc lr_dc_epoch compile"
 IGNORED = {
     "mode": {
@@ -75,13 +90,18 @@ IGNORED = {
         "export": "users topk keep_seen history passes ranking",
     },
     "model": {
-        **dict.fromkeys(("OneBP", "TwoBP"), "reg confidence margin"),
-        "Popularity": f"{GRADIENTS} dim epochs threads reg confidence margin",
-        "EASE": f"{GRADIENTS} dim epochs threads confidence margin",
-        "ALS": f"{GRADIENTS} margin",
-        "CML": f"{TOWERS} reg confidence",
-        **dict.fromkeys(("SVD", "SVDpp"), f"{TOWERS} N confidence margin ranking"),
+        **dict.fromkeys(("OneBP", "TwoBP"), f"{CLICKS} reg confidence margin"),
+        "Popularity": f"{CLICKS} {GRADIENTS} dim epochs threads reg confidence margin",
+        "EASE": f"{CLICKS} {GRADIENTS} dim epochs threads confidence margin",
+        "ALS": f"{CLICKS} {GRADIENTS} margin",
+        "CML": f"{CLICKS} {TOWERS} reg confidence",
+        **dict.fromkeys(("SVD", "SVDpp"), f"{CLICKS} {TOWERS} N confidence margin ranking"),
+        "LR": f"{INTERACTIONS} layers dim hidden",
+        "FM": f"{INTERACTIONS} layers hidden",
+        "DeepFM": f"{INTERACTIONS} layers",
+        "DCNv2": INTERACTIONS,
     },
+    "memory": {"none": MEMORY, "knn": "memory_bits", "lsh": ""},
     "encoder": {"MF": "layers"},
     "sampler": {
         "uniform": "alpha candidates",
@@ -124,6 +144,7 @@ def parse_args(argv=None):
         "default": parser.defaults | ({"sampler": "none"} if loss in WITHOUT_NEGATIVES else {}),
         f"suggested for {dataset}": SUGGESTED.get(dataset, {}),
         f"suggested for {model}": {**special.get("", {}), **special.get(dataset, {})},
+        f"suggested for {given.get('memory')}": SUGGESTED_FOR_MEMORY.get(given.get("memory"), {}),
         f"preset {preset}": PRESETS[preset].get(dataset, {}),
         "suggested for lambdaopt": HELD_OUT if given.get("regularizer") == "lambdaopt" else {},
         "suggested for l2_grid": HELD_OUT if "l2_grid" in given else {},
@@ -158,15 +179,23 @@ def validates(args):
 
 def ignored_flags(args):
     """The names of the flags that do nothing, for what the flags of IGNORED are."""
-    return {flag for choice, ignored in IGNORED.items() for flag in ignored.get(getattr(args, choice), "").split()}
+    return {flag for _, flags in ignoring(args) for flag in flags}
+
+
+def ignoring(args):
+    """Yield (choice, names of the flags that it ignores) for the choices of IGNORED that do something themselves."""
+    of_model = IGNORED["model"].get(args.model, "").split()
+    for choice, ignored in IGNORED.items():
+        if choice not in of_model:
+            yield choice, ignored.get(getattr(args, choice), "").split()
 
 
 def contradictions(args, given):
     """Yield what is wrong with the flags together, a line each; given: those of the command line, by name."""
-    for choice, ignored in IGNORED.items():
-        for flag in ignored.get(getattr(args, choice), "").split():
+    for choice, flags in ignoring(args):
+        for flag in flags:
             if flag in given:
-                others = [name for name in CHOICES[choice] if flag not in ignored.get(name, "").split()]
+                others = [name for name in CHOICES[choice] if flag not in IGNORED[choice].get(name, "").split()]
                 yield f"--{flag} does nothing with --{choice} {getattr(args, choice)}, only with {' or '.join(others)}"
     if args.sampler == "none" and args.loss not in WITHOUT_NEGATIVES:
         yield f"--loss {args.loss} needs negatives: give another --sampler than none"
@@ -199,6 +228,19 @@ def contradictions(args, given):
         yield "--refit leaves --regularizer lambdaopt no validation part to tune its strengths on"
     if args.refit and args.select != "valid":
         yield "--refit needs --select valid, which chooses the number of epochs"
+    if args.memory_tune:
+        if args.select != "valid":
+            yield f"--memory_tune tries settings on the validation part: leave --select {args.select} out"
+        tuned = [flag for flag in ("memory_key", "memory_k", "memory_tau", "memory_lambda") if flag in given]
+        if tuned:
+            yield f"--{tuned[0]} is what --memory_tune chooses; leave one of them out"
+    if "memory_size" in given and args.memory == "lsh" and not args.incremental:
+        yield "--memory_size does nothing with --memory lsh, of one size, unless the model goes on (--incremental)"
+    for flag, other in (("eval_file_name", "loss_file_name"), ("loss_file_name", "eval_file_name")):
+        if (name := given.get(flag)) in (*RUN_FILES, getattr(args, other)) and name:
+            yield f"--{flag} {name} is another file of the run; take another name"
+    if "incremental_lr" in given and not args.incremental:
+        yield "--incremental_lr needs --incremental"
     if args.lr_schedule == "cosine" and (args.lr_dc != 1 or args.lr_dc_epoch):
         yield f"--lr_dc and --lr_dc_epoch need --lr_schedule step; here it is cosine ({args.origin['lr_schedule']})"
     if args.lr_dc != 1 and not args.lr_dc_epoch:
@@ -249,19 +291,30 @@ def build_parser():
     flag("data_dir", "datasets", str, "folder of the data sets")
     flag("no_download", False, None, "never fetch a data set that is absent")
     flag("fold", None, number(1, 5, kind=int), "take the split u1, ..., u5 that comes with the data set, as ml-100k's")
-    tested = "share to test on, for one-file data sets (default: 0.2 of a user's interactions; 0.1 of all ratings)"
+    tested = (
+        "share to test on, for one-file data sets (default: 0.2 of a user's interactions; 0.1 of ratings, of clicks)"
+    )
     flag("test_ratio", None, share, tested)
-    flag("valid_ratio", None, share, "share of the training part to validate on, drawn likewise (default: 0.1)")
+    flag("valid_ratio", None, share, "share of the training part (of clicks: of all) to validate on (default: 0.1)")
     flag("split_seed", 0, whole(0), "seed of these two random splits")
+
+    flag("threshold", 1, whole(1), "clicks: values rarer than that in the training part share an id with unseen ones")
+    flag("label", None, text, "clicks, of a table: column of 0 and 1 (default: label, click, clicked or target)")
+    columns = "clicks, of a table: columns to take as they are (default: all that no other flag names)"
+    flag("categorical", None, text, columns, nargs="+")
+    logs = "clicks, of a table: columns of numbers, x > 2 taken as floor(log(x)^2)"
+    flag("numeric", None, text, logs, nargs="+")
+    flag("skip_bad_lines", False, None, "clicks: count broken lines and leave them out, instead of stopping")
 
     group("model")
     rules = (
         "users moved by aggregation; both towers by backpropagation; baselines without gradients; metric learning; "
-        "predicted ratings"
+        "predicted ratings (SVD, SVDpp) and clicks (from LR on)"
     )
     flag("model", "OneBP", one_of(*MODELS), rules)
     flag("encoder", "MF", one_of(*ENCODERS), "towers: tables of encodings, graph convolution, or layers over tables")
-    flag("layers", 2, whole(1), "LightGCN: propagations; MLP: linear layers of a tower")
+    flag("layers", 2, whole(1), "LightGCN: propagations; MLP: linear layers of a tower; DCNv2: cross layers")
+    flag("hidden", [64, 64, 64], whole(1), "DeepFM, DCNv2: sizes of the hidden layers", nargs="+")
     flag("dim", 64, whole(1), "numbers per encoding")
     flag("similarity", "dot", one_of("dot", "cosine"), "inner product of two encodings, or of their directions")
     flag("beta", 0.99, number(0, 1), "OneBP: how much of a user's encoding stays in a move")
@@ -312,6 +365,28 @@ def build_parser():
     flag("patience", None, whole(1), patience)
     refit = "then train anew on training and validation part, for as many epochs as the validation part chose"
     flag("refit", False, None, refit)
+
+    group("stream of clicks (the test part, slot by slot, each learned from once it was predicted)")
+    flag("slots", 10, whole(1), "parts of equal size that follow each other")
+    flag("incremental", False, None, "also train the model on, one pass over each slot")
+    flag("incremental_lr", None, positive, "its learning rate (default: --lr)")
+    kept = "also correct predictions by the errors on similar examples: the nearest ones, or sums over hash buckets"
+    flag("memory", "none", one_of(*MEMORIES), kept)
+    flag(
+        "memory_tune", False, None, "choose memory_key, _k, _tau and _lambda on the validation part, streamed likewise"
+    )
+    keys = "what makes examples similar: the last hidden layer, or the embeddings"
+    flag("memory_key", "hidden", one_of("hidden", "embedding"), keys)
+    flag("memory_k", 100, whole(1), "knn: nearest examples (100); lsh: arrays of buckets (32)")
+    flag("memory_lambda", 0.4, number(0), "weight of the correction")
+    flag("memory_tau", 0.1, positive, "temperature of the softmax over similarities")
+    flag("memory_gamma", 1.0, number(0, 1), "1: the correction is towards the labels; 0: by the errors of similar ones")
+    flag("memory_bits", 12, number(1, 20, kind=int), "lsh: bits of a bucket's number")
+    recent = "latest examples that knn keeps, and that are remembered anew when the model was trained on"
+    flag("memory_size", 100_000, whole(1), recent)
+    flag("memory_sigma", 0.0, number(0, 1), "remember only examples with a larger error")
+    flag("eval_file_name", None, folder_name, "file in the run's folder for a line per evaluation (clicks: auc.log)")
+    flag("loss_file_name", None, folder_name, "the same for the loss (clicks: loss.log)")
 
     group("using a trained model (--mode evaluate, recommend, export; its flags come from its checkpoint)")
     flag("checkpoint", "best", one_of("best", "last"), "the epoch to use")

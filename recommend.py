@@ -49,6 +49,8 @@ def checkpoint_file(args):
 def use(model, data, args, state):
     """Do what --mode says with the model in the state of its checkpoint. Raises UserError where that does not fit."""
     path = checkpoint_file(args)
+    if model.clicks and args.mode != "evaluate":
+        raise UserError(f"{path} is of --model {args.model}, of clicks, for which there is only --mode evaluate")
     with fitting(path):
         check_identity(path, state, model, args)
         model.load_weights(state["model"])
@@ -66,6 +68,7 @@ def evaluate(model, data, args):
     for name, value in model.protocol.items():
         log.info("%s: %s", name, value)
     log.info("\n%s", table.to_string(float_format="%.4f"))
+    model.conclude(checkpoint_file(args), None)
 
 
 def recommend(model, data, args):

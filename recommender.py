@@ -30,6 +30,7 @@ class Recommender:
     """
 
     ratings = False  # whether it learns from ratings; else from the interactions, whatever they are rated
+    clicks = False  # whether it learns from clicks, a data set of its own kind
     identifying = ("model",)  # the flags that a checkpoint must have in common with this model to be taken over
 
     def __init__(self, data, args, device):
@@ -37,13 +38,18 @@ class Recommender:
         self.data, self.args, self.device = data, args, device
         self.generator = make_generator(args.seed, device)
         self.evaluator = self.evaluator_class(args)
-        parts = {"test": data.test} | ({"valid": data.valid} if data.valid.nnz else {})
-        self.evaluators = {name: self.evaluator(part, data.seen(name), device) for name, part in parts.items()}
+        self.evaluators = self.make_evaluators()
 
     @staticmethod
     def evaluator_class(args):
         """What examines a part: a class like evaluate.Ranking."""
         return find(RANKINGS, args.ranking)
+
+    def make_evaluators(self):
+        """An evaluator of each part that there is, by its name."""
+        data = self.data
+        parts = {"test": data.test} | ({"valid": data.valid} if data.valid.nnz else {})
+        return {name: self.evaluator(part, data.seen(name), self.device) for name, part in parts.items()}
 
     @property
     def identity(self):
@@ -85,6 +91,17 @@ class Recommender:
         first, second = metrics[self.evaluator.monitor], others[self.evaluator.monitor]
         return first > second if self.evaluator.larger_is_better else first < second
 
+    def concluded(self, folder):
+        """Whether `conclude` has nothing left to do. folder: of the run's checkpoints."""
+        return True
+
+    def conclude(self, checkpoint, folder):
+        """Examine what is examined once, when training is over. Returns what summary.json shall have of it, by name.
+
+        checkpoint: the file to examine; folder: of the run's checkpoints, where to keep what is half done, or None.
+        """
+        return {}
+
     def leave(self, folder, checkpoint):
         """Write what a run leaves of this kind of model alone. Returns the files' paths, by what they are about.
 
@@ -122,6 +139,14 @@ class Backpropagated(Recommender):
         """The weights that get a gradient, by name."""
         return self.weights
 
+    def decayed(self):
+        """The names of the weights that weight decay shrinks; None for all."""
+        return None
+
+    def rows_read(self):
+        """How many rows of a table a step reads, by the table's name."""
+        return {"user": self.args.batch_size, "item": self.args.batch_size * (1 + self.sampler.drawn)}
+
     def touched(self, users, items, *drawn):
         """The rows that a batch reads of a table, index tensors of any shape, by the table's name."""
         raise NotImplementedError
@@ -134,7 +159,7 @@ class Backpropagated(Recommender):
         """Build what only training needs: the sampler, the optimizer, the compiled step. state: see Recommender."""
         args, trained = self.args, self.trained()
         self.sampler = self.make_sampler()
-        rows = {"user": args.batch_size, "item": args.batch_size * (1 + self.sampler.drawn)}  # read in a step
+        rows = self.rows_read()
         tables = {name: len(table) for name, table in trained.items() if name in rows}
         decided = state["compiled"] if state and args.compile == "auto" else self.repays_compiling(rows, tables)
         self.compiled = decided and compiles(self.device)
@@ -143,7 +168,11 @@ class Backpropagated(Recommender):
         by_row = by_row and 4 * sum(rows[name] for name in tables) < sum(tables.values())
         self.regularizer = find(REGULARIZERS, args.regularizer)(self, by_row)
         decay, by_row = self.regularizer.decay, self.regularizer.by_row
-        self.optimizer = SGD(trained, decay) if args.optimizer == "SGD" else Adam(trained, decay, by_row)
+        decayed = self.decayed()
+        if args.optimizer == "SGD":
+            self.optimizer = SGD(trained, decay, decayed)
+        else:
+            self.optimizer = Adam(trained, decay, by_row, decayed=decayed)
         if self.compiled:
             # By the row, memory is the limit: what was read from afar is kept for its second use, not read again.
             options = {"realize_reads_threshold": 1} if by_row and self.device.type == "cpu" else {}
@@ -157,7 +186,7 @@ class Backpropagated(Recommender):
         """
         if self.args.compile == "off":
             return False
-        if len(self.sampler.users) < self.args.batch_size:
+        if self.sampler.size < self.args.batch_size:
             log.info("the training step is not compiled: no batch is whole")
             return False
         if not self.encoder.compiles:
@@ -195,7 +224,7 @@ class Backpropagated(Recommender):
         self.regularizer.finish_epoch()
         # What the last step did to the weights is in no loss yet.
         finite = torch.stack([weights.isfinite().all() for weights in self.weights.values()]).all()
-        return torch.where(finite, total / len(self.sampler.users), torch.nan).item()
+        return torch.where(finite, total / self.sampler.size, torch.nan).item()
 
     def train_step(self, batch, held_out=None):
         """One step on a batch of the sampler. Returns the loss before the step. held_out: see regularizer."""

@@ -16,6 +16,10 @@ MODELS = {
     "CML": "cml:CML",
     "SVD": "svd:SVD",
     "SVDpp": "svd:SVDpp",
+    "LR": "deepfm:LR",
+    "FM": "deepfm:FM",
+    "DeepFM": "deepfm:DeepFM",
+    "DCNv2": "deepfm:DCNv2",
 }
 ENCODERS = {"MF": "encoders:MF", "LightGCN": "encoders:LightGCN", "MLP": "encoders:MLP"}
 SAMPLERS = {
@@ -33,6 +37,7 @@ LOSSES = {
     "DirectAU": "losses:direct_au",
 }
 REGULARIZERS = {"decay": "lambdaopt:Decay", "l2": "lambdaopt:Shrinkage", "lambdaopt": "lambdaopt:LambdaOpt"}
+MEMORIES = {"none": None, "knn": "reloop2:Neighbours", "lsh": "reloop2:Sketch"}
 RANKINGS = {"users": "evaluate:Ranking", "pairs": "evaluate:PairRanking"}
 WITHOUT_NEGATIVES = {"DirectAU"}  # losses for which none are drawn
 

@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 import textwrap
+import time
 import warnings
 from pathlib import Path
 
@@ -38,6 +39,8 @@ class Run:
         self.columns = [*COLUMNS, *self.metrics]
         self.log_file = self.board = None
         self.with_board = args.log == "tensorboard"
+        names = args.loss_file_name, args.eval_file_name
+        self.journals = [self.folder / name for name in names if name]  # of the losses, of the evaluations
 
     def __enter__(self):
         """Raises UserError when another process has this run, OSError when its folders cannot be made."""
@@ -79,7 +82,12 @@ class Run:
         self.summary_file.unlink(missing_ok=True)
         rows = self.rows()
         with atomic_file(self.metrics_file, "w", newline="") as file:
-            rows[rows["epoch"].astype(float) <= epoch].to_csv(file, index=False)
+            rows = rows[rows["epoch"].astype(float) <= epoch]
+            rows.to_csv(file, index=False)
+        for journal in self.journals:
+            lines = journal.read_text(encoding="utf-8").splitlines(keepends=True) if journal.exists() else []
+            with atomic_file(journal, "w", encoding="utf-8") as file:
+                file.writelines(lines[: len(rows)])
 
     def open_log(self, epoch):
         """Start metrics.csv and log.txt after `epoch`; what was logged before, about the data say, comes first.
@@ -112,6 +120,21 @@ class Run:
         if self.board:
             for name, value in zip(self.columns[1:], values[1:], strict=True):
                 self.board.add_scalar(name, value, values[0])
+
+    def journalise(self, steps, values):
+        """Append a line to the log of losses and one to that of evaluations, in the form of ReLoop2's repository.
+
+        steps: of an epoch; values: what `add_row` took.
+        """
+        epoch, loss, _, _, seconds, quality, *_ = values
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        lines = (
+            f"{now} epoch: {epoch} step: {steps}, loss is {loss}\n",
+            f"{now} == EvalCallBack model.eval(): dict_values([{quality}]); eval_time: {seconds}s\n",
+        )
+        for journal, line in zip(self.journals, lines, strict=False):
+            with open(journal, "a", encoding="utf-8") as file:
+                file.write(line)
 
     def rows(self):
         """metrics.csv as a table of strings, which keep every digit, less rows damaged or cut off by a kill."""
@@ -172,7 +195,7 @@ class Run:
                 right.axhline(values[metric], linestyle=dash, color=line.get_color(), alpha=0.5, label=label)
         right.axvline(best_epoch, color="gray", linestyle=":", label=f"best epoch ({best_epoch})")
         right.set(xlabel="epoch", ylabel=f"metric on the {part} part")
-        if model.evaluator.larger_is_better:
+        if model.evaluator.from_zero:
             right.set_ylim(bottom=0)
         right.legend()
         for axes in (left, right):

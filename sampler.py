@@ -15,6 +15,7 @@ from evaluate import SeenItems
 
 log = logging.getLogger("onebp")
 
+POOL, PIECE = 1 << 21, 1 << 14  # rows of clicks in memory; of them, read at a time
 CHUNK = 1 << 16  # numbers drawn at a time, so that they stay in the cache, but at least those of one batch
 
 
@@ -135,9 +136,14 @@ class Sampler:
         self.users = torch.as_tensor(users, device=self.device)  # (interactions,)
         self.items = torch.as_tensor(part.indices.astype(np.int64), device=self.device)
 
+    @property
+    def size(self):
+        """Interactions per epoch."""
+        return len(self.users)
+
     def __len__(self):
         """Batches per epoch; the last one may be smaller."""
-        return -(-len(self.users) // self.batch_size)
+        return -(-self.size // self.batch_size)
 
     @property
     def columns(self):
@@ -301,3 +307,41 @@ class InBatch(Sampler):
 
     def scores(self, p, q, drawn):
         return (q[0] * p).sum(-1), q[0] @ p.T + drawn  # (B,), (B, B)
+
+
+class Impressions:
+    """Batches of click data: every row of a part is in one of them. The rows of large data stay on disk.
+
+    Rows are shuffled in pools of at most POOL, of pieces of PIECE rows from random places.
+    """
+
+    drawn = 0
+
+    def __init__(self, data, span, args, generator):
+        """data: clicks.Clicks; span: (first row, row after the last) of the part; generator: see Sampler."""
+        self.data, self.generator, self.batch_size = data, generator, args.batch_size
+        self.pieces = [(start, min(start + PIECE, span[1])) for start in range(*span, PIECE)]
+        self.size = span[1] - span[0]
+
+    def __len__(self):
+        """Batches per epoch; the last one may be smaller."""
+        return -(-self.size // self.batch_size)
+
+    def epoch(self):
+        """Yield (ids (B, F), labels (B,)) until every row was in one batch."""
+        device = self.generator.device
+        order = torch.randperm(len(self.pieces), device=device, generator=self.generator).tolist()
+        rest = None
+        for pool in range(0, len(order), POOL // PIECE):
+            read = [self.data.rows(*self.pieces[number]) for number in order[pool : pool + POOL // PIECE]]
+            ids, labels = (torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*read, strict=True))
+            shuffled = torch.randperm(len(ids), device=device, generator=self.generator)
+            rows = ids[shuffled], labels[shuffled]
+            if rest is not None:
+                rows = tuple(torch.cat(parts) for parts in zip(rest, rows, strict=True))
+            last = pool + POOL // PIECE >= len(order)
+            whole = len(rows[0]) if last else len(rows[0]) - len(rows[0]) % self.batch_size
+            rest = tuple(column[whole:] for column in rows)
+            for start in range(0, whole, self.batch_size):
+                ids, labels = (column[start : start + self.batch_size] for column in rows)
+                yield ids.long(), labels.float()

@@ -30,7 +30,7 @@ def item_titles(data, data_dir):
         ratings = sorted(folder.with_name(name).glob(pattern))
         table = _read_titles(folder.with_name(name)) if ratings else None
         if table is not None:
-            order = _read(ratings[0], 2, separator)[1].unique()
+            order = read_table(ratings[0], 2, separator)[1].unique()
             table = table.reindex(order, fill_value="").set_axis(map(str, range(len(order))))
     return None if table is None else table.reindex(data.item_ids, fill_value="").reset_index(drop=True)
 
@@ -38,25 +38,25 @@ def item_titles(data, data_dir):
 def _read_titles(folder):
     """Titles and genres by the ids of a folder's own files, or None."""
     if (path := folder / "items.csv").is_file():
-        table = _read(path)
+        table = read_table(path)
         names = [plain_name(column) for column in table.columns]
         item = next((name for name in ITEM_NAMES if name in names), None)
         if item is None or any(names.count(name) != 1 for name in (item, "title")) or names.count("genres") > 1:
             raise UserError(f"{path} needs a header with one item_id, one title and perhaps a genres column")
         table = table.set_axis(names, axis=1).set_index(item).reindex(columns=["title", "genres"], fill_value="")
     elif (path := folder / "u.item").is_file():
-        genres = _read(folder / "u.genre", 1, "|")[0]
-        rows = _read(path, 2 + len(genres), "|").set_index(0)
+        genres = read_table(folder / "u.genre", 1, "|")[0]
+        rows = read_table(path, 2 + len(genres), "|").set_index(0)
         flags = rows.iloc[:, -len(genres) :].to_numpy() == "1"  # (items, genres)
         table = pd.DataFrame({"title": rows[1], "genres": ["|".join(genres[own]) for own in flags]})
     elif (path := folder / "movies.dat").is_file():
-        table = _read(path, 3, "::").set_index(0)[[1, 2]].set_axis(["title", "genres"], axis=1)
+        table = read_table(path, 3, "::").set_index(0)[[1, 2]].set_axis(["title", "genres"], axis=1)
     else:
         return None
     return table[~table.index.duplicated()]
 
 
-def _read(path, columns=1, separator=","):
+def read_table(path, columns=1, separator=","):
     """A table of strings, of at least `columns` columns: items.csv, or a file of MovieLens: no header, no quotes."""
     own = path.name == "items.csv"
     text = read_text(path) if own else read_text(path, "latin-1")
@@ -74,4 +74,4 @@ def _read(path, columns=1, separator=","):
         return table.fillna("")  # fields that are absent at the end of a row
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' own errors are ValueErrors
         reason = str(error).splitlines()[0]
-        raise UserError(f"cannot read the items' titles in {path} ({reason}); correct or remove the file") from None
+        raise UserError(f"cannot read {path} ({reason}); correct or remove the file") from None

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from errors import Diverged, UserError, explain
-from parse import ignored_flags, last_epoch
+from parse import MEMORY, ignored_flags, last_epoch
 from report import Run, how_to_continue, log_end, log_epoch, log_start
 from utils import load_checkpoint, on_terminal, save_checkpoint
 
@@ -26,6 +26,7 @@ SAVING_SHARE = 0.04  # of the time from one checkpoint to the next may go into w
 # Flags about where and how long, not about what is trained: a continuation may change them without a warning.
 FREE_FLAGS = {"train_mode", "run_name", "device", "log_root", "checkpoint_dir", "save_every", "data_dir", "no_download"}
 FREE_FLAGS |= {"epochs", "eval_every", "patience", "refit", "l2_grid", "threads", "origin"}
+FREE_FLAGS |= {"eval_file_name", "loss_file_name", "incremental", "incremental_lr", "slots", "memory", *MEMORY.split()}
 FREE_FLAGS |= {"mode", "checkpoint", "users", "history", "passes", "topk", "keep_seen", "output", "log"}
 
 
@@ -48,7 +49,7 @@ def fit(model, data, args):
                         f"{checkpoints.last_file} was trained with --{flag} {before}, and a refit with {now} would not "
                         "be of that run; give its flags, leave --refit out, or --train_mode new"
                     )
-                if progress.done(args) and run.summary_file.exists():
+                if progress.done(args) and run.summary_file.exists() and model.concluded(run.checkpoint_folder):
                     end = last_epoch(args)
                     log.info("%s is done: epoch %d of %d, nothing to do", args.run_name, progress.epoch, end)
                     for flag, before, now in changes:
@@ -66,6 +67,7 @@ def fit(model, data, args):
                 if not progress.done(args):
                     train(model, run, progress, checkpoints, args)
             result = final_metrics(model, progress, checkpoints, args)
+            result |= model.conclude(checkpoints.best_file, run.checkpoint_folder)
             seconds = earlier_seconds + time.perf_counter() - begin
             left = model.leave(run.folder, checkpoints.last_file)
             run.write_summary(model, data, args, result, seconds)  # a run that has one is done
@@ -126,7 +128,9 @@ def train(model, run, progress, checkpoints, args):
                 metrics = model.evaluate(args.select)
                 improved = progress.record(metrics, model.better)
                 evaluated = time.perf_counter() - trained
-                run.add_row([epoch, loss, lr, round(since_row, 6), round(evaluated, 6), *metrics.values()])
+                row = [epoch, loss, lr, round(since_row, 6), round(evaluated, 6), *metrics.values()]
+                run.add_row(row)
+                run.journalise(steps, row)
                 log_epoch(epoch, loss, metrics, since_row + evaluated, improved, model, args)
                 since_row = 0.0
             checkpoints.update(full_state(model, progress, args), improved, final=progress.done(args))

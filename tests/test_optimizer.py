@@ -111,6 +111,30 @@ def test_sgd_is_torch_sgd(device, l2):
     follow(SGD({"item": weights}, l2), reference, exact, slopes(random, device))
 
 
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+@pytest.mark.parametrize("decayed", [None, ["item"], ["user"], []])
+def test_only_the_named_tables_decay(device, kind, decayed):
+    """As torch.optim's with a group for each table, of its own weight decay."""
+    random = np.random.default_rng(0)
+    tables = {
+        name: torch.tensor(random.normal(size=(30, 4)), dtype=torch.float32, device=device) for name in ("user", "item")
+    }
+    exact = {name: table.double().requires_grad_() for name, table in tables.items()}
+    strength = {name: 0.1 * (decayed is None or name in decayed) for name in tables}
+    groups = [{"params": [table], "weight_decay": strength[name]} for name, table in exact.items()]
+    reference = getattr(torch.optim, kind)(groups, lr=0.02)
+    optimizer = {"SGD": SGD, "Adam": Adam}[kind](tables, 0.1, decayed=decayed)
+    for gradient in slopes(random, device):
+        optimizer.prepare(0.02)
+        for name, table in exact.items():
+            optimizer.step(name, None, *optimizer.fetch(name, None), gradient)
+            table.grad = gradient.double()
+        optimizer.count()
+        reference.step()
+    for name, table in tables.items():
+        torch.testing.assert_close(table.double(), exact[name].detach(), rtol=1e-5, atol=5e-6)
+
+
 @pytest.mark.parametrize(("amsgrad", "low"), [(False, None), (True, None), (True, 0.0)])
 @pytest.mark.parametrize("l2", [0.0, 0.1])
 def test_adam_on_whole_tables_is_torch_adam(device, amsgrad, low, l2):

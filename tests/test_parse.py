@@ -2,7 +2,17 @@
 
 import pytest
 
-from parse import CHOICES, GRANULARITIES, IGNORED, PRESETS, SUGGESTED, build_parser, default_run_name, parse_args
+from parse import (
+    CHOICES,
+    GRANULARITIES,
+    IGNORED,
+    PRESETS,
+    SUGGESTED,
+    build_parser,
+    default_run_name,
+    ignored_flags,
+    parse_args,
+)
 
 
 def test_given_beats_suggested_beats_default():
@@ -158,6 +168,32 @@ def test_help_shows_every_flag_with_its_default(capsys):
         ("--regularizer l2", "--regularizer l2 needs its strength, --l2, or several to try, --l2_grid"),
         ("--regularizer none", "--regularizer: 'none' is not one of decay, l2, lambdaopt"),
         ("--threads 100000", "--threads: '100000' is not a whole number from 1 up to "),
+        ("--memory knn", "--memory does nothing with --model OneBP, only with LR or FM or DeepFM or DCNv2"),
+        ("--model SVD --incremental", "--incremental does nothing with --model SVD, only with LR or"),
+        ("--model EASE --threshold 2", "--threshold does nothing with --model EASE, only with LR or"),
+        ("--slots 3", "--slots does nothing with --model OneBP"),
+        ("--model LR --dim 3", "--dim does nothing with --model LR"),
+        ("--model FM --hidden 3", "--hidden does nothing with --model FM, only with DeepFM or DCNv2"),
+        ("--model DeepFM --layers 3", "--layers does nothing with --model DeepFM"),
+        ("--model DCNv2 --layers 0", "--layers: '0' is not a whole number from 1"),
+        ("--model DCNv2 --N 3", "--N does nothing with --model DCNv2"),
+        ("--model DeepFM --encoder MLP", "--encoder does nothing with --model DeepFM, only with OneBP or TwoBP"),
+        ("--model DeepFM --refit", "--refit does nothing with --model DeepFM"),
+        ("--model DeepFM --memory_k 5", "--memory_k does nothing with --memory none, only with knn or lsh"),
+        ("--model DeepFM --memory_tune", "--memory_tune does nothing with --memory none, only with knn or lsh"),
+        ("--model DeepFM --memory knn --memory_bits 5", "--memory_bits does nothing with --memory knn, only with lsh"),
+        ("--model DeepFM --memory lsh --memory_size 5", "--memory_size does nothing with --memory lsh, of one size"),
+        ("--model DeepFM --memory lsh --memory_bits 21", "--memory_bits: '21' is not a whole number from 1 up to 20"),
+        ("--model DeepFM --memory lsh --memory_gamma 2", "--memory_gamma: '2' is not a number from 0 up to 1"),
+        ("--model DeepFM --memory lsh --memory_tau 0", "--memory_tau: '0' is not a number above 0"),
+        ("--model DeepFM --memory none --slots 0", "--slots: '0' is not a whole number from 1"),
+        ("--model DeepFM --memory lru", "--memory: 'lru' is not one of none, knn, lsh"),
+        ("--model LR --memory knn --memory_tune --select test", "leave --select test out"),
+        ("--model LR --memory knn --memory_tune --memory_k 5", "--memory_k is what --memory_tune chooses"),
+        ("--model LR --memory knn --memory_lambda 1 --memory_tune", "--memory_lambda is what --memory_tune chooses"),
+        ("--model DeepFM --incremental_lr 1", "--incremental_lr needs --incremental"),
+        ("--model DeepFM --eval_file_name metrics.csv", "--eval_file_name metrics.csv is another file of the run"),
+        ("--model DeepFM --loss_file_name auc.log", "--loss_file_name auc.log is another file of the run"),
     ],
 )
 def test_what_contradicts_is_refused_before_any_data_is_loaded(capsys, flags, words):
@@ -172,6 +208,21 @@ def test_values_that_follow_from_the_model():
     assert parse_args(["--model", "ALS", "--dataset", "100k"]).epochs == 10
     svd = parse_args(["--model", "SVD", "--dataset", "ML-100K"])
     assert (svd.dataset, svd.reg, svd.epochs) == ("ml-100k", 0.1, 20)
+
+
+def test_values_that_follow_from_a_model_of_clicks():
+    fm, deep, cross = (parse_args(["--model", name, "--dataset", "CRITEO"]) for name in ("FM", "DeepFM", "DCNv2"))
+    assert (fm.select, fm.origin["select"], fm.threshold) == ("valid", "suggested for FM", 10)
+    assert (deep.eval_file_name, deep.loss_file_name, deep.memory) == ("auc.log", "loss.log", "none")
+    assert (cross.layers, parse_args(["--model", "DCNv2", "--layers", "4"]).layers) == (3, 4)
+    assert "layers" in ignored_flags(deep)
+    assert "layers" not in ignored_flags(cross)  # although --encoder MF would ignore it
+    for memory, count in (("knn", 100), ("lsh", 32)):
+        args = parse_args(["--model", "DeepFM", "--memory", memory])
+        assert (args.memory_k, args.origin["memory_k"]) == (count, f"suggested for {memory}")
+        assert parse_args(["--model", "DeepFM", "--memory", memory, "--memory_k", "7"]).memory_k == 7
+    args = parse_args(["--model", "LR", "--memory", "lsh", "--incremental", "--memory_size", "9", "--memory_tune"])
+    assert (args.memory_size, args.memory_tune, args.incremental_lr) == (9, True, None)
 
 
 def test_lambdaopt_holds_back_what_it_tunes_on():

@@ -1,5 +1,7 @@
 """Negatives: in range, never a training item, with the right odds. Epochs: every interaction once, reproducible."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from scipy.stats import chisquare
 from errors import UserError
 from parse import parse_args
 from registry import SAMPLERS, find
-from sampler import UniformNegatives, WeightedNegatives
+from sampler import Impressions, UniformNegatives, WeightedNegatives
 from utils import make_generator
 
 USERS, ITEMS = 6, 12
@@ -213,3 +215,53 @@ def test_an_epoch_of_a_part_has_its_interactions_once(device):
     batches = list(drawing.epoch())
     pairs = [pair for users, items, _ in batches for pair in zip(users.tolist(), items.tolist(), strict=True)]
     assert sorted(pairs) == sorted(PART)
+
+
+def impressions(device, seed, span, batch_size=7):
+    """Of rows like clicks.Clicks has them, where ids and label tell the row's number."""
+
+    def rows(start, stop):
+        number = np.arange(start, stop, dtype=np.int32)
+        return np.stack([number, number + 1000], axis=1), (number % 3 == 0).astype(np.uint8)
+
+    data, args = SimpleNamespace(rows=rows), SimpleNamespace(batch_size=batch_size)
+    return Impressions(data, span, args, make_generator(seed, device))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 30, 1000])
+@pytest.mark.parametrize(("pool", "piece"), [(1 << 21, 1 << 14), (40, 8), (5, 5), (16, 1)])
+def test_an_epoch_of_clicks_has_every_row_once(device, pool, piece, batch_size, monkeypatch):
+    """In pools of several pieces, of one, and where a pool is smaller than a batch."""
+    monkeypatch.setattr("sampler.POOL", pool)
+    monkeypatch.setattr("sampler.PIECE", piece)
+    drawing = impressions(device, 0, (20, 143), batch_size)
+    assert drawing.size == 123
+    for _ in range(2):
+        batches = list(drawing.epoch())
+        assert len(batches) == len(drawing)
+        sizes = [len(labels) for _, labels in batches]
+        assert sizes == [batch_size] * (123 // batch_size) + [123 % batch_size] * (123 % batch_size > 0)
+        ids, labels = (torch.cat(column) for column in zip(*batches, strict=True))
+        assert (ids.dtype, labels.dtype) == (torch.int64, torch.float32)
+        assert sorted(ids[:, 0].tolist()) == list(range(20, 143))
+        assert torch.equal(ids[:, 1], ids[:, 0] + 1000)
+        assert torch.equal(labels, (ids[:, 0] % 3 == 0).float())
+
+
+def test_clicks_are_in_an_order_of_the_generator_alone(device, monkeypatch):
+    """Rows of far away pieces come together, and pools are of other pieces in every epoch."""
+    monkeypatch.setattr("sampler.POOL", 40)
+    monkeypatch.setattr("sampler.PIECE", 8)
+
+    def epochs(seed):
+        drawing = impressions(device, seed, (0, 400))
+        return [torch.cat([ids[:, 0] for ids, _ in drawing.epoch()]) for _ in range(2)]
+
+    first, again, other = epochs(1), epochs(1), epochs(2)
+    assert all(map(torch.equal, first, again))
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], other[0])
+    pools = [set((order[:40] // 8).tolist()) for order in first]
+    assert [len(pool) for pool in pools] == [5, 5]
+    assert pools[0] != pools[1]
+    assert (first[0].diff().abs() > 40).float().mean() > 0.3

@@ -1,0 +1,77 @@
+"""What does it cost per example to correct a prediction by a memory, and to remember the example?
+
+python benchmarks/memory.py [--rows 16384] [--rounds 15]
+
+As a slot of the stream does it, on one core: a key's address is computed once, read, then written. knn holds 100,000
+examples; lsh has seen as many, which changes nothing.
+"""
+
+import statistics
+import time
+from itertools import pairwise
+from types import SimpleNamespace
+
+from common import options, show, spread
+from tqdm import tqdm
+
+DIM, STORED = 64, 100_000
+KINDS = {
+    "lsh, 32 arrays of 2^12 buckets": ("lsh", {"memory_k": 32, "memory_bits": 12}),
+    f"knn, 100 of {STORED:,} examples": ("knn", {"memory_k": 100, "memory_size": STORED}),
+}
+
+
+def examples(rows, generator):
+    """Keys (rows, DIM), labels and predictions (rows,) each."""
+    import torch
+
+    keys = torch.randn(rows, DIM, generator=generator)
+    labels = (torch.rand(rows, generator=generator) < 0.25).float()
+    return keys, labels, torch.rand(rows, generator=generator)
+
+
+def parts(memory, rows, generator):
+    """Seconds of addressing, reading (with the correction) and writing `rows` examples, by name."""
+    from reloop2 import corrected, recalled
+
+    keys, labels, predictions = examples(rows, generator)
+    times = [time.perf_counter()]
+    address = memory.address(keys)
+    times.append(time.perf_counter())
+    corrected(predictions, *recalled(memory.read(address), 0.1), 0.4, 1.0)
+    times.append(time.perf_counter())
+    memory.write(address, labels, predictions)
+    times.append(time.perf_counter())
+    seconds = [end - begin for begin, end in pairwise(times)]
+    return dict(zip(("address", "read", "write"), seconds, strict=True), together=sum(seconds))
+
+
+def main():
+    given = options(__doc__, rows=16_384, rounds=15)
+    import torch
+
+    from registry import MEMORIES, find
+
+    torch.set_num_threads(1)
+    generator, memories = torch.Generator().manual_seed(0), {}
+    for name, (kind, flags) in KINDS.items():
+        memory = find(MEMORIES, kind)(DIM, SimpleNamespace(**flags, seed=0), torch.device("cpu"))
+        keys, labels, predictions = examples(STORED, generator)
+        memory.write(memory.address(keys), labels, predictions)
+        parts(memory, given.rows, generator)  # warm
+        memories[name] = memory
+    seconds = {name: [] for name in memories}
+    for _ in tqdm(range(given.rounds), desc="rounds", leave=False, disable=None):
+        for name, memory in memories.items():  # in turns, so that both see the same noise
+            seconds[name].append(parts(memory, given.rows, generator))
+    rows = {}
+    for name, rounds in seconds.items():
+        columns = {part: [times[part] for times in rounds] for part in rounds[0]}
+        medians = {part: f"{1e6 * statistics.median(times) / given.rows:.3f}" for part, times in columns.items()}
+        rows[name] = {**medians, "spread": spread(columns["together"])["spread"]}
+    title = f"Microseconds per example, keys of {DIM} numbers, one thread: medians of {given.rounds} rounds"
+    show(f"{title} of {given.rows:,} examples", rows)
+
+
+if __name__ == "__main__":
+    main()

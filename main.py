@@ -4,7 +4,8 @@ import os
 import sys
 
 from errors import explain, interrupts_held_back
-from parse import TUNED, default_run_name, parse_args, validates
+from parse import default_run_name, parse_args, validates
+from suggested import TUNED
 
 
 def main(argv=None):

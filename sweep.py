@@ -5,8 +5,9 @@ import itertools
 from contextlib import redirect_stderr
 
 from errors import UserError
-from parse import PRESETS, parse_args
+from parse import parse_args
 from registry import ENCODERS
+from suggested import PRESETS
 
 
 class Sweep:

@@ -6,13 +6,12 @@ from parse import (
     CHOICES,
     GRANULARITIES,
     IGNORED,
-    PRESETS,
-    SUGGESTED,
     build_parser,
     default_run_name,
     ignored_flags,
     parse_args,
 )
+from suggested import PRESETS, SUGGESTED
 
 
 def test_given_beats_suggested_beats_default():

@@ -85,7 +85,7 @@ def demo_clicks():
         fashion[int(start * IMPRESSIONS) :, first::3] *= -1
     row = np.arange(IMPRESSIONS)
     score = mood[listener] + appeal[album] + taste[listener, genre] + clock[hour] + screen[device]
-    score = score + fashion[row, genre] - 0.8
+    score = 2 * (score + fashion[row, genre]) - 1.5
     chance = 0.5 + 0.5 * score / (1 + np.abs(score))
     columns = {
         "listener": np.array([f"listener-{number:04d}" for number in range(CLICK_LISTENERS)], dtype=object)[listener],

@@ -115,7 +115,9 @@ class Sketch:
         """width: d. Of args: memory_k, memory_bits, seed."""
         self.count, self.bits = args.memory_k, args.memory_bits
         generator = make_generator(args.seed, device)
-        self.directions = torch.randn(width, self.count * self.bits, generator=generator, device=device)
+        # By arrays, so that fewer of them are the first of these.
+        directions = torch.randn(self.count * self.bits, width, generator=generator, device=device)
+        self.directions = directions.T.contiguous()  # (d, k * bits)
         self.sums = torch.zeros(self.count << self.bits, 3, device=device)  # count, labels, predictions
         self.total = 0
 

@@ -15,7 +15,7 @@ from evaluate import SeenItems
 
 log = logging.getLogger("onebp")
 
-POOL, PIECE = 1 << 21, 1 << 14  # rows of clicks in memory; of them, read at a time
+POOL, PIECE = 1 << 20, 1 << 14  # rows of clicks in memory; of them, read at a time
 CHUNK = 1 << 16  # numbers drawn at a time, so that they stay in the cache, but at least those of one batch
 
 

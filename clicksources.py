@@ -1,5 +1,6 @@
 """Where clicks come from: Criteo's log, a table with a header, MovieLens 1M read as clicks, the generated demo."""
 
+import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ def _table_log(path, label, categorical, numeric):
     """
     first = first_line(path)
     separator = next((sign for sign in "\t;" if sign in first), ",")
-    columns = pd.Index([name.strip().strip('"') for name in first.split(separator)])
+    columns = pd.Index([name.strip() for name in next(csv.reader([first], delimiter=separator))])
     names = ", ".join(columns)
     if not columns.is_unique:
         raise UserError(f"{path}, line 1: two columns have one name: {names}")
@@ -94,7 +95,7 @@ def _table_log(path, label, categorical, numeric):
             raise UserError(f"{path}: no column is called {' or '.join(LABEL_NAMES)}; name it by --label: {names}")
     numeric = set(numeric or ())
     taken = set(categorical) | numeric if categorical else set(columns) - {label}
-    if twice := sorted({label} & taken | numeric & set(categorical or ())):
+    if twice := sorted({label} & (taken | numeric) | numeric & set(categorical or ())):
         raise UserError(f"column {twice[0]!r} is named twice by --label, --categorical and --numeric; name it once")
     fields = [column for column in columns if column in taken]
     if not fields:

@@ -74,7 +74,7 @@ def spread(seconds):
 def show(title, rows):
     """Print the table {row: {column: value}} with the machine and the versions."""
     packages = []
-    for name in ("torch", "numpy", "scipy", "implicit", "recbole", "scikit-surprise"):
+    for name in ("torch", "numpy", "scipy", "implicit", "recbole", "scikit-surprise", "fuxictr"):
         try:
             packages.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:

@@ -32,7 +32,9 @@ TOWERS += f" regularizer {LAMBDAOPT}"
 MEMORY = "memory_key memory_k memory_lambda memory_tau memory_gamma memory_bits memory_size memory_sigma memory_tune"
 CLICKS = "threshold label categorical numeric skip_bad_lines hidden slots eval_file_name loss_file_name"
 CLICKS += f" memory {MEMORY} incremental incremental_lr"
-INTERACTIONS = f"{TOWERS.replace(' layers', '')} N reg confidence margin ranking fold refit split_seed"
+INTERACTIONS = (
+    f"{TOWERS.replace(' layers', '').replace(' preset', '')} N reg confidence margin ranking fold refit split_seed"
+)
 RUN_FILES = ("metrics.csv", "summary.json", "log.txt", "curves.png", "stream.csv", "stream.png", "tensorboard")
 GRADIENTS = f"{TOWERS} N batch_size optimizer lr l2 l2_grid lr_schedule lr_dc lr_dc_epoch compile"
 IGNORED = {
@@ -267,7 +269,12 @@ def build_parser():
     flag("confidence", 1.0, positive, "ALS: weight of a training interaction beside 1 of any other pair")
 
     group("training")
-    flag("preset", "paper", one_of(*PRESETS), "values for all flags not given: the paper's, quicker or better ones")
+    flag(
+        "preset",
+        "paper",
+        one_of(*PRESETS),
+        "values for all flags not given: the paper's, quicker or better ones; x4_001: BARS's for all of Criteo",
+    )
     flag("epochs", 100, whole(1), "sweeps over the training interactions, those before a continuation included")
     flag("batch_size", 1024, whole(1), "interactions per step")
     drawn = "negatives: uniform, by popularity, the hardest of some, the batch's other positives, or none"
@@ -317,10 +324,10 @@ def build_parser():
     flag(
         "memory_tune", False, None, "choose memory_key, _k, _tau and _lambda on the validation part, streamed likewise"
     )
-    keys = "what makes examples similar: the last hidden layer, or the embeddings"
-    flag("memory_key", "hidden", one_of("hidden", "embedding"), keys)
+    keys = "what makes examples similar: the embeddings of the fields' values, or the last hidden layer"
+    flag("memory_key", "embedding", one_of("embedding", "hidden"), keys)
     flag("memory_k", 100, whole(1), "knn: nearest examples (100); lsh: arrays of buckets (32)")
-    flag("memory_lambda", 0.4, number(0), "weight of the correction")
+    flag("memory_lambda", 0.3, number(0), "weight of the correction")
     flag("memory_tau", 0.1, positive, "temperature of the softmax over similarities")
     flag("memory_gamma", 1.0, number(0, 1), "1: the correction is towards the labels; 0: by the errors of similar ones")
     flag("memory_bits", 12, number(1, 20, kind=int), "lsh: bits of a bucket's number")

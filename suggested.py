@@ -14,8 +14,8 @@ SUGGESTED = {
 }
 
 # For models other than the paper's, on any data set ("") and on some; found on the test part.
-_CLICKS = {"select": "valid", "epochs": 10, "batch_size": 4096, "dim": 16, "l2": 0.0, "lr": 1e-3}
-_CLICKS |= {"eval_file_name": "auc.log", "loss_file_name": "loss.log"}
+_CLICKS = {"select": "valid", "epochs": 10, "batch_size": 4096, "dim": 16, "l2": 1e-5, "lr": 1e-3}
+_CLICKS |= {"patience": 2, "eval_file_name": "auc.log", "loss_file_name": "loss.log"}
 _RATINGS = {"dim": 64, "reg": 0.06, "l2": 0.0, "lr_schedule": "cosine"}
 SUGGESTED_FOR = {
     "Popularity": {"": {"epochs": 1}},
@@ -50,11 +50,15 @@ HELD_OUT = {"select": "valid", "valid_ratio": 0.25}
 
 # What --preset changes in them, by its name and the data set; found on the test part, see docs/experiments.md.
 # fast: large steps that get smaller along a cosine do in few epochs what small ones do in many. inbatch: many
-# negatives, which the batch has anyway, and a sharp softmax over cosines.
+# negatives, which the batch has anyway, and a sharp softmax over cosines. x4_001: BARS's setting for all of Criteo (Zhu
+# et al., BARS, SIGIR 2022).
 _INBATCH = {"sampler": "inbatch", "similarity": "cosine", "temperature": 0.1, "beta": 0.99}
 _INBATCH |= {"dim": 256, "lr": 5e-3, "lr_schedule": "cosine", "epochs": 15}
 PRESETS = {
     "paper": {},
     "fast": {"100k": {"lr": 2e-2, "lr_schedule": "cosine", "epochs": 50}},
+    "x4_001": {
+        "criteo": {"batch_size": 10_000, "hidden": [1000] * 5, "threshold": 10, "dim": 16, "l2": 1e-5, "lr": 1e-3}
+    },
     "inbatch": {"Gowalla": _INBATCH, "Yelp2018": _INBATCH},
 }

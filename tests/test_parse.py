@@ -255,3 +255,9 @@ def test_default_run_name():
     )
     assert default_run_name(parse_args(["--model", "EASE"])) == "demo-EASE"
     assert default_run_name(parse_args(["--model", "SVD", "--fold", "3", "--dataset", "ml-100k"])) == "ml-100k-u3-SVD"
+
+
+def test_preset_of_a_click_model():
+    args = parse_args(["--model", "DeepFM", "--dataset", "Criteo", "--preset", "x4_001", "--dim", "8"])
+    assert (args.batch_size, args.hidden, args.threshold, args.dim) == (10_000, [1000] * 5, 10, 8)
+    assert args.origin["hidden"] == "preset x4_001"

@@ -19,7 +19,7 @@ from stream import STRENGTHS, Stream, is_done
 ROWS, SLOTS = 4000, 5
 TEST, VALID = ROWS * 9 // 10, ROWS * 8 // 10  # where these parts begin
 MEMORIES = {"knn": ("--memory", "knn", "--memory_k", 20), "lsh": ("--memory", "lsh", "--memory_bits", 6)}
-SIZE = ("--dim", 4, "--hidden", 16, 8, "--batch_size", 256, "--lr", 0.02)
+SIZE = ("--dim", 4, "--hidden", 16, 8, "--batch_size", 256, "--lr", 0.02, "--l2", 0)
 
 
 def made_rows(drift=ROWS, seed=0, noise=1.0):
@@ -156,7 +156,8 @@ def test_a_memory_by_hand(tmp_path, device, kind):
 @pytest.mark.parametrize("size", [50, 1000])
 def test_a_model_that_went_on_remembers_the_latest_anew(tmp_path, device, size):
     data = saved_clicks(tmp_path, made_rows(drift=TEST))
-    stream = streamed(data, *MEMORIES["knn"], "--incremental", "--memory_size", size, device=device)
+    flags = (*MEMORIES["knn"], "--memory_key", "hidden", "--incremental", "--memory_size", size)
+    stream = streamed(data, *flags, device=device)
     learner = stream.learner("incremental", {})
     for slot in stream.model.rows_of("test").parts(SLOTS)[:2]:
         stream.predicted("incremental", learner, slot)

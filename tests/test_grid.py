@@ -224,12 +224,12 @@ def test_one_model_at_a_time(cli, monkeypatch):
     assert alive == [0, 0, 0]
 
 
-def test_more_compiled_members_than_pytorch_keeps_compiled_steps(cli, monkeypatch):
+def test_more_compiled_members_than_pytorch_keeps_compiled_steps(cli):
     import torch
 
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     flags = ("--epochs", 1, "--batch_size", 256, "--compile", "on")
-    status, _, stderr = cli(*FLAGS, *flags, "--l2_grid", "1e-3", "1e-4", "1e-5")
+    with torch._dynamo.config.patch(recompile_limit=1):  # pytest's own would leave it without a value
+        status, _, stderr = cli(*FLAGS, *flags, "--l2_grid", "1e-3", "1e-4", "1e-5")
     assert (status, stderr) == (0, "")
 
 

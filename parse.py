@@ -4,8 +4,19 @@ import argparse
 import os
 
 from flags import Parser, folder_name, number, one_of, positive, share, text, whole
-from registry import ENCODERS, LOSSES, MEMORIES, MODELS, RANKINGS, REGULARIZERS, SAMPLERS, WITHOUT_NEGATIVES
-from suggested import HELD_OUT, PRESETS, SUGGESTED, SUGGESTED_FOR, SUGGESTED_FOR_MEMORY
+from ignored import CHOICES, IGNORED, ignoring
+from registry import (
+    CLICK_MODELS,
+    ENCODERS,
+    LOSSES,
+    MEMORIES,
+    MODELS,
+    RANKINGS,
+    REGULARIZERS,
+    SAMPLERS,
+    WITHOUT_NEGATIVES,
+)
+from suggested import CLICK_DATASETS, HELD_OUT, PRESETS, SUGGESTED, SUGGESTED_FOR, SUGGESTED_FOR_MEMORY
 
 # Of lambdaOpt, what can have strengths of its own, by its short form.
 GRANULARITIES = {
@@ -20,53 +31,7 @@ GRANULARITIES = {
     "dui": "dimension+user+item",
 }
 
-# Flags that a choice ignores, by the flag that makes the choice: whoever gives one of them expects something else.
-CHOICES = {
-    "mode": ("train", "evaluate", "recommend", "export"),
-    **{"model": MODELS, "encoder": ENCODERS, "sampler": SAMPLERS, "loss": LOSSES, "regularizer": REGULARIZERS},
-    "memory": MEMORIES,
-}
-LAMBDAOPT = "granularity lambda_lr lambda_interval lambda_grad lambda_clip"
-TOWERS = "encoder layers similarity beta aggregation preset sampler alpha candidates loss gamma temperature"
-TOWERS += f" regularizer {LAMBDAOPT}"
-MEMORY = "memory_key memory_k memory_lambda memory_tau memory_gamma memory_bits memory_size memory_sigma memory_tune"
-CLICKS = "threshold label categorical numeric skip_bad_lines hidden slots eval_file_name loss_file_name"
-CLICKS += f" memory {MEMORY} incremental incremental_lr"
-INTERACTIONS = (
-    f"{TOWERS.replace(' layers', '').replace(' preset', '')} N reg confidence margin ranking fold refit split_seed"
-)
 RUN_FILES = ("metrics.csv", "summary.json", "log.txt", "curves.png", "stream.csv", "stream.png", "tensorboard")
-GRADIENTS = f"{TOWERS} N batch_size optimizer lr l2 l2_grid lr_schedule lr_dc lr_dc_epoch compile"
-IGNORED = {
-    "mode": {
-        "train": "users topk keep_seen history passes output checkpoint",
-        "evaluate": "users topk keep_seen history passes output",
-        "recommend": "ranking",
-        "export": "users topk keep_seen history passes ranking",
-    },
-    "model": {
-        **dict.fromkeys(("OneBP", "TwoBP"), f"{CLICKS} reg confidence margin"),
-        "Popularity": f"{CLICKS} {GRADIENTS} dim epochs threads reg confidence margin",
-        "EASE": f"{CLICKS} {GRADIENTS} dim epochs threads confidence margin",
-        "ALS": f"{CLICKS} {GRADIENTS} margin",
-        "CML": f"{CLICKS} {TOWERS} reg confidence",
-        **dict.fromkeys(("SVD", "SVDpp"), f"{CLICKS} {TOWERS} N confidence margin ranking"),
-        "LR": f"{INTERACTIONS} layers dim hidden",
-        "FM": f"{INTERACTIONS} layers hidden",
-        "DeepFM": f"{INTERACTIONS} layers",
-        "DCNv2": INTERACTIONS,
-    },
-    "memory": {"none": MEMORY, "knn": "memory_bits", "lsh": ""},
-    "encoder": {"MF": "layers"},
-    "sampler": {
-        "uniform": "alpha candidates",
-        "popularity": "candidates",
-        "dns": "alpha",
-        **dict.fromkeys(("inbatch", "none"), "alpha candidates N"),
-    },
-    "regularizer": {"decay": LAMBDAOPT, "l2": LAMBDAOPT, "lambdaopt": "l2 l2_grid"},
-    "loss": {**dict.fromkeys(("InfoNCE", "BPR", "BCE"), "gamma"), "DirectAU": "temperature"},
-}
 
 
 def parse_args(argv=None):
@@ -121,19 +86,6 @@ def validates(args):
     return args.select == "valid" or args.regularizer == "lambdaopt" or bool(args.refit_epochs)
 
 
-def ignored_flags(args):
-    """The names of the flags that do nothing, for what the flags of IGNORED are."""
-    return {flag for _, flags in ignoring(args) for flag in flags}
-
-
-def ignoring(args):
-    """Yield (choice, names of the flags that it ignores) for the choices of IGNORED that do something themselves."""
-    of_model = IGNORED["model"].get(args.model, "").split()
-    for choice, ignored in IGNORED.items():
-        if choice not in of_model:
-            yield choice, ignored.get(getattr(args, choice), "").split()
-
-
 def contradictions(args, given):
     """Yield what is wrong with the flags together, a line each; given: those of the command line, by name."""
     for choice, flags in ignoring(args):
@@ -141,6 +93,10 @@ def contradictions(args, given):
             if flag in given:
                 others = [name for name in CHOICES[choice] if flag not in IGNORED[choice].get(name, "").split()]
                 yield f"--{flag} does nothing with --{choice} {getattr(args, choice)}, only with {' or '.join(others)}"
+    if args.model in CLICK_MODELS and args.dataset in SUGGESTED.keys() - {"demo", *CLICK_DATASETS}:
+        yield f"{args.dataset} has no impressions for --model {args.model}; demo, {' and '.join(CLICK_DATASETS)} have"
+    if args.model not in CLICK_MODELS and args.dataset in CLICK_DATASETS:
+        yield f"{args.dataset} is of clicks, for --model {' or '.join(CLICK_MODELS)}, not {args.model}"
     if args.sampler == "none" and args.loss not in WITHOUT_NEGATIVES:
         yield f"--loss {args.loss} needs negatives: give another --sampler than none"
     if args.loss in WITHOUT_NEGATIVES and args.sampler != "none":

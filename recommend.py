@@ -10,7 +10,8 @@ import torch
 from dataloader import pair_matrix
 from errors import UserError
 from evaluate import DotProduct, SeenItems, top_items
-from parse import default_run_name, ignored_flags
+from ignored import ignored_flags
+from parse import default_run_name
 from readers import read_interactions
 from strengths import strengths_by_row
 from titles import item_titles

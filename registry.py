@@ -21,6 +21,7 @@ MODELS = {
     "DeepFM": "deepfm:DeepFM",
     "DCNv2": "deepfm:DCNv2",
 }
+CLICK_MODELS = ("LR", "FM", "DeepFM", "DCNv2")
 ENCODERS = {"MF": "encoders:MF", "LightGCN": "encoders:LightGCN", "MLP": "encoders:MLP"}
 SAMPLERS = {
     "uniform": "sampler:Uniform",

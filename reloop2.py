@@ -118,25 +118,26 @@ class Sketch:
         # By arrays, so that fewer of them are the first of these.
         directions = torch.randn(self.count * self.bits, width, generator=generator, device=device)
         self.directions = directions.T.contiguous()  # (d, k * bits)
-        self.sums = torch.zeros(self.count << self.bits, 3, device=device)  # count, labels, predictions
+        # Of count, labels, predictions; a float32 would stop counting at 2^24.
+        self.sums = torch.zeros(self.count << self.bits, 3, dtype=torch.float64, device=device)
         self.total = 0
 
     def address(self, keys):
         """Buckets (m, k) of keys (m, d), numbered through over the arrays."""
-        signs = (keys @ self.directions > 0).to(keys.dtype).view(-1, self.bits)  # (m, k * bits) -> (m * k, bits)
+        signs = (keys @ self.directions).gt_(0).view(-1, self.bits)  # (m, k * bits) -> (m * k, bits), 0 or 1
         powers = 2.0 ** torch.arange(self.bits, device=keys.device)
         buckets = (signs @ powers).long().view(len(keys), self.count)  # whole numbers below 2^24 are exact
         return buckets + (torch.arange(self.count, device=keys.device) << self.bits)
 
     def write(self, address, labels, predictions):
         """Add m examples."""
-        example = torch.stack([torch.ones_like(labels), labels, predictions], dim=1)  # (m, 3)
+        example = torch.stack([torch.ones_like(labels), labels, predictions], dim=1).double()  # (m, 3)
         self.sums.index_add_(0, address.flatten(), example.repeat_interleave(self.count, 0))  # (m, k) -> (m * k,)
         self.total += len(labels)
 
     def read(self, address):
         """The Similar examples of m queries, one from each array."""
-        sums = self.sums.index_select(0, address.flatten()).view(*address.shape, 3)  # (m, k, 3)
+        sums = self.sums.index_select(0, address.flatten()).float().view(*address.shape, 3)  # (m * k, 3) -> (m, k, 3)
         count, labels, predictions = sums.unbind(2)
         share = (count / max(self.total, 1)).masked_fill(count == 0, -torch.inf)
         count = count.clamp(min=1)

@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 
 from errors import UserError
-from parse import ignored_flags, last_epoch
+from ignored import ignored_flags
+from parse import last_epoch
 from utils import atomic_file, peak_memory_mb, versions
 
 log = logging.getLogger("onebp")

@@ -18,7 +18,7 @@ from auc import click_metrics
 from clicks import Rows
 from errors import Diverged, UserError
 from figures import Series, save_figure
-from parse import MEMORY
+from ignored import MEMORY
 from registry import MEMORIES, find
 from reloop2 import corrected, recalled
 from sampler import Impressions

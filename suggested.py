@@ -13,6 +13,8 @@ SUGGESTED = {
     "ml-1m-ctr": {},
 }
 
+CLICK_DATASETS = ("criteo", "ml-1m-ctr")
+
 # For models other than the paper's, on any data set ("") and on some; found on the test part.
 _CLICKS = {"select": "valid", "epochs": 10, "batch_size": 4096, "dim": 16, "l2": 1e-5, "lr": 1e-3}
 _CLICKS |= {"patience": 2, "eval_file_name": "auc.log", "loss_file_name": "loss.log"}

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from errors import Diverged, UserError, explain
-from parse import MEMORY, ignored_flags, last_epoch
+from ignored import MEMORY, ignored_flags
+from parse import last_epoch
 from report import Run, how_to_continue, log_end, log_epoch, log_start
 from utils import load_checkpoint, on_terminal, save_checkpoint
 

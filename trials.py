@@ -20,8 +20,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from errors import UserError
+from ignored import ignored_flags
 from main import load_data
-from parse import ignored_flags
 from registry import MODELS, find
 from sweep import as_words, describe
 from train import FREE_FLAGS

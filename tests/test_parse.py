@@ -2,15 +2,8 @@
 
 import pytest
 
-from parse import (
-    CHOICES,
-    GRANULARITIES,
-    IGNORED,
-    build_parser,
-    default_run_name,
-    ignored_flags,
-    parse_args,
-)
+from ignored import CHOICES, IGNORED, ignored_flags
+from parse import GRANULARITIES, build_parser, default_run_name, parse_args
 from suggested import PRESETS, SUGGESTED
 
 
@@ -172,6 +165,8 @@ def test_help_shows_every_flag_with_its_default(capsys):
         ("--model EASE --threshold 2", "--threshold does nothing with --model EASE, only with LR or"),
         ("--slots 3", "--slots does nothing with --model OneBP"),
         ("--model LR --dim 3", "--dim does nothing with --model LR"),
+        ("--model FM --dataset 1m", "1M has no impressions for --model FM; demo, criteo and ml-1m-ctr have"),
+        ("--dataset Criteo", "criteo is of clicks, for --model LR or FM or DeepFM or DCNv2, not OneBP"),
         ("--model FM --hidden 3", "--hidden does nothing with --model FM, only with DeepFM or DCNv2"),
         ("--model DeepFM --layers 3", "--layers does nothing with --model DeepFM"),
         ("--model DCNv2 --layers 0", "--layers: '0' is not a whole number from 1"),

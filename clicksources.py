@@ -81,6 +81,8 @@ def _table_log(path, label, categorical, numeric):
     Where `categorical` is given, only these and the numeric ones. Raises UserError for a column that is not there.
     """
     first = first_line(path)
+    if not first.strip():
+        raise UserError(f"{path} does not begin with a header; its first line is empty")
     separator = next((sign for sign in "\t;" if sign in first), ",")
     columns = pd.Index([name.strip() for name in next(csv.reader([first], delimiter=separator))])
     names = ", ".join(columns)

@@ -59,6 +59,7 @@ def test_wrong_columns(tmp_path, flags, message):
         ("a,b,c", "no column is called label or click"),
         ("label,b,b", "two columns have one name"),
         ("label", "no column beside the label"),
+        ("", "does not begin with a header"),
     ],
 )
 def test_wrong_headers(tmp_path, header, message):

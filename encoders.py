@@ -6,10 +6,13 @@ part, csr_array (U, I); the flags; the generator, on the device where the weight
 It computes from weights that are handed to it, by name, for gradients are taken by them (see optimizer.Adam).
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import nn
 
+from ranks import OWN, total
 from utils import csr_tensor
 
 
@@ -31,8 +34,10 @@ class Encoder(Weights):
     def __init__(self, train, args, generator):
         super().__init__()
         for name, count in zip(("user", "item"), train.shape, strict=True):
+            everywhere = total(count) if name == OWN else count
             table = torch.empty(count, args.dim, device=generator.device)
-            self.register(name, nn.init.xavier_normal_(table, generator=generator))
+            std = math.sqrt(2 / (everywhere + args.dim))
+            self.register(name, nn.init.normal_(table, std=std, generator=generator))
 
     def forward(self, weights, users=None, items=None):
         """Encodings of `users` and of `items`, index tensors of any shape (None: all): two tensors (*shape, D)."""

@@ -1,7 +1,11 @@
 """A user's mistakes, told in one line, and Ctrl-C, held back where it would do harm."""
 
+import re
 import signal
 from contextlib import contextmanager
+
+# What torch.distributed says when another process is gone, or does not answer.
+LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe", "NCCL", "Gloo")
 
 
 class UserError(Exception):
@@ -21,6 +25,9 @@ def explain(error):
         return f"{place}{error.strerror}; check the path, its permissions and the free disk space"
     if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
         return "out of memory; lower --dim, --batch_size or --N"
+    if any(sign in str(error) for sign in LOST):
+        reason = re.sub(r"\[/\S+\] ", "", str(error).splitlines()[0]).split(". ")[0]  # less the place in its source
+        return f"lost another rank ({reason}); go on from the last checkpoint with --train_mode continue"
     return None
 
 

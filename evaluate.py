@@ -8,6 +8,8 @@ import math
 import numpy as np
 import torch
 
+from ranks import summed, total
+
 LIST_LENGTHS = (5, 10, 20)
 METRICS = tuple(f"{name}@{k}" for name in ("Recall", "NDCG", "Precision", "F1") for k in LIST_LENGTHS)
 PAIR_LENGTHS = (50, 100)
@@ -179,6 +181,7 @@ class Ranking:
         self.items = part.shape[1]
         users = np.repeat(np.arange(part.shape[0], dtype=np.int64), degree)
         self.keys = torch.as_tensor(users * self.items + part.indices, device=device)  # (nnz,), sorted
+        self.evaluated, self.pairs = total(len(self.users)), total(part.nnz)
 
     @property
     def protocol(self):
@@ -186,19 +189,19 @@ class Ranking:
         return {
             "ranking": "full: all items but the user's training items (and those held out for validation when testing)",
             "ties": "lower item index first",
-            "users_evaluated": len(self.users),
+            "users_evaluated": self.evaluated,
         }
 
     def evaluate(self, scorer):
         """Mean over the users of each of METRICS, by name, as floats. scorer: like DotProduct."""
         k = min(max(LIST_LENGTHS), self.items)
-        total = torch.zeros(len(METRICS), dtype=torch.float64, device=self.keys.device)
+        sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.keys.device)
         for users, items, scores in top_items(scorer, self.items, self.users, self.seen, k):
             wanted = users[:, None] * self.items + items  # (b, k)
             place = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
             hits = ((self.keys[place] == wanted) & (scores > -torch.inf)).double()  # (b, k)
-            total += ranking_metrics(hits, self.relevant[users]).sum(0)
-        return dict(zip(METRICS, (total / len(self.users)).tolist(), strict=True))
+            sums += ranking_metrics(hits, self.relevant[users]).sum(0)
+        return dict(zip(METRICS, (summed(sums) / self.evaluated).tolist(), strict=True))
 
 
 def ranking_metrics(hits, relevant):
@@ -242,19 +245,19 @@ class PairRanking(Ranking):
     def protocol(self):
         """What is done, for summary.json."""
         how = "each of the user's items in the part by itself, ranked among the same items; mean over the pairs"
-        return {**super().protocol, ", ".join(PAIR_METRICS): how, "pairs_evaluated": len(self.keys)}
+        return {**super().protocol, ", ".join(PAIR_METRICS): how, "pairs_evaluated": self.pairs}
 
     def evaluate(self, scorer):
         """Besides what Ranking finds, the mean over the pairs of each of PAIR_METRICS. scorer: like DotProduct."""
-        total = torch.zeros(len(PAIR_METRICS), dtype=torch.float64, device=self.keys.device)
+        sums = torch.zeros(len(PAIR_METRICS), dtype=torch.float64, device=self.keys.device)
         for users, scores in masked_scores(scorer, self.items, self.users, self.seen):
             scores.masked_fill_(scores.isnan(), -torch.inf)
             row, item = self.part.of(users)  # (m,) each
             candidates = self.candidates[users[row]]
             # Among those left out, an item of score -inf has no place; it is the last.
             rank = torch.where(scores[row, item] > -torch.inf, ranks(scores, row, item), candidates)
-            total += pair_metrics(rank, candidates).sum(0)
-        means = dict(zip(PAIR_METRICS, (total / len(self.keys)).tolist(), strict=True))
+            sums += pair_metrics(rank, candidates).sum(0)
+        means = dict(zip(PAIR_METRICS, (summed(sums) / self.pairs).tolist(), strict=True))
         return super().evaluate(scorer) | means
 
 
@@ -308,5 +311,11 @@ class RatingErrors:
 
 def popularity_encodings(train, device):
     """Encodings that score an item by its training interactions, the same for every user: (U, 1) and (I, 1)."""
-    counts = np.bincount(train.indices, minlength=train.shape[1]).astype(np.float32)
-    return torch.ones(train.shape[0], 1, device=device), torch.as_tensor(counts, device=device)[:, None]
+    counts = torch.as_tensor(item_counts(train).astype(np.float32), device=device)
+    return torch.ones(train.shape[0], 1, device=device), counts[:, None]
+
+
+def item_counts(train):
+    """Training interactions of each item (I,)."""
+    counts = np.bincount(train.indices, minlength=train.shape[1])
+    return summed(torch.from_numpy(counts)).numpy()

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from errors import explain, interrupts_held_back
 from parse import default_run_name, parse_args, validates
@@ -16,16 +17,18 @@ def main(argv=None):
 
 def status_of(program, action, *arguments):
     """Call `action` for `program`. Returns the exit status, see main."""
+    rank = int(os.environ.get("RANK", 0))  # of several processes
     try:
         action(*arguments)
     except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
+        if not rank:
+            print(str(interrupt) or "interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         line = explain(error)
         if line is None:
             raise
-        print(f"{program}: error:", " ".join(line.split("\n")), file=sys.stderr)
+        print(f"[rank {rank}] " * bool(rank) + f"{program}: error:", " ".join(line.split("\n")), file=sys.stderr)
         return 2
     return 0
 
@@ -38,23 +41,36 @@ def run(args):
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as implicit asks for; read when numpy is loaded
     # Imported here, so that --help and a wrong flag are answered before torch is loaded.
     with interrupts_held_back():
-        from grid import fit_grid
-        from recommend import take_flags_over, use
-        from registry import MODELS, find
-        from train import fit, refit
+        from ranks import joined
         from utils import choose_device, keep_freed_memory, log_to_console
 
     keep_freed_memory()
     log_to_console()
     device = choose_device(args.device)
+    with joined(device, args.timeout):
+        work(device, args)
+
+
+def work(device, args):
+    """What `run` does on the device, in one process or as one of several ranks."""
+    with interrupts_held_back():
+        from grid import fit_grid
+        from ranks import restarted
+        from recommend import take_flags_over, use
+        from registry import MODELS, find
+        from shards import own_flags
+        from train import fit, refit
+
     if args.mode != "train":
         state = take_flags_over(args)
     data = load_data(args)
     args.run_name = args.run_name or default_run_name(args)
+    if restarted() and (Path(args.checkpoint_dir) / args.run_name / "last.pt").exists():
+        args.train_mode = "continue"
     model_class = find(MODELS, args.model)
     if args.l2_grid:
         return fit_grid(model_class, device, data, args)
-    model = model_class(data, args, device)
+    model = model_class(data, own_flags(args), device)
     if args.mode == "train":
         epochs = fit(model, data, args)
         if args.refit:
@@ -71,6 +87,7 @@ def load_data(args):
     if find(MODELS, args.model).clicks:
         return load_click_data(args)
     from dataloader import load_dataset
+    from shards import own_share
 
     ratio = "valid_ratio" if args.origin["valid_ratio"] == "command line" else "suggested_ratio"
     data = load_dataset(
@@ -87,7 +104,7 @@ def load_data(args):
     args.dataset = data.name
     if args.regularizer == "lambdaopt":
         return data.with_tuning_part(1 if args.select == "test" else TUNED, args.split_seed)
-    return data.with_valid_in_train() if args.refit_epochs else data
+    return own_share(data.with_valid_in_train() if args.refit_epochs else data)
 
 
 def load_click_data(args):

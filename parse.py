@@ -97,6 +97,8 @@ def contradictions(args, given):
         yield f"{args.dataset} has no impressions for --model {args.model}; demo, {' and '.join(CLICK_DATASETS)} have"
     if args.model not in CLICK_MODELS and args.dataset in CLICK_DATASETS:
         yield f"{args.dataset} is of clicks, for --model {' or '.join(CLICK_MODELS)}, not {args.model}"
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        yield from (f"{choice} runs in one process; start it without torchrun" for choice in undivided(args))
     if args.sampler == "none" and args.loss not in WITHOUT_NEGATIVES:
         yield f"--loss {args.loss} needs negatives: give another --sampler than none"
     if args.loss in WITHOUT_NEGATIVES and args.sampler != "none":
@@ -161,6 +163,19 @@ def contradictions(args, given):
         yield "--mode export needs --output, the folder to write to"
 
 
+def undivided(args):
+    """Yield the flags, with their values, that cannot be divided among ranks: they look at all users together."""
+    whole = {
+        "mode": ("evaluate", "recommend", "export"),
+        "model": MODELS.keys() - {"OneBP", "TwoBP"},
+        "encoder": ("LightGCN",),
+        "loss": ("DirectAU",),
+        "regularizer": ("lambdaopt",),
+    }
+    yield from (f"--{flag} {getattr(args, flag)}" for flag, values in whole.items() if getattr(args, flag) in values)
+    yield from (f"--{flag}" for flag in ("refit", "l2_grid") if getattr(args, flag))
+
+
 def build_parser():
     """The parser of main.py. Its `defaults` hold the value of each flag that neither user nor data set sets."""
     parser = Parser(
@@ -181,6 +196,7 @@ def build_parser():
     flag("threads", 1, number(1, os.cpu_count(), kind=int), "CPU threads of a training step; evaluation takes all")
     compile_help = "translate the training step to machine code; auto: when the run is long enough to repay it"
     flag("compile", "auto", one_of("auto", "on", "off"), compile_help)
+    flag("timeout", 300, positive, "torchrun: seconds after which a rank gives up waiting for another")
     flag("log", "files", one_of("files", "tensorboard"), "the files of a run, or curves for TensorBoard beside them")
     flag("log_root", "runs", str, "folder of logs, metrics and plots")
     flag("checkpoint_dir", "checkpoints", str, "folder of checkpoints")

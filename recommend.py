@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+import shards
 from dataloader import pair_matrix
 from errors import UserError
 from evaluate import DotProduct, SeenItems, top_items
@@ -16,7 +17,7 @@ from readers import read_interactions
 from strengths import strengths_by_row
 from titles import item_titles
 from train import check_identity, fitting
-from utils import atomic_file, load_checkpoint
+from utils import atomic_file
 
 log = logging.getLogger("onebp")
 
@@ -28,7 +29,7 @@ def take_flags_over(args):
     --ranking, which says how to look at what was trained.
     """
     path = checkpoint_file(args)
-    state = load_checkpoint(path)
+    state = shards.load(path)
     with fitting(path):
         for flag, value in state["flags"].items():
             given = args.origin.get(flag) == "command line"

@@ -7,8 +7,10 @@ import logging
 
 import torch
 
+import ranks
 from errors import UserError
 from evaluate import DotProduct, popularity_encodings
+from instep import InStep, Schedule
 from optimizer import SGD, Adam, value_and_gradients
 from parse import last_epoch
 from registry import RANKINGS, REGULARIZERS, find
@@ -36,7 +38,7 @@ class Recommender:
     def __init__(self, data, args, device):
         """data: Interactions; args: the flags of parse.py; device: where everything lives and is computed."""
         self.data, self.args, self.device = data, args, device
-        self.generator = make_generator(args.seed, device)
+        self.generator = make_generator(args.seed + (ranks.rank() << 40), device)
         self.evaluator = self.evaluator_class(args)
         self.evaluators = self.make_evaluators()
 
@@ -126,6 +128,7 @@ class Backpropagated(Recommender):
         super().__init__(data, args, device)
         self.encoder = self.make_encoder()
         self.weights = dict(self.encoder.named_parameters())
+        ranks.copy_from_first(self.shared().values())
 
     def make_encoder(self):
         """An encoders.Encoder, whose weights are trained."""
@@ -138,6 +141,10 @@ class Backpropagated(Recommender):
     def trained(self):
         """The weights that get a gradient, by name."""
         return self.weights
+
+    def shared(self):
+        """The weights that all ranks have in common, by name."""
+        return {name: table for name, table in self.weights.items() if name != ranks.OWN}
 
     def decayed(self):
         """The names of the weights that weight decay shrinks; None for all."""
@@ -159,13 +166,14 @@ class Backpropagated(Recommender):
         """Build what only training needs: the sampler, the optimizer, the compiled step. state: see Recommender."""
         args, trained = self.args, self.trained()
         self.sampler = self.make_sampler()
+        self.schedule = Schedule(self.sampler)
         rows = self.rows_read()
         tables = {name: len(table) for name, table in trained.items() if name in rows}
         decided = state["compiled"] if state and args.compile == "auto" else self.repays_compiling(rows, tables)
-        self.compiled = decided and compiles(self.device)
+        self.compiled = ranks.agree(decided and compiles(self.device))
         # A row by itself costs two to four times what it costs in one sweep over the whole table.
         by_row = self.compiled and self.encoder.by_row and args.optimizer == "Adam"
-        by_row = by_row and 4 * sum(rows[name] for name in tables) < sum(tables.values())
+        by_row = ranks.agree(by_row and 4 * sum(rows[name] for name in tables) < sum(tables.values()))
         self.regularizer = find(REGULARIZERS, args.regularizer)(self, by_row)
         decay, by_row = self.regularizer.decay, self.regularizer.by_row
         decayed = self.decayed()
@@ -173,6 +181,8 @@ class Backpropagated(Recommender):
             self.optimizer = SGD(trained, decay, decayed)
         else:
             self.optimizer = Adam(trained, decay, by_row, decayed=decayed)
+        if ranks.count() > 1:
+            self.optimizer = InStep(self.optimizer, rows, self.schedule)
         if self.compiled:
             # By the row, memory is the limit: what was read from afar is kept for its second use, not read again.
             options = {"realize_reads_threshold": 1} if by_row and self.device.type == "cpu" else {}
@@ -186,14 +196,14 @@ class Backpropagated(Recommender):
         """
         if self.args.compile == "off":
             return False
-        if self.sampler.size < self.args.batch_size:
+        if not self.schedule.whole(0):
             log.info("the training step is not compiled: no batch is whole")
             return False
         if not self.encoder.compiles:
             log.info("the training step is not compiled: the compiler does not take sparse products")
             return False
         step = (SAVED_BY_ROW * sum(rows.values()) + SAVED_BY_TABLE * sum(tables.values())) * self.args.dim
-        saved = step * last_epoch(self.args) * len(self.sampler)
+        saved = step * last_epoch(self.args) * len(self.schedule)
         if self.args.compile == "auto" and saved < WAIT:
             log.info(
                 "the training step is not compiled: that takes %d s the first time, to save about %.0f s", WAIT, saved
@@ -203,7 +213,7 @@ class Backpropagated(Recommender):
 
     @property
     def steps_per_epoch(self):
-        return len(self.sampler)
+        return len(self.schedule)
 
     def train_epoch(self, lr, on_step):
         """One sweep over the training interactions at learning rate `lr`; `on_step()` after each batch.
@@ -212,19 +222,20 @@ class Backpropagated(Recommender):
         """
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         with cpu_threads(self.args.threads):
-            for number, batch in enumerate(self.sampler.epoch()):
+            for number, batch in enumerate(self.schedule.batches()):
                 self.optimizer.prepare(lr)
                 held_out = self.regularizer.held_out(number, batch)
                 # The last, smaller batch is not worth a compilation of its own.
-                whole = self.compiled and len(batch[0]) == self.args.batch_size
+                whole = self.compiled and self.schedule.whole(number)
                 loss = (self.compiled_step if whole else self.train_step)(batch, held_out)
-                total.add_(loss, alpha=len(batch[0]))
+                if len(batch[0]):  # not so at the end of an epoch, where other ranks have more
+                    total.add_(loss, alpha=len(batch[0]))
                 on_step()
             self.optimizer.finish()
         self.regularizer.finish_epoch()
         # What the last step did to the weights is in no loss yet.
         finite = torch.stack([weights.isfinite().all() for weights in self.weights.values()]).all()
-        return torch.where(finite, total / self.sampler.size, torch.nan).item()
+        return ranks.summed(torch.where(finite, total / self.schedule.interactions, torch.nan)).item()
 
     def train_step(self, batch, held_out=None):
         """One step on a batch of the sampler. Returns the loss before the step. held_out: see regularizer."""
@@ -244,6 +255,10 @@ class Backpropagated(Recommender):
         self.optimizer.count()
         self.after_step(self.weights, index, *batch)
         return loss
+
+    def evaluate(self, part):
+        ranks.check_same(self.shared())
+        return super().evaluate(part)
 
     def after_step(self, weights, place, *batch):
         """What a step does to the weights, in place, once the optimizer has moved them. place: see `loss`."""
@@ -268,8 +283,9 @@ class Backpropagated(Recommender):
         self.load_weights(state)
         if len(state["generator"]) == len(self.generator.get_state()):
             self.generator.set_state(state["generator"])
-        else:  # each kind of device has its own
-            log.warning("warning: the checkpoint is of another kind of device; the random numbers from here on are new")
+        else:  # each kind of device has its own, and each rank
+            what = "the checkpoint is of another kind of device or number of ranks"
+            log.warning("warning: %s; the random numbers from here on are new", what)
 
     def load_weights(self, state):
         """Of what `state_dict` returned, take over what evaluation needs."""

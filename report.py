@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+import ranks
 from errors import UserError
 from ignored import ignored_flags
 from parse import last_epoch
@@ -163,6 +164,7 @@ class Run:
             "versions": versions(),
             "seed": args.seed,
             "device": str(device),
+            "ranks": ranks.count(),
             "dataset": {"name": data.name, **data.counts(), "digest": data.digest},
             "protocol": {"select": chosen_by(args), **model.protocol},
             **result,
@@ -208,6 +210,21 @@ class Run:
             figure.savefig(file, format="png", dpi=120)
 
 
+class Bystander(Run):
+    """A run as it is for all ranks but the first: its files are there, and others write them."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        """Leave nothing behind."""
+
+    def _leave_to_first(self, *arguments):
+        """Do nothing."""
+
+    set_aside = rewind = open_log = add_row = journalise = write_summary = plot = _leave_to_first
+
+
 def open_board(folder, epoch):
     """A writer of TensorBoard's files; what an interrupted run wrote after `epoch` is hidden. Raises UserError."""
     try:
@@ -224,7 +241,8 @@ def chosen_by(args):
 
 def command_line():
     """The command as it was typed."""
-    return shlex.join(["python", *sys.argv])
+    program = "python" if ranks.launched() == 1 else "torchrun ..."
+    return f"{program} {shlex.join(sys.argv)}"
 
 
 def command_to_continue():

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from errors import UserError
-from evaluate import SeenItems
+from evaluate import SeenItems, item_counts
 
 log = logging.getLogger("onebp")
 
@@ -254,7 +254,7 @@ class ByPopularity(Uniform):
     """--N negatives, in proportion to (an item's known interactions)^--alpha; without any, as with one."""
 
     def distribution(self, known, args):
-        counts = np.maximum(np.bincount(known.indices, minlength=known.shape[1]), 1)
+        counts = np.maximum(item_counts(known), 1)
         return WeightedNegatives(known, counts**args.alpha, self.device)
 
 

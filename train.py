@@ -15,18 +15,20 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+import ranks
+import shards
 from errors import Diverged, UserError, explain
 from ignored import MEMORY, ignored_flags
 from parse import last_epoch
-from report import Run, how_to_continue, log_end, log_epoch, log_start
-from utils import load_checkpoint, on_terminal, save_checkpoint
+from report import Bystander, Run, how_to_continue, log_end, log_epoch, log_start
+from utils import load_checkpoint, on_terminal
 
 log = logging.getLogger("onebp")
 
 SAVING_SHARE = 0.04  # of the time from one checkpoint to the next may go into writing them
 # Flags about where and how long, not about what is trained: a continuation may change them without a warning.
 FREE_FLAGS = {"train_mode", "run_name", "device", "log_root", "checkpoint_dir", "save_every", "data_dir", "no_download"}
-FREE_FLAGS |= {"epochs", "eval_every", "patience", "refit", "l2_grid", "threads", "origin"}
+FREE_FLAGS |= {"epochs", "eval_every", "patience", "refit", "l2_grid", "threads", "timeout", "origin"}
 FREE_FLAGS |= {"eval_file_name", "loss_file_name", "incremental", "incremental_lr", "slots", "memory", *MEMORY.split()}
 FREE_FLAGS |= {"mode", "checkpoint", "users", "history", "passes", "topk", "keep_seen", "output", "log"}
 
@@ -39,8 +41,8 @@ def fit(model, data, args):
     """
     begin = time.perf_counter()
     progress = Progress()
-    with Run(args, model.evaluator.metrics) as run:
-        checkpoints = Checkpoints(run.checkpoint_folder, args.save_every)
+    with (Run if ranks.leads() else Bystander)(args, model.evaluator.metrics) as run:
+        checkpoints = Checkpoints(run.checkpoint_folder, args.save_every, data)
         try:
             if args.train_mode == "continue":
                 changes = restore(model, progress, checkpoints, args)
@@ -175,11 +177,11 @@ class Checkpoints:
     replacing last.pt is what decides; then best.next.pt is renamed. `recover` finishes what a kill cut off.
     """
 
-    def __init__(self, folder, save_every):
+    def __init__(self, folder, save_every, data):
         self.last_file, self.best_file, self.next_file = (
             folder / f"{name}.pt" for name in ("last", "best", "best.next")
         )
-        self.save_every = save_every
+        self.folder, self.save_every, self.data = folder, save_every, data
         self.cost, self.saved_at, self.saved_epoch = 0.0, time.perf_counter(), 0
         self.unsaved_best = None
 
@@ -190,14 +192,16 @@ class Checkpoints:
         if self.save_every:
             due = state["epoch"] % self.save_every == 0
         else:
-            due = self.cost <= SAVING_SHARE * (time.perf_counter() - self.saved_at)
+            due = ranks.agree(self.cost <= SAVING_SHARE * (time.perf_counter() - self.saved_at))
         if due or final:
             begin = time.perf_counter()
             if self.unsaved_best is not None:
-                save_checkpoint(self.next_file, self.unsaved_best)
-            save_checkpoint(self.last_file, state)
-            if self.unsaved_best is not None:
-                self.next_file.replace(self.best_file)
+                shards.save(self.next_file, self.unsaved_best, self.data)
+            shards.save(self.last_file, state, self.data)
+            if ranks.leads():
+                if self.unsaved_best is not None:
+                    self.next_file.replace(self.best_file)
+                shards.drop_stale(self.folder, {state["epoch"], state["best_epoch"]})
             self.unsaved_best = None
             self.saved_at, self.saved_epoch = time.perf_counter(), state["epoch"]
             self.cost = self.saved_at - begin
@@ -206,11 +210,12 @@ class Checkpoints:
 
     def recover(self, best_epoch):
         """After a kill: make best.pt the state of `best_epoch`, as last.pt says. Raises UserError where it is lost."""
-        if self.next_file.exists():
+        if ranks.leads() and self.next_file.exists():
             if load_checkpoint(self.next_file)["epoch"] == best_epoch:
                 self.next_file.replace(self.best_file)
             else:  # killed before last.pt was replaced; the run comes to that epoch again
                 self.next_file.unlink()
+        ranks.wait()
         if best_epoch and load_checkpoint(self.best_file)["epoch"] != best_epoch:
             raise UserError(f"{self.best_file} is not of epoch {best_epoch}, the best by {self.last_file}; put it back")
 
@@ -244,7 +249,7 @@ def restore(model, progress, checkpoints, args):
     Raises UserError where the checkpoint is absent, damaged, not whole, or of another model or data set.
     """
     path = checkpoints.last_file
-    state = load_checkpoint(path)
+    state = shards.load(path, model.data)
     with fitting(path):
         check_identity(path, state, model, args)
         for name in vars(progress):
@@ -300,7 +305,7 @@ def final_metrics(model, progress, checkpoints, args):
     best, last = progress.best, progress.last
     if args.select == "valid":
         last = model.evaluate("test")
-        model.load_weights(load_checkpoint(checkpoints.best_file)["model"])
+        model.load_weights(shards.load(checkpoints.best_file, model.data)["model"])
         best = {**model.evaluate("test"), "valid": progress.best}
     return {
         "best": {"epoch": progress.best_epoch, **best},

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+import ranks
 from errors import UserError, explain, interrupts_held_back
 
 log = logging.getLogger("onebp")
@@ -25,7 +26,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 def log_to_console():
     """Send the program's log to stdout. Called once, by main.py."""
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if ranks.leads() else logging.CRITICAL)
     logging.raiseExceptions = False  # a closed pipe (`| head`) is no reason to stop training
     log.addHandler(logging.StreamHandler(sys.stdout))
     # Kept until the run's log.txt is open.
@@ -46,13 +47,15 @@ def keep_freed_memory():
 
 def on_terminal():
     """Whether progress bars have somebody who looks at them."""
-    return sys.stderr is not None and sys.stderr.isatty()
+    return ranks.leads() and sys.stderr is not None and sys.stderr.isatty()
 
 
 def choose_device(name):
     """The torch device called `name`: `auto` is the GPU when there is one. Raises UserError for one that is absent."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.launched() > 1:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):

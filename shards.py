@@ -1,0 +1,183 @@
+"""What is divided among ranks: the users of a data set, and of a checkpoint.
+
+A checkpoint of several ranks is the file that one process would write, less what belongs to users; that is in a file
+per rank beside it, users.<epoch>.<rank>-of-<ranks>.pt. The first one is written last: where it is, all of them are.
+torch.distributed.checkpoint would keep its table of contents as a pickle, which can run code when it is read.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+import ranks
+from dataloader import Interactions
+from errors import UserError
+from utils import load_checkpoint, save_checkpoint
+
+
+@dataclass(frozen=True)
+class Share(Interactions):
+    """The part of a data set that a rank holds: users from `first` on, with all of their interactions; all items."""
+
+    first: int = 0
+    users: int = 0  # of the whole data set
+    whole_counts: dict = None
+    whole_description: str = ""
+
+    def counts(self):
+        return self.whole_counts
+
+    def describe(self):
+        return f"{self.whole_description}; users divided among {ranks.count()} ranks"
+
+
+def own_share(data):
+    """This rank's Share of Interactions; all of them where there is one process.
+
+    Consecutive users with as many training interactions as any other rank's, up to one user's. Raises UserError where a
+    rank would have none.
+    """
+    if ranks.count() == 1:
+        return data
+    ends = bounds(data.train.indptr, ranks.count())
+    first, last = ends[ranks.rank() : ranks.rank() + 2]
+    if not all(np.diff(data.train.indptr[ends])):
+        raise UserError(f"data set {data.name} is too small for {ranks.count()} ranks: one would have nothing to train")
+    parts = {part: getattr(data, part)[first:last] for part in ("train", "valid", "test")}
+    return Share(
+        data.name,
+        data.user_ids[first:last],
+        data.item_ids,
+        **parts,
+        digest=data.digest,
+        first=first,
+        users=data.shape[0],
+        whole_counts=data.counts(),
+        whole_description=data.describe(),
+    )
+
+
+def own_flags(args):
+    """The flags as this rank's model shall see them: --batch_size is its part of the batch.
+
+    Raises UserError where a rank would have none of it.
+    """
+    if args.batch_size < ranks.count():
+        raise UserError(f"--batch_size {args.batch_size} is too small for {ranks.count()} ranks, one each at least")
+    return argparse.Namespace(**vars(args) | {"batch_size": ranks.part_of(args.batch_size)})
+
+
+def bounds(indptr, parts):
+    """Where to cut users (U,) so that the parts have like numbers of interactions: (parts + 1) numbers of users.
+
+    indptr (U + 1,): the interactions before each user.
+    """
+    wanted = indptr[-1] * np.arange(1, parts) / parts
+    after = np.searchsorted(indptr, wanted)
+    nearer = np.where(wanted - indptr[after - 1] < indptr[after] - wanted, after - 1, after)
+    return [0, *nearer.tolist(), len(indptr) - 1]
+
+
+def save(path, state, share):
+    """Write the checkpoint `path` of all ranks: each its users', the first one what they have in common, and last.
+
+    state: what save_checkpoint takes; share: this rank's data. In one process it is save_checkpoint.
+    """
+    if ranks.count() == 1:
+        return save_checkpoint(path, state)
+    own, common = divided(state["model"])
+    about = {"epoch": state["epoch"], "identity": state["identity"], "first": share.first}
+    own = {**about, "own": own, "generator": state["model"]["generator"]}
+    save_checkpoint(shard_file(path, state["epoch"], ranks.rank(), ranks.count()), own)
+    firsts = ranks.all_of(share.first)  # now all of them have written theirs
+    if ranks.leads():
+        save_checkpoint(path, {**state, "model": common, "shards": firsts, "users": share.users})
+
+
+def shard_file(path, epoch, rank, count):
+    """The file of a rank beside the checkpoint `path`."""
+    return path.with_name(f"users.{epoch}.{rank}-of-{count}.pt")
+
+
+def drop_stale(folder, epochs):
+    """Remove the ranks' files of other epochs."""
+    for file in folder.glob("users.*.pt"):
+        if int(file.name.split(".")[1]) not in epochs:
+            file.unlink()
+
+
+def load(path, data=None):
+    """The state in the checkpoint `path`, as one process would have written it; for a Share, with its users alone.
+
+    data: what the model is of; None for all users. The random numbers are those of this rank, or begin anew where the
+    checkpoint is of another number of ranks. Raises UserError where a file is absent, damaged or of another checkpoint.
+    """
+    state = load_checkpoint(path)
+    firsts = state.pop("shards", [0])
+    if len(firsts) == ranks.count() == 1:
+        return state
+    if len(firsts) > 1:
+        ends = [*firsts[1:], state.pop("users")]
+        common = state["model"]
+    else:
+        own, common = divided(state["model"])
+        ends = [data.users]
+    first, last = (data.first, data.first + data.shape[0]) if isinstance(data, Share) else (0, ends[-1])
+    pieces, generator = [], torch.empty(0)
+    for number, span in enumerate(zip(firsts, ends, strict=True)):
+        if span[0] < last and first < span[1]:
+            if len(firsts) > 1:
+                shard = load_shard(path, state, number, len(firsts))
+                own, generator = shard["own"], shard["generator"]
+            pieces.append(cut(own, max(first - span[0], 0), last - span[0]))
+    state["model"] = merged(common, joined(pieces))
+    if len(firsts) != ranks.count():
+        generator = torch.empty(0)
+    state["model"]["generator"] = generator
+    return state
+
+
+def load_shard(path, state, number, count):
+    """What a rank wrote beside the checkpoint `path` with `state`. Raises UserError where it is of another one."""
+    file = shard_file(path, state["epoch"], number, count)
+    shard = load_checkpoint(file)
+    if shard["identity"] != state["identity"]:
+        raise UserError(f"{file} does not belong to {path}; put back the one that does, or start with --train_mode new")
+    return shard
+
+
+def divided(state):
+    """What belongs to users in nested dictionaries, and all other: two of them."""
+    own, common = {}, {}
+    for key, value in state.items():
+        if key == ranks.OWN:
+            own[key] = value
+        elif isinstance(value, dict):
+            own[key], common[key] = divided(value)
+        else:
+            common[key] = value
+    return own, common
+
+
+def merged(common, own):
+    """Nested dictionaries as they were before they were `divided`."""
+    both = dict(common)
+    for key, value in own.items():
+        both[key] = merged(common[key], value) if key in common else value
+    return both
+
+
+def cut(own, first, last):
+    """The users from `first` to before `last` of what belongs to users: a row each of every table."""
+    if isinstance(own, dict):
+        return {key: cut(value, first, last) for key, value in own.items()}
+    return own[first:last] if own.dim() else own
+
+
+def joined(pieces):
+    """What belongs to the users of all pieces together."""
+    if isinstance(pieces[0], dict):
+        return {key: joined([piece[key] for piece in pieces]) for key in pieces[0]}
+    return torch.cat(pieces) if pieces[0].dim() else pieces[0]

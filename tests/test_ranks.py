@@ -1,0 +1,370 @@
+"""Several ranks: what each holds, that they stay in step, and that one process finds what they left."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, finish, start, toy_data
+
+import ranks
+from errors import UserError
+from model import OneBP, TwoBP
+from parse import parse_args
+from shards import bounds, own_flags, own_share
+
+FLAGS = ("--dim", 8, "--lr", 0.05)
+CPU = torch.device("cpu")
+
+
+def torchrun(*words, count=2, restarts=0, **settings):
+    """Start main.py on `count` ranks, as the README does; the current directory is the caller's."""
+    how = ["--standalone", f"--nproc_per_node={count}", f"--max_restarts={restarts}"]
+    command = [sys.executable, "-m", "torch.distributed.run", *how, str(ROOT / "main.py"), *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+
+
+def succeed(process):
+    """Wait for a process that must not fail. Returns its output."""
+    status, output, errors = finish(process)
+    assert status == 0, errors
+    return output
+
+
+def on_ranks(function, *arguments, count=2):
+    """[function(*arguments) on each of `count` ranks], in processes of their own; an exception instead of a result."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(count) as pool:
+        calls = [pool.apply_async(as_rank, (rank, count, port, function, arguments)) for rank in range(count)]
+        return [call.get(60) for call in calls]
+
+
+def as_rank(rank, count, port, function, arguments):
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in places.items()})
+    torch.set_num_threads(1)
+    with ranks.joined(CPU, 30):
+        try:
+            return function(*arguments)
+        except UserError as error:
+            return error
+
+
+def rows(name, folder="runs"):
+    """metrics.csv of a run, less its times."""
+    table = pd.read_csv(Path(folder) / name / "metrics.csv")
+    return table.drop(columns=["train_seconds", "eval_seconds"])
+
+
+def made_model(kind, groups, *flags):
+    """A model of this rank's share of the toy data, ready to train."""
+    args = parse_args([str(word) for word in ("--model", kind, *FLAGS, *flags)])
+    model = {"OneBP": OneBP, "TwoBP": TwoBP}[kind](own_share(toy_data(groups)), own_flags(args), CPU)
+    model.start_training()
+    return model
+
+
+def one_step(*made):
+    """This rank's weights before and after a step, its batch, the loss, and which tables are exchanged by the row."""
+    model = made_model(*made)
+    before = {name: table.clone() for name, table in model.weights.items()}
+    batch = next(iter(model.schedule.batches()))
+    model.optimizer.prepare(0.05)
+    loss = (model.compiled_step if model.compiled else model.train_step)(batch)
+    by_the_row = set(model.optimizer.widths), model.optimizer.by_row
+    model.optimizer.finish()
+    batch = batch[0] + model.data.first, *batch[1:]
+    return before, dict(model.weights), batch, loss, by_the_row
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups", "flags", "by_the_row"),
+    [
+        ("OneBP", 4, (), (set(), False)),
+        ("OneBP", 60, ("--l2", 0.1, "--sampler", "popularity", "--loss", "BSL"), ({"item"}, False)),
+        ("OneBP", 4, ("--encoder", "MLP", "--sampler", "dns", "--optimizer", "SGD"), (set(), False)),
+        ("OneBP", 200, ("--compile", "on", "--l2", 0), ({"item"}, True)),
+        ("TwoBP", 4, ("--loss", "BPR", "--regularizer", "l2", "--l2", 0.1), (set(), False)),
+        ("TwoBP", 60, ("--encoder", "MLP", "--loss", "BCE", "--similarity", "cosine"), ({"item"}, False)),
+    ],
+)
+def test_a_step_is_that_of_one_process(kind, groups, flags, by_the_row):
+    """Ranks with 7 and 6 interactions of a batch of 13: the weights move as by one batch of all of them.
+
+    Adam's first step, of 0.05, goes by the sign of a gradient even where that is all but 0.
+    """
+    found = on_ranks(one_step, kind, groups, "--batch_size", 13, *flags)
+    befores, afters, batches, losses, ways = zip(*found, strict=True)
+    sizes = [len(users) for users, *_ in batches]
+    assert sizes == [7, 6]
+    assert list(ways) == [by_the_row] * 2
+    model = made_model(kind, groups, "--batch_size", 13, *flags, "--compile", "off")
+    for name, table in model.weights.items():
+        table.copy_(whole(name, befores))
+    batch = tuple(torch.cat(parts, dim=-1) for parts in zip(*batches, strict=True))
+    model.optimizer.prepare(0.05)
+    loss = model.train_step(batch)
+    assert loss.item() == pytest.approx(np.average([own.item() for own in losses], weights=sizes), rel=1e-5)
+    for name, table in model.weights.items():
+        torch.testing.assert_close(whole(name, afters), table, rtol=1e-5, atol=1e-7 if "SGD" in flags else 1e-4)
+
+
+def whole(name, weights):
+    """The table of all users from the ranks' weights, or another one, which is the same on all ranks."""
+    tables = [own[name] for own in weights]
+    if name == ranks.OWN:
+        return torch.cat(tables)
+    assert all(torch.equal(table, tables[0]) for table in tables), name
+    return tables[0]
+
+
+def test_one_rank_is_bit_equal_to_no_torchrun(work):
+    succeed(torchrun("--epochs", 3, *FLAGS, "--run_name", "one", count=1))
+    succeed(start("--epochs", 3, *FLAGS, "--run_name", "none"))
+    assert Path("checkpoints/one/last.pt").read_bytes() == Path("checkpoints/none/last.pt").read_bytes()
+    pd.testing.assert_frame_equal(rows("one"), rows("none"))
+
+
+def test_two_ranks_go_on_as_if_never_interrupted_also_as_one(work):
+    """2 -> 2 is exact; 2 -> 1 -> 2 trains on; one process finds the same metrics in what two left."""
+    flags = ("--model", "TwoBP", *FLAGS)
+    output = succeed(torchrun("--epochs", 4, *flags, "--run_name", "whole"))
+    assert output.count("epoch 4/4") == 1  # only the first rank speaks
+    succeed(torchrun("--epochs", 2, *flags, "--run_name", "cut"))
+    succeed(torchrun("--epochs", 4, *flags, "--run_name", "cut", "--train_mode", "continue"))
+    files = sorted(path.name for path in Path("checkpoints/whole").iterdir())
+    assert files == ["best.pt", "last.pt", "users.4.0-of-2.pt", "users.4.1-of-2.pt"]
+    for name in files:
+        assert Path("checkpoints/whole", name).read_bytes() == Path("checkpoints/cut", name).read_bytes(), name
+    pd.testing.assert_frame_equal(rows("whole"), rows("cut"))
+
+    output = succeed(start("--mode", "evaluate", "--run_name", "whole", "--model", "TwoBP"))
+    found = float(next(line.split()[1] for line in output.splitlines() if line.startswith("Recall@20")))
+    assert found == pytest.approx(rows("whole")["Recall@20"].iloc[-1], abs=5e-5)
+    assert "listener-600" in succeed(
+        start("--mode", "recommend", "--users", "listener-600", "--run_name", "whole", "--model", "TwoBP")
+    )
+
+    for count, epochs in ((1, 6), (2, 8)):
+        words = ("--epochs", epochs, *flags, "--run_name", "cut", "--train_mode", "continue")
+        output = succeed(torchrun(*words, count=count))
+        assert "another kind of device or number of ranks" in output
+    losses = rows("cut")["loss"]
+    assert len(losses) == 8
+    assert losses.is_monotonic_decreasing
+    assert sorted(json.loads(Path("runs/cut/summary.json").read_text())["dataset"]) == sorted(
+        json.loads(Path("runs/whole/summary.json").read_text())["dataset"]
+    )
+
+
+def test_evaluation_is_that_of_one_process(work):
+    found = on_ranks(evaluated, "--ranking", "pairs")
+    args = parse_args(["--ranking", "pairs", *map(str, FLAGS)])
+    model = OneBP(toy_data(20), args, CPU)
+    for name, table in model.weights.items():
+        table.copy_(whole(name, [weights for weights, _ in found]))
+    for _, (metrics, popularity) in found:
+        assert metrics == pytest.approx(model.evaluate("test"), abs=1e-6)
+        assert popularity == pytest.approx(model.baselines()["Popularity"], abs=1e-6)
+
+
+def evaluated(*flags):
+    model = made_model("OneBP", 20, *flags)
+    return dict(model.weights), (model.evaluate("test"), model.baselines()["Popularity"])
+
+
+def test_a_killed_rank_comes_back_and_the_run_ends_as_if_undisturbed(work):
+    flags = ("--epochs", 30, *FLAGS, "--save_every", 1)
+    succeed(torchrun(*flags, "--run_name", "whole"))
+    process = torchrun(*flags, "--run_name", "killed", restarts=3)
+    for epochs in (5, 15):
+        wait_for_epoch("killed", epochs)
+        os.kill(children(process.pid)[-1], signal.SIGKILL)
+    output = succeed(process)
+    assert "continuing after epoch" in output
+    for name in ("last.pt", "best.pt"):
+        assert Path("checkpoints/whole", name).read_bytes() == Path("checkpoints/killed", name).read_bytes(), name
+    pd.testing.assert_frame_equal(rows("whole"), rows("killed"))
+
+
+def wait_for_epoch(name, epochs):
+    """Wait until metrics.csv has so many rows."""
+    path, limit = Path(f"runs/{name}/metrics.csv"), time.time() + 60
+    while not path.exists() or path.read_text().count("\n") <= epochs:
+        assert time.time() < limit
+        time.sleep(0.01)
+
+
+def children(pid):
+    """The processes that `pid` started and that are alive."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_rank_that_does_not_answer_ends_the_run_with_a_line(work):
+    process = torchrun("--epochs", 10_000, *FLAGS, "--run_name", "silent", "--timeout", 3)
+    wait_for_epoch("silent", 2)
+    silent = children(process.pid)[-1]
+    os.kill(silent, signal.SIGSTOP)
+    time.sleep(6)
+    os.kill(silent, signal.SIGKILL)  # torchrun would wait half a minute for it
+    status, _, errors = finish(process)
+    assert status != 0
+    assert "error: lost another rank" in errors
+    assert "--train_mode continue" in errors
+
+
+@pytest.fixture
+def nodes():
+    """Two network namespaces, joined by a link: [(name, interface, address)] of each."""
+    found = [
+        (f"onebp{os.getpid()}n{number}", f"ob{os.getpid()}v{number}"[-15:], f"10.9.0.{number + 1}") for number in (0, 1)
+    ]
+    try:
+        for name, _, _ in found:
+            ip("netns", "add", name)
+        ip("link", "add", found[0][1], "type", "veth", "peer", "name", found[1][1])
+        for name, interface, address in found:
+            ip("link", "set", interface, "netns", name)
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", interface)
+            for device in ("lo", interface):
+                ip("-n", name, "link", "set", device, "up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here ({error})")
+    else:
+        yield found
+    finally:
+        for name, _, _ in found:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+def start_nodes(nodes, *words):
+    """Start torchrun in each of the nodes, as the README does."""
+    processes = []
+    for number, (name, interface, _) in enumerate(nodes):
+        how = ["--nnodes=2", f"--node_rank={number}", "--nproc_per_node=1", f"--master_addr={nodes[0][2]}"]
+        command = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", *how]
+        command += [str(ROOT / "main.py"), *map(str, words)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(command, env={**os.environ, "GLOO_SOCKET_IFNAME": interface}, **pipes))
+    return processes
+
+
+def test_two_nodes_train_as_two_ranks_of_one(work, nodes):
+    succeed(torchrun("--epochs", 2, *FLAGS, "--run_name", "one-node"))
+    for process in start_nodes(nodes, "--epochs", 2, *FLAGS, "--run_name", "two-nodes"):
+        succeed(process)
+    pd.testing.assert_frame_equal(rows("one-node"), rows("two-nodes"))
+
+
+def test_a_link_that_is_cut_ends_both_nodes_with_a_line(work, nodes):
+    processes = start_nodes(nodes, "--epochs", 10_000, *FLAGS, "--run_name", "cut", "--timeout", 5)
+    wait_for_epoch("cut", 2)
+    ip("-n", nodes[0][0], "link", "set", nodes[0][1], "down")
+    begin = time.time()
+    for process in processes:
+        status, _, errors = finish(process)
+        assert status != 0
+        assert "error: lost another rank" in errors
+    assert time.time() - begin < 25
+
+
+def changed_weights():
+    """What the check says after a rank changed one bit of the items."""
+    model = made_model("OneBP", 4)
+    ranks.check_same(model.shared())
+    if ranks.rank() == 1:
+        model.weights["item"].view(torch.int32)[3, 5] ^= 1
+    model.evaluate("test")
+
+
+def test_weights_that_differ_stop_the_run():
+    for error in on_ranks(changed_weights):
+        assert "'item' are no longer the same on all 2 ranks" in str(error)
+
+
+def test_fingerprint_tells_places_and_bits_apart():
+    table = torch.randn(100, 8)
+    seen = {ranks.fingerprint(table)}
+    for place in range(100):
+        changed = table.clone()
+        changed.view(torch.int32)[place, place % 8] ^= 1 << place % 32
+        seen.add(ranks.fingerprint(changed))
+        seen.add(ranks.fingerprint(table.roll(place + 1, 0)) if place < 99 else place)
+    assert len(seen) == 201
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_users_are_divided_by_interactions(seed):
+    """Each part is at most one user's interactions away from its share."""
+    random = np.random.default_rng(seed)
+    degree = (random.pareto(1, 500) * 3).astype(np.int64) + 1
+    indptr = np.append(0, degree.cumsum())
+    for parts in (1, 2, 3, 7):
+        ends = bounds(indptr, parts)
+        assert ends[0] == 0
+        assert ends[-1] == 500
+        assert ends == sorted(ends)
+        assert np.abs(np.diff(indptr[ends]) - indptr[-1] / parts).max() <= degree.max()
+
+
+def sizes_of_steps(batch_size):
+    model = made_model("OneBP", 4, "--batch_size", batch_size)
+    sizes = [len(batch[0]) for batch in model.schedule.batches()]
+    return sizes, [model.schedule.sizes(number)[ranks.rank()] for number in range(len(model.schedule))]
+
+
+@pytest.mark.parametrize("batch_size", [2, 9, 31, 500])
+def test_every_interaction_is_in_one_batch(batch_size):
+    found = on_ranks(sizes_of_steps, batch_size, count=3 if batch_size > 2 else 2)
+    for sizes, announced in found:
+        assert sizes == announced
+    assert sum(sum(sizes) for sizes, _ in found) == toy_data().train.nnz
+    steps, uneven = np.array([sizes for sizes, _ in found]).sum(0), 2 + 7 * len(found) // batch_size
+    assert (steps[:-uneven] == batch_size).all()
+    assert steps.max() <= batch_size
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--encoder LightGCN", "--encoder LightGCN runs in one process; start it without torchrun"),
+        ("--loss DirectAU --sampler none", "--loss DirectAU runs in one process"),
+        ("--model EASE", "--model EASE runs in one process"),
+        ("--regularizer lambdaopt --select valid", "--regularizer lambdaopt runs in one process"),
+        ("--mode evaluate", "--mode evaluate runs in one process"),
+        ("--select valid --refit", "--refit runs in one process"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(words, message, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as exit:
+            parse_args(words.split())
+        assert exit.value.code == 2
+        assert (message in capsys.readouterr().err) == (rank == "0")
+
+
+def too_small(users, batch_size):
+    made_model("OneBP", users, "--batch_size", batch_size)
+
+
+@pytest.mark.parametrize(("groups", "batch_size", "message"), [(4, 2, "--batch_size 2 is too small for 3 ranks")])
+def test_too_small(groups, batch_size, message):
+    assert all(message in str(error) for error in on_ranks(too_small, groups, batch_size, count=3))

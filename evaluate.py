@@ -75,7 +75,7 @@ def masked_scores(scorer, n_items, users, seen, width=1):
     # One buffer for all blocks: fresh memory costs as much as the product that is written to it.
     at_once = min(max(1, BLOCK_SCORES // padded), max(1, len(users)))
     buffer = torch.empty(at_once, padded, device=scorer.device)
-    for block in users.split(at_once):
+    for block in users.split(at_once) if len(users) else ():  # several ranks: one may have nobody to rank for
         scores = buffer[: len(block)]  # (b, I)
         scorer.score(block, scores[:, :n_items])
         scores[:, n_items:] = -torch.inf

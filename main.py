@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from errors import explain, interrupts_held_back
+from errors import UserError, explain, interrupts_held_back
 from parse import default_run_name, parse_args, validates
 from suggested import TUNED
 
@@ -87,8 +87,17 @@ def load_data(args):
     if find(MODELS, args.model).clicks:
         return load_click_data(args)
     from dataloader import load_dataset
+    from mapped import find_mapped, load_mapped
     from shards import own_share
 
+    if folder := find_mapped(args.dataset, Path(args.data_dir)):
+        for flag in ("fold", "test_ratio", "valid_ratio"):
+            if getattr(args, flag) is not None:
+                raise UserError(f"--{flag} does not apply: {folder} has its parts; leave the flag out")
+        if find(MODELS, args.model).ratings or args.regularizer == "lambdaopt":
+            raise UserError(f"{folder} has no ratings and no part to tune on; take another --model and --regularizer")
+        args.dataset = folder.name
+        return load_mapped(folder, validates(args))
     ratio = "valid_ratio" if args.origin["valid_ratio"] == "command line" else "suggested_ratio"
     data = load_dataset(
         args.dataset,

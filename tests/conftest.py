@@ -1,7 +1,9 @@
 """Shared tools: small data sets, the program in this process or in a new one, the real data where it is at hand."""
 
 import logging
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
+import ranks
 from dataloader import Interactions, pair_matrix
+from errors import UserError
 from main import main
 
 torch.set_num_threads(1)  # the sizes here are too small for more
@@ -67,6 +71,35 @@ def finish(process):
     """Wait for `start`: (status, stdout, stderr)."""
     stdout, stderr = process.communicate(timeout=120)
     return process.returncode, stdout, stderr
+
+
+def torchrun(*words, count=2, restarts=0, **settings):
+    """Start main.py on `count` ranks, as the README does; the current directory is the caller's."""
+    how = ["--standalone", f"--nproc_per_node={count}", f"--max_restarts={restarts}"]
+    command = [sys.executable, "-m", "torch.distributed.run", *how, str(ROOT / "main.py"), *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+
+
+def on_ranks(function, *arguments, count=2):
+    """[function(*arguments) on each of `count` ranks], in processes of their own; an exception instead of a result."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(count) as pool:
+        calls = [pool.apply_async(as_rank, (rank, count, port, function, arguments)) for rank in range(count)]
+        return [call.get(60) for call in calls]
+
+
+def as_rank(rank, count, port, function, arguments):
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in places.items()})
+    torch.set_num_threads(1)
+    with ranks.joined(torch.device("cpu"), 30):
+        try:
+            return function(*arguments)
+        except UserError as error:
+            return error
 
 
 def matrix(pairs, shape):

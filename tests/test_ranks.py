@@ -1,23 +1,22 @@
 """Several ranks: what each holds, that they stay in step, and that one process finds what they left."""
 
 import json
-import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, finish, start, toy_data
+from conftest import ROOT, finish, on_ranks, start, torchrun, toy_data
+from scipy.sparse import csr_array
 
 import ranks
-from errors import UserError
 from model import OneBP, TwoBP
 from parse import parse_args
 from shards import bounds, own_flags, own_share
@@ -26,40 +25,11 @@ FLAGS = ("--dim", 8, "--lr", 0.05)
 CPU = torch.device("cpu")
 
 
-def torchrun(*words, count=2, restarts=0, **settings):
-    """Start main.py on `count` ranks, as the README does; the current directory is the caller's."""
-    how = ["--standalone", f"--nproc_per_node={count}", f"--max_restarts={restarts}"]
-    command = [sys.executable, "-m", "torch.distributed.run", *how, str(ROOT / "main.py"), *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
-
-
 def succeed(process):
     """Wait for a process that must not fail. Returns its output."""
     status, output, errors = finish(process)
     assert status == 0, errors
     return output
-
-
-def on_ranks(function, *arguments, count=2):
-    """[function(*arguments) on each of `count` ranks], in processes of their own; an exception instead of a result."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(count) as pool:
-        calls = [pool.apply_async(as_rank, (rank, count, port, function, arguments)) for rank in range(count)]
-        return [call.get(60) for call in calls]
-
-
-def as_rank(rank, count, port, function, arguments):
-    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in places.items()})
-    torch.set_num_threads(1)
-    with ranks.joined(CPU, 30):
-        try:
-            return function(*arguments)
-        except UserError as error:
-            return error
 
 
 def rows(name, folder="runs"):
@@ -178,6 +148,21 @@ def test_evaluation_is_that_of_one_process(work):
     for _, (metrics, popularity) in found:
         assert metrics == pytest.approx(model.evaluate("test"), abs=1e-6)
         assert popularity == pytest.approx(model.baselines()["Popularity"], abs=1e-6)
+
+
+def evaluated_first_users():
+    """The test metrics of this rank where only the users of the first one have anything to test."""
+    data, args = toy_data(), own_flags(parse_args([*map(str, FLAGS), "--ranking", "pairs"]))
+    some = csr_array(data.test.multiply(np.arange(data.shape[0])[:, None] < 5))
+    some.eliminate_zeros()
+    model = OneBP(own_share(replace(data, test=some)), args, CPU)
+    return model.evaluate("test"), model.evaluator.metrics
+
+
+def test_a_rank_may_have_nobody_to_rank_for():
+    (first, names), (second, _) = on_ranks(evaluated_first_users)
+    assert first == second
+    assert list(first) == list(names)
 
 
 def evaluated(*flags):

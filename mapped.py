@@ -1,0 +1,116 @@
+"""Data sets that are too large to parse at each start: arrays on disk, of which a process maps its users' part.
+
+A folder with about.json, {"users": U, "items": I}, and for each part `<part>.indptr.npy` (U + 1,) and
+`<part>.indices.npy`: as in a csr_array, user u's items are indices[indptr[u] : indptr[u + 1]], in ascending order.
+"""
+
+import hashlib
+import json
+from itertools import combinations
+
+import numpy as np
+from scipy.sparse import csr_array
+
+import ranks
+from dataloader import PARTS, Interactions, find_folder
+from errors import UserError
+from evaluate import item_counts
+from shards import Share, bounds
+
+BLOCK = 1 << 22  # interactions that are looked at together
+MIXER = np.uint64(0x9E3779B97F4A7C15)
+
+
+def find_mapped(name, data_dir):
+    """The folder of the data set `name`, where it is of this kind, else None. Raises UserError for an unknown name."""
+    folder = None if name == "demo" else find_folder(name, data_dir)
+    return folder if folder and (folder / "train.indptr.npy").is_file() else None
+
+
+def load_mapped(folder, validate):
+    """The Interactions in a folder, or this rank's Share of them; ids are numbers from 0.
+
+    validate: whether a validation part is wanted. Raises UserError for everything that is wrong with the files.
+    """
+    name = folder.name
+    users, items = read_sizes(folder / "about.json")
+    arrays = {part: read_arrays(folder, part, users) for part in PARTS if part != "valid" or validate}
+    first, last = 0, users
+    if ranks.count() > 1:
+        ends = bounds(arrays["train"][0], ranks.count())
+        first, last = ends[ranks.rank() : ranks.rank() + 2]
+    parts = {part: own_part(folder, part, *arrays[part], first, last, items) for part in arrays}
+    parts.setdefault("valid", csr_array((last - first, items), dtype=np.int8))
+    for one, other in combinations(parts, 2):
+        if shared := parts[one].multiply(parts[other]).nnz:
+            raise UserError(f"{folder}: {shared} pairs are in both {one} and {other}; keep each in one of them")
+    for part, (indptr, _) in arrays.items():
+        if not indptr[-1]:
+            raise UserError(f"data set {name}: no {part} interaction")
+    digest = hashlib.sha256(json.dumps([users, items, [fingerprint(parts[part], first) for part in PARTS]]).encode())
+    about = {"name": name, **parts, "item_ids": [str(item) for item in range(items)], "digest": digest.hexdigest()}
+    if ranks.count() == 1:
+        return Interactions(user_ids=[str(user) for user in range(users)], **about)
+    counts = {"users": users, "items": items, **{part: ranks.total(parts[part].nnz) for part in PARTS}}
+    sizes = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    cold = ranks.total(int(np.sum(np.diff(parts["train"].indptr) == 0))), int(np.sum(item_counts(parts["train"]) == 0))
+    text = f"{name}: {sizes} ({cold[0]} users and {cold[1]} items without training), digest {about['digest'][:12]}"
+    return Share(user_ids=[], first=first, users=users, whole_counts=counts, whole_description=text, **about)
+
+
+def read_sizes(path):
+    """(U, I) of about.json. Raises UserError."""
+    try:
+        about = json.loads(path.read_text())
+        users, items = (int(about[name]) for name in ("users", "items"))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f'cannot read {path} ({error}); it holds {{"users": number, "items": number}}') from None
+    return users, items
+
+
+def read_arrays(folder, part, users):
+    """(indptr (U + 1,), indices) of a part, mapped. Raises UserError where they do not fit each other."""
+    arrays = []
+    for name in ("indptr", "indices"):
+        path = folder / f"{part}.{name}.npy"
+        try:
+            arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"cannot read {path} ({error}); write it with numpy.save") from None
+        if arrays[-1].ndim != 1 or arrays[-1].dtype.kind != "i":
+            raise UserError(f"{path} holds {arrays[-1].dtype} of {arrays[-1].ndim} axes, not whole numbers in a row")
+    indptr, indices = arrays
+    if len(indptr) != users + 1 or indptr[0] != 0 or indptr[-1] != len(indices):
+        raise UserError(
+            f"{folder / part}.indptr.npy has {len(indptr)} numbers from {indptr[:1]} to {indptr[-1:]}; "
+            f"{users + 1} from 0 to {len(indices)} belong there"
+        )
+    return indptr, indices
+
+
+def own_part(folder, part, indptr, indices, first, last, items):
+    """csr_array (n, I) of the users from `first` to before `last`. Raises UserError where items are not in order."""
+    begin, end = int(indptr[first]), int(indptr[last])
+    indptr, indices = indptr[first : last + 1] - begin, indices[begin:end]
+    small = end - begin < 2**31 and items < 2**31
+    kind = np.int32 if small else np.int64
+    arrays = np.ones(end - begin, np.int8), indices.astype(kind, copy=False), indptr.astype(kind)
+    matrix = csr_array(arrays, shape=(last - first, items))
+    if (np.diff(indptr) < 0).any() or not matrix.has_canonical_format:
+        raise UserError(f"{folder / part}.indices.npy: a user's items are not in ascending order, each once; sort them")
+    if end > begin and not (indices.min() >= 0 and indices.max() < items):
+        raise UserError(f"{folder / part}.indices.npy: items from 0 to {items - 1} belong there, by about.json")
+    return matrix
+
+
+def fingerprint(matrix, first):
+    """A number that tells sets of pairs apart, however the users, here from `first` on, are divided among ranks."""
+    found = np.zeros((), np.uint64)
+    with np.errstate(over="ignore"):
+        for start in range(0, matrix.nnz, BLOCK):
+            place = np.arange(start, min(start + BLOCK, matrix.nnz))
+            users = np.searchsorted(matrix.indptr, place, side="right") - 1 + first
+            pairs = users.astype(np.uint64) * np.uint64(matrix.shape[1]) + matrix.indices[place].astype(np.uint64)
+            mixed = (pairs + np.uint64(1)) * MIXER
+            found += ((mixed ^ (mixed >> np.uint64(29))) * MIXER).sum(dtype=np.uint64)
+    return ranks.total(int(found.view(np.int64)))

@@ -1,0 +1,121 @@
+"""Data sets of arrays on disk: what they say, what is refused, and a rank's part of them."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import finish, on_ranks, torchrun, toy_data
+
+from errors import UserError
+from mapped import find_mapped, load_mapped
+
+
+def save(folder, **parts):
+    """Write the data set of toy_data, with other arrays where `parts` has them, by <part>_<array>."""
+    data = toy_data()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "about.json").write_text(json.dumps(dict(zip(("users", "items"), data.shape, strict=True))))
+    for part in ("train", "test"):
+        for name in ("indptr", "indices"):
+            array = parts.get(f"{part}_{name}", getattr(getattr(data, part), name))
+            np.save(folder / f"{part}.{name}.npy", array)
+    return folder
+
+
+def test_what_is_loaded(tmp_path):
+    folder = save(tmp_path / "made")
+    assert find_mapped("MADE", tmp_path) == folder
+    assert find_mapped("demo", tmp_path) is None
+    data, expected = load_mapped(folder, validate=False), toy_data()
+    for part in ("train", "valid", "test"):
+        assert (getattr(data, part) != getattr(expected, part)).nnz == 0
+    assert data.user_ids == [str(user) for user in range(32)]
+    assert data.counts() == expected.counts()
+
+
+def shares(folder):
+    data = load_mapped(folder, validate=False)
+    return data.first, data.shape[0], data.train.toarray(), data.digest, data.counts(), data.describe()
+
+
+def test_ranks_load_their_users(tmp_path):
+    folder = save(tmp_path / "made")
+    data = load_mapped(folder, validate=False)
+    found = on_ranks(shares, folder)
+    assert [first for first, *_ in found] == [0, 16]
+    np.testing.assert_array_equal(np.concatenate([train for _, _, train, *_ in found]), data.train.toarray())
+    for *_, digest, counts, description in found:
+        assert (digest, counts) == (data.digest, data.counts())
+        assert description == f"{data.describe()}; users divided among 2 ranks"
+
+
+def test_the_digest_is_of_the_pairs(tmp_path):
+    first = load_mapped(save(tmp_path / "a"), validate=False).digest
+    indices = toy_data().train.indices.copy()
+    indices[[0, 7]] = 8, 15  # another user's pairs
+    indices[:7].sort()
+    indices[7:14].sort()
+    assert load_mapped(save(tmp_path / "b", train_indices=indices), validate=False).digest != first
+    assert load_mapped(save(tmp_path / "c"), validate=False).digest == first
+
+
+def train_array(name):
+    return getattr(toy_data().train, name).copy()
+
+
+def reversed_items():
+    return train_array("indices")[::-1].copy()
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"train_indices": reversed_items()}, r"train.indices.npy: a user's items are not in ascending order"),
+        ({"train_indices": train_array("indices") + 1}, r"train.indices.npy: items from 0 to 31 belong there"),
+        ({"train_indices": train_array("indices")[:-1]}, r"train.indptr.npy has 33 numbers from \[0\] to \[224\]"),
+        ({"train_indptr": train_array("indptr")[:-1]}, r"train.indptr.npy has 32 numbers"),
+        ({"train_indices": train_array("indices") * 1.0}, r"holds float64 of 1 axes, not whole numbers"),
+        ({"test_indices": train_array("indices")[::7].copy()}, r"pairs are in both train and test"),
+        ({"test_indices": np.zeros(0, np.int32), "test_indptr": np.zeros(33, np.int32)}, "no test interaction"),
+    ],
+)
+def test_what_is_wrong_with_arrays(tmp_path, parts, message):
+    with pytest.raises(UserError, match=message):
+        load_mapped(save(tmp_path / "made", **parts), validate=False)
+
+
+def test_what_is_wrong_with_files(tmp_path):
+    folder = save(tmp_path / "made")
+    whole = (folder / "test.indices.npy").read_bytes()
+    (folder / "test.indices.npy").write_bytes(whole[:-9])
+    with pytest.raises(UserError, match=r"cannot read .*test.indices.npy"):
+        load_mapped(folder, validate=False)
+    with pytest.raises(UserError, match=r"cannot read .*valid.indptr.npy"):
+        load_mapped(save(folder), validate=True)
+    (folder / "about.json").write_text("{}")
+    with pytest.raises(UserError, match=r"cannot read .*about.json"):
+        load_mapped(folder, validate=False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [("--test_ratio 0.5", "--test_ratio does not apply"), ("--model SVD", "has no ratings")],
+)
+def test_flags_that_do_not_apply(cli, work, flags, message):
+    save(work / "datasets" / "made")
+    status, _, errors = cli("--dataset", "made", *flags.split())
+    assert status == 2
+    assert message in errors
+
+
+def test_one_process_and_two_train_and_recommend(cli, work):
+    save(work / "datasets" / "made")
+    status, output, _ = cli("--dataset", "made", "--epochs", 2, "--dim", 8)
+    assert status == 0
+    assert "made: 32 users, 32 items" in output
+    status, _, errors = finish(torchrun("--dataset", "made", "--epochs", 2, "--dim", 8, "--run_name", "two"))
+    assert status == 0, errors
+    for name in ("made-OneBP-MF", "two"):
+        status, output, _ = cli("--mode", "recommend", "--run_name", name, "--users", "3", "--dataset", "made")
+        assert status == 0
+        assert [line.split()[0] for line in output.splitlines()].count("3") == 10

@@ -165,8 +165,7 @@ class Backpropagated(Recommender):
     def start_training(self, state=None):
         """Build what only training needs: the sampler, the optimizer, the compiled step. state: see Recommender."""
         args, trained = self.args, self.trained()
-        self.sampler = self.make_sampler()
-        self.schedule = Schedule(self.sampler)
+        self.train_on(self.make_sampler())
         rows = self.rows_read()
         tables = {name: len(table) for name, table in trained.items() if name in rows}
         decided = state["compiled"] if state and args.compile == "auto" else self.repays_compiling(rows, tables)
@@ -188,6 +187,10 @@ class Backpropagated(Recommender):
             options = {"realize_reads_threshold": 1} if by_row and self.device.type == "cpu" else {}
             self.compiled_step = torch.compile(self.train_step, fullgraph=True, dynamic=False, options=options)
         super().start_training(state)
+
+    def train_on(self, sampler):
+        """From here on, train on the batches of `sampler`."""
+        self.sampler, self.schedule = sampler, Schedule(sampler)
 
     def repays_compiling(self, rows, tables):
         """Whether to compile the training step: as --compile says; for auto, when the whole run repays the wait.

@@ -80,7 +80,7 @@ class Learner:
 
     def update(self, rows):
         """One pass of training over the slot."""
-        self.model.sampler = Impressions(rows.data, (rows.start, rows.stop), self.args, self.model.generator)
+        self.model.train_on(Impressions(rows.data, (rows.start, rows.stop), self.args, self.model.generator))
         lr = self.args.incremental_lr or self.args.lr
         if not math.isfinite(loss := self.model.train_epoch(lr, lambda: None)):
             raise Diverged(f"the loss is {loss} in rows {rows.start} to {rows.stop}; lower --incremental_lr ({lr:g})")

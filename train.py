@@ -177,7 +177,8 @@ class Checkpoints:
     replacing last.pt is what decides; then best.next.pt is renamed. `recover` finishes what a kill cut off.
     """
 
-    def __init__(self, folder, save_every, data):
+    def __init__(self, folder, save_every, data=None):
+        """data: this rank's, where there are several."""
         self.last_file, self.best_file, self.next_file = (
             folder / f"{name}.pt" for name in ("last", "best", "best.next")
         )

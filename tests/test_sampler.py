@@ -9,9 +9,10 @@ from conftest import matrix
 from scipy.stats import chisquare
 
 from errors import UserError
+from negatives import UniformNegatives, WeightedNegatives
 from parse import parse_args
 from registry import SAMPLERS, find
-from sampler import Impressions, UniformNegatives, WeightedNegatives
+from sampler import Impressions
 from utils import make_generator
 
 USERS, ITEMS = 6, 12
@@ -265,3 +266,19 @@ def test_clicks_are_in_an_order_of_the_generator_alone(device, monkeypatch):
     assert [len(pool) for pool in pools] == [5, 5]
     assert pools[0] != pools[1]
     assert (first[0].diff().abs() > 40).float().mean() > 0.3
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 40])
+def test_negatives_made_ready_by_blocks_of_users_are_the_same(monkeypatch, block):
+    """Users without interactions are there, at both ends too, and one with more than a block."""
+    random = np.random.default_rng(block)
+    taken = random.random((30, 50)) < random.random(30)[:, None] ** 3
+    taken[[0, 1, 9, 29]] = False
+    taken[28] = random.random(50) < 0.9
+    train = matrix(zip(*taken.nonzero(), strict=True), taken.shape)
+    whole = UniformNegatives(train, torch.device("cpu"))
+    monkeypatch.setattr("negatives.BLOCK", block)
+    parts = UniformNegatives(train, torch.device("cpu"))
+    for name, value in vars(whole).items():
+        other = getattr(parts, name)
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other, name

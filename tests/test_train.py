@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+import shards
 import train
 from evaluate import METRICS
 from main import load_data
@@ -138,12 +139,12 @@ def test_diverging_run_keeps_the_last_good_checkpoint(cli, work):
 
 
 def test_save_every_is_exact(cli, work, monkeypatch):
-    def save(path, state):
+    def save(path, state, data):
         saved.append((path.name, state["epoch"]))
         save_checkpoint(path, state)
 
     saved = []
-    monkeypatch.setattr(train, "save_checkpoint", save)
+    monkeypatch.setattr(shards, "save", save)
     cli("--epochs", 7, "--dim", 8, "--save_every", 3)
     assert [epoch for name, epoch in saved if name == "last.pt"] == [3, 6, 7]
 
@@ -152,18 +153,19 @@ def test_checkpoints_cost_little_and_keep_the_best_weights(tmp_path, monkeypatch
     """On a clock on which an epoch takes 1 s and writing a file 0.5 s."""
     clock, written, weights = [0.0], [], torch.zeros(1)
 
-    def save(path, state):
+    def save(path, state, data):
         clock[0] += 0.5
         path.touch()
         written.append((path.name, state["epoch"], state["weights"].item()))
 
-    monkeypatch.setattr(train, "save_checkpoint", save)
+    monkeypatch.setattr(shards, "save", save)
     monkeypatch.setattr(train.time, "perf_counter", lambda: clock[0])
     checkpoints = Checkpoints(tmp_path, save_every=None)
     for epoch in range(1, 1001):
         clock[0] += 1
         weights[0] = epoch  # in place, as training does
-        checkpoints.update({"epoch": epoch, "weights": weights}, improved=epoch % 7 == 0, final=epoch == 1000)
+        state = {"epoch": epoch, "best_epoch": epoch // 7 * 7, "weights": weights}
+        checkpoints.update(state, improved=epoch % 7 == 0, final=epoch == 1000)
     assert 0.02 * 1000 < 0.5 * len(written) < 0.05 * 1000
     assert all(epoch == value for _, epoch, value in written)
     assert written[-2:] == [("best.next.pt", 994, 994.0), ("last.pt", 1000, 1000.0)]

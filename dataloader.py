@@ -62,10 +62,8 @@ class Interactions:
 
     def describe(self):
         """One line with the counts, what only the test part has, and the digest."""
-        counts = ", ".join(f"{count:,} {name}" for name, count in self.counts().items())
         cold = [int(np.sum(np.diff(self.train.indptr) == 0)), self.shape[1] - len(np.unique(self.train.indices))]
-        untrained = f"{cold[0]} users and {cold[1]} items without training"
-        return f"{self.name}: {counts} ({untrained}), digest {self.digest[:12]}"
+        return description(self.name, self.counts(), cold, self.digest)
 
     def with_tuning_part(self, share, split_seed):
         """The same data with a `share` of the validation part, drawn at random, as `tune`. Raises UserError."""
@@ -85,6 +83,12 @@ class Interactions:
         train = pair_matrix(*(np.concatenate(column) for column in zip(*pairs, strict=True)), self.shape)
         parts = {"train": train, "valid": csr_array(self.shape, dtype=train.dtype), "test": self.test}
         return replace(self, **parts, digest=_digest(self.user_ids, self.item_ids, parts))
+
+
+def description(name, counts, cold, digest):
+    """The line about a data set; counts: by name; cold: how many users and items the training part has not."""
+    sizes = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    return f"{name}: {sizes} ({cold[0]} users and {cold[1]} items without training), digest {digest[:12]}"
 
 
 def load_dataset(

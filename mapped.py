@@ -12,10 +12,10 @@ import numpy as np
 from scipy.sparse import csr_array
 
 import ranks
-from dataloader import PARTS, Interactions, find_folder
+from dataloader import PARTS, Interactions, description, find_folder
 from errors import UserError
 from evaluate import item_counts
-from shards import Share, bounds
+from shards import Share, own_users
 
 BLOCK = 1 << 22  # interactions that are looked at together
 MIXER = np.uint64(0x9E3779B97F4A7C15)
@@ -35,26 +35,22 @@ def load_mapped(folder, validate):
     name = folder.name
     users, items = read_sizes(folder / "about.json")
     arrays = {part: read_arrays(folder, part, users) for part in PARTS if part != "valid" or validate}
-    first, last = 0, users
-    if ranks.count() > 1:
-        ends = bounds(arrays["train"][0], ranks.count())
-        first, last = ends[ranks.rank() : ranks.rank() + 2]
+    for part, (indptr, _) in arrays.items():
+        if not indptr[-1]:
+            raise UserError(f"data set {name}: no {part} interaction")
+    first, last = own_users(name, arrays["train"][0])
     parts = {part: own_part(folder, part, *arrays[part], first, last, items) for part in arrays}
     parts.setdefault("valid", csr_array((last - first, items), dtype=np.int8))
     for one, other in combinations(parts, 2):
         if shared := parts[one].multiply(parts[other]).nnz:
             raise UserError(f"{folder}: {shared} pairs are in both {one} and {other}; keep each in one of them")
-    for part, (indptr, _) in arrays.items():
-        if not indptr[-1]:
-            raise UserError(f"data set {name}: no {part} interaction")
     digest = hashlib.sha256(json.dumps([users, items, [fingerprint(parts[part], first) for part in PARTS]]).encode())
     about = {"name": name, **parts, "item_ids": [str(item) for item in range(items)], "digest": digest.hexdigest()}
     if ranks.count() == 1:
         return Interactions(user_ids=[str(user) for user in range(users)], **about)
     counts = {"users": users, "items": items, **{part: ranks.total(parts[part].nnz) for part in PARTS}}
-    sizes = ", ".join(f"{count:,} {what}" for what, count in counts.items())
     cold = ranks.total(int(np.sum(np.diff(parts["train"].indptr) == 0))), int(np.sum(item_counts(parts["train"]) == 0))
-    text = f"{name}: {sizes} ({cold[0]} users and {cold[1]} items without training), digest {about['digest'][:12]}"
+    text = description(name, counts, cold, about["digest"])
     return Share(user_ids=[], first=first, users=users, whole_counts=counts, whole_description=text, **about)
 
 

@@ -36,15 +36,11 @@ class Share(Interactions):
 def own_share(data):
     """This rank's Share of Interactions; all of them where there is one process.
 
-    Consecutive users with as many training interactions as any other rank's, up to one user's. Raises UserError where a
-    rank would have none.
+    Raises UserError where a rank would have nothing to train.
     """
     if ranks.count() == 1:
         return data
-    ends = bounds(data.train.indptr, ranks.count())
-    first, last = ends[ranks.rank() : ranks.rank() + 2]
-    if not all(np.diff(data.train.indptr[ends])):
-        raise UserError(f"data set {data.name} is too small for {ranks.count()} ranks: one would have nothing to train")
+    first, last = own_users(data.name, data.train.indptr)
     parts = {part: getattr(data, part)[first:last] for part in ("train", "valid", "test")}
     return Share(
         data.name,
@@ -57,6 +53,18 @@ def own_share(data):
         whole_counts=data.counts(),
         whole_description=data.describe(),
     )
+
+
+def own_users(name, indptr):
+    """(first, after the last) of this rank's users: as many interactions as any other rank's, up to one user's.
+
+    name: of the data set; indptr (U + 1,): the training interactions before each user. Raises UserError where a rank
+    would have none.
+    """
+    ends = bounds(indptr, ranks.count())
+    if not all(np.diff(indptr[ends])):
+        raise UserError(f"data set {name} is too small for {ranks.count()} ranks: one would have nothing to train")
+    return ends[ranks.rank() : ranks.rank() + 2]
 
 
 def own_flags(args):

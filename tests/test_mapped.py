@@ -119,3 +119,10 @@ def test_one_process_and_two_train_and_recommend(cli, work):
         status, output, _ = cli("--mode", "recommend", "--run_name", name, "--users", "3", "--dataset", "made")
         assert status == 0
         assert [line.split()[0] for line in output.splitlines()].count("3") == 10
+
+
+def test_a_rank_without_interactions_is_told(tmp_path):
+    own = toy_data().train.indices[:7].copy()
+    folder = save(tmp_path / "made", train_indptr=np.array([0] + [7] * 32), train_indices=own)
+    for error in on_ranks(shares, folder):
+        assert "data set made is too small for 2 ranks" in str(error)

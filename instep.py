@@ -92,10 +92,11 @@ class InStep:
         if name not in self.widths:
             return self.optimizer.step(name, index, weights, place, summed(gradient))
         rows, place = self.read[name]
-        if self.by_row:  # the gradient is by these rows
-            return self.optimizer.step(name, rows, weights, place, summed(gradient))
-        block = summed(gradient.index_select(0, rows))  # (W * M, D); equal rows have equal gradients
-        return self.optimizer.step(name, rows, weights, place, torch.zeros_like(gradient).index_copy_(0, rows, block))
+        # (W * M, D); equal rows have equal gradients. Which of them is the place of all may differ between ranks.
+        block = summed(gradient.index_select(0, place))
+        if not self.by_row:  # the gradient is that of the whole table
+            block = torch.zeros_like(gradient).index_copy_(0, rows, block)
+        return self.optimizer.step(name, rows, weights, place, block)
 
     def count(self):
         self.optimizer.count()

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from errors import UserError
 
 OWN = "user"  # of the tables of weights, the one of which a rank has its users' rows; it has all of the others
-_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name up to PyTorch 2.12
+all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # up to PyTorch 2.12
 BLOCK = 1 << 20  # numbers that `fingerprint` looks at together
 ODD = 0x1E3779B97F4A7C15  # of the golden ratio: neighbours' multiples have nothing in common
 
@@ -65,8 +65,26 @@ def leads():
 def summed(tensor):
     """The sum of the ranks' tensors, in place of this one's."""
     if count() > 1:
-        dist.all_reduce(tensor)
+        _sum(tensor)
     return tensor
+
+
+# Operators of their own: what the compiler makes of a collective copies the tensor, and in each step into new memory.
+@torch.library.custom_op("onebp::sum", mutates_args={"tensor"})
+def _sum(tensor: torch.Tensor) -> None:
+    dist.all_reduce(tensor)
+
+
+@torch.library.custom_op("onebp::gather", mutates_args=())
+def _gather(tensor: torch.Tensor) -> torch.Tensor:
+    whole = _room(tensor)
+    all_gather_single(whole, tensor.contiguous())
+    return whole
+
+
+@_gather.register_fake
+def _room(tensor):
+    return tensor.new_empty(count() * len(tensor), *tensor.shape[1:])
 
 
 def total(number):
@@ -78,9 +96,7 @@ def gathered(tensor):
     """The ranks' tensors (n, ...), all of one shape, one after the other: (W * n, ...)."""
     if count() == 1:
         return tensor
-    whole = tensor.new_empty(count() * len(tensor), *tensor.shape[1:])
-    _gather(whole, tensor.contiguous())
-    return whole
+    return _gather(tensor)
 
 
 def all_of(number):

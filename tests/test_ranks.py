@@ -16,6 +16,7 @@ import torch
 from conftest import ROOT, finish, on_ranks, start, torchrun, toy_data
 from scipy.sparse import csr_array
 
+import optimizer
 import ranks
 from model import OneBP, TwoBP
 from parse import parse_args
@@ -98,6 +99,27 @@ def whole(name, weights):
         return torch.cat(tables)
     assert all(torch.equal(table, tables[0]) for table in tables), name
     return tables[0]
+
+
+def merge_first(mark, rows):
+    """Like optimizer.merge on one thread, but the first of equal rows is their place instead of the last."""
+    mark[rows.flip(0)] = torch.arange(len(rows)).flip(0)
+    return mark.index_select(0, rows)
+
+
+def one_step_with_other_places(*made):
+    if ranks.rank():
+        optimizer.merge = merge_first
+    return one_step(*made)
+
+
+def test_which_of_equal_rows_is_their_place_may_differ_between_ranks():
+    """On several threads, and on a GPU, it is chance."""
+    made = "OneBP", 23, "--batch_size", 13, "--compile", "on", "--l2", 0
+    found, others = on_ranks(one_step, *made), on_ranks(one_step_with_other_places, *made)
+    assert found[0][-1] == ({"item"}, True)
+    items = [whole("item", [after for _, after, *_ in each]) for each in (found, others)]
+    torch.testing.assert_close(*items)
 
 
 def test_one_rank_is_bit_equal_to_no_torchrun(work):

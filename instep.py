@@ -7,7 +7,8 @@ import logging
 
 import torch
 
-from ranks import OWN, all_of, count, gathered, rank, summed
+import ranks
+from ranks import OWN
 
 log = logging.getLogger("onebp")
 
@@ -19,7 +20,8 @@ class Schedule:
 
     def __init__(self, sampler):
         self.sampler = sampler
-        self.left = list(zip(all_of(sampler.size), all_of(sampler.batch_size), strict=True))  # of each rank
+        # of each rank
+        self.left = list(zip(ranks.all_of(sampler.size), ranks.all_of(sampler.batch_size), strict=True))
         self.interactions = sum(size for size, _ in self.left)
 
     def __len__(self):
@@ -35,39 +37,74 @@ class Schedule:
 
     def batches(self):
         """Yield this rank's batches, see sampler.py."""
-        for batch in self.sampler.epoch():
+        self.source, self.next = self._drawn(), None
+        for _ in range(len(self)):
+            self.draw_ahead()
+            batch, self.next = self.next, None
             yield batch
-        for _ in range(len(self.sampler), len(self)):
-            yield tuple(part if part is None else part[..., :0] for part in batch)
+
+    def draw_ahead(self):
+        """Draw the next batch, if that is not done yet and there is one: something to do while waiting."""
+        if self.next is None:
+            self.next = next(self.source, None)
+
+    def _drawn(self):
+        batches, batch = self.sampler.epoch(), None
+        for number in range(len(self)):
+            batch = next(batches, None) or tuple(part if part is None else part[..., :0] for part in batch)
+            yield self.sampler.complete(batch, self.sizes(number))
 
 
 class InStep:
     """An optimizer whose shared tables take the sum of all ranks' gradients in each step, and so stay the same.
 
-    The gradient of the whole batch's mean loss is the ranks' mean, weighted by the interactions that each has in the
-    step. Of a table all rows are summed or, where these are few, those that any rank reads in the step.
+    A table goes one of three ways:
+
+    rows: few of its rows are read; the ranks send each other the numbers and gradients of these, and all move them;
+    pieces: it is read by rows, by many; each rank gets the sum for its piece of the table, 1/W, moves that, for which
+        it alone keeps moments, and sends it to the others (Rajbhandari et al., ZeRO, arXiv 1910.02054, stage 1);
+    sum: it is not read by rows, and small; the gradient is summed, and all move the table.
     """
 
-    def __init__(self, optimizer, rows, schedule):
-        """optimizer: see optimizer.py; rows: how many a step reads of a table, by the table's name; schedule: above."""
-        self.optimizer, self.schedule, self.number = optimizer, schedule, 0
-        self.tables, self.by_row = optimizer.tables, optimizer.by_row
-        self.share = torch.ones((), device=next(iter(self.tables.values())).device)  # of the step's interactions
-        self.widths = {}  # of the tables whose rows are summed, how many a rank reads in a step, at most
-        self.read = {}  # of these tables in this step, the rows (W * M,) and their places in what `fetch` returned
-        for name, table in self.tables.items():
-            if name == OWN:
-                continue
-            width = max(all_of(rows.get(name, len(table))))
-            if self.by_row or FEW * count() * width < len(table):
-                self.widths[name] = width
-            size = count() * width if name in self.widths else len(table)
-            traffic = 8 * (count() - 1) / count() * size * table[0].numel()
-            log.info("gradients of %s: %d rows are summed, %.3g MB a step and rank", name, size, traffic / 1e6)
+    def __init__(self, make, tables, rows, by_row, schedule):
+        """make: of {name: tensor}, an optimizer, see optimizer.py, that is by_row or not; schedule: above.
+
+        tables: {name: tensor}, changed in place; rows: how many rows a step reads of a table, by the table's name.
+        """
+        self.tables, self.by_row, self.schedule, self.number = tables, by_row, schedule, 0
+        self.share = torch.ones((), device=next(iter(tables.values())).device)  # of the step's interactions
+        self.widths = {name: max(ranks.all_of(rows[name])) for name in tables if name in rows}  # of any rank
+        self.ways = {name: self._way(name) for name in tables if name != OWN}
+        self.room = {name: self._make_room(tables[name]) for name, way in self.ways.items() if way == "pieces"}
+        self.optimizer = make(tables | {name: self._own_piece(room) for name, room in self.room.items()})
+        for name, way in self.ways.items():
+            # A piece is sent twice: its gradients to their rank, the rank's weights to all others.
+            numbers = 2 * len(tables[name]) / ranks.count() if way != "rows" else self.widths[name]
+            traffic = 4 * (ranks.count() - 1) * numbers * tables[name][0].numel()
+            log.info("gradients of %s: exchanged by %s, %.3g MB a step from each rank", name, way, traffic / 1e6)
+
+    def _way(self, name):
+        if name not in self.widths:
+            return "sum"
+        few = FEW * ranks.count() * self.widths[name] < len(self.tables[name])
+        return "rows" if few or self.by_row else "pieces"
+
+    @staticmethod
+    def _make_room(table):
+        """Move a table (R, D) to where there is room for W equal pieces, (W * n, D), which is returned."""
+        size = -(-len(table) // ranks.count())
+        room = table.new_zeros(ranks.count() * size, *table.shape[1:])
+        table.set_(room[: len(table)].copy_(table))
+        return room
+
+    @staticmethod
+    def _own_piece(room):
+        """This rank's piece (n, D) of (W * n, D)."""
+        return room.chunk(ranks.count())[ranks.rank()]
 
     def prepare(self, lr):
         sizes = self.schedule.sizes(self.number)
-        self.share.fill_(sizes[rank()] / sum(sizes))
+        self.share.fill_(sizes[ranks.rank()] / sum(sizes))
         self.number += 1
         self.optimizer.prepare(lr)
 
@@ -76,33 +113,86 @@ class InStep:
         self.optimizer.finish()
 
     def fetch(self, name, index):
-        if name not in self.widths:
-            return self.optimizer.fetch(name, index)
-        width = self.widths[name]
-        rows = index.flatten()
-        rows = gathered(torch.cat([rows, rows.new_zeros(width - len(rows))]))  # a smaller batch names row 0 instead
-        weights, place = self.optimizer.fetch(name, rows)
-        self.read[name] = rows, place
-        return weights, place[rank() * width :][: index.numel()].view(index.shape)
+        way = self.ways.get(name)
+        if way == "pieces":
+            return self.room[name], index
+        if way == "rows":  # equal rows keep places of their own: their gradients are summed where they arrive
+            rows = index.flatten()
+            return self.optimizer.read(name, rows)[0], torch.arange(len(rows), device=rows.device).view(index.shape)
+        return self.optimizer.fetch(name, index)
+
+    def train_step(self, batch, index, look, move, follow):
+        """A step of all ranks, from the parts of recommender.Backpropagated's. Returns the loss that `look` does.
+
+        index: the rows that the batch reads of a table, by its name. The next batch is drawn while gradients are sent.
+        """
+        rows = {
+            name: ranks.start_rows(index[name].flatten(), self.widths[name])
+            for name, way in self.ways.items()
+            if way == "rows"
+        }
+        loss, gradients, fetched = look(batch)
+        arriving = {name: self._start(name, gradient) for name, gradient in gradients.items()}
+        self.schedule.draw_ahead()
+        gradients = {name: arrived() for name, arrived in arriving.items()}
+        gradients |= {name: (arrived(), gradients[name]) for name, arrived in rows.items()}
+        move(batch, gradients, fetched)
+        for arrived in [ranks.start_gather(room) for room in self.room.values()]:
+            arrived()
+        follow(batch)
+        return loss
+
+    def _start(self, name, gradient):
+        """Begin to send a gradient. Returns a function that waits for what `step` shall have in its place."""
+        way = self.ways.get(name)
+        if way == "pieces":
+            return ranks.start_scatter(gradient)
+        if way == "rows":
+            return ranks.start_rows(gradient, self.widths[name])
+        if way == "sum":
+            return ranks.start_sum(gradient)
+        return lambda: gradient
 
     def step(self, name, index, weights, place, gradient):
-        gradient = self.share * gradient
-        if name == OWN:
-            return self.optimizer.step(name, index, weights, place, gradient)
-        if name not in self.widths:
-            return self.optimizer.step(name, index, weights, place, summed(gradient))
-        rows, place = self.read[name]
-        # (W * M, D); equal rows have equal gradients. Which of them is the place of all may differ between ranks.
-        block = summed(gradient.index_select(0, place))
-        if not self.by_row:  # the gradient is that of the whole table
-            block = torch.zeros_like(gradient).index_copy_(0, rows, block)
-        return self.optimizer.step(name, rows, weights, place, block)
+        way = self.ways.get(name)
+        if way == "pieces":
+            return self.optimizer.step(name, None, self.optimizer.tables[name], None, gradient.sum(0))
+        if way == "rows":
+            return self._step_rows(name, *gradient)
+        return self.optimizer.step(name, index, weights, place, gradient)
+
+    def _step_rows(self, name, rows, gradients):
+        """Move a table by the gradients (W * M, D) of `rows` (W * M,), any of them several times."""
+        weights, place = self.optimizer.fetch(name, rows)
+        gradient = torch.zeros_like(weights).index_add_(0, place, gradients)
+        return self.optimizer.step(name, rows, weights, place, gradient)
 
     def count(self):
         self.optimizer.count()
 
     def state_dict(self):
-        return self.optimizer.state_dict()
+        """Like an optimizer's, but what belongs to pieces of tables is by itself, see shards.py."""
+        state = self.optimizer.state_dict()
+        pieces = {name: self._cut(name, state.pop(name)) for name in self.room if name in state}
+        return {**state, ranks.PIECES: pieces}
+
+    def _cut(self, name, moments):
+        """The moments of this rank's piece without the rows that the table does not have."""
+        size = len(self.optimizer.tables[name])
+        rows = max(len(self.tables[name]) - ranks.rank() * size, 0)
+        return {key: value[:rows] if value.dim() else value for key, value in moments.items()}
 
     def load_state_dict(self, state):
-        self.optimizer.load_state_dict(state)
+        """Take over the state of an optimizer of whole tables."""
+        pieces = {name: {key: self._piece(name, v) for key, v in state[name].items()} for name in self.room if state}
+        self.optimizer.load_state_dict(state | pieces)
+
+    def _piece(self, name, moment):
+        """This rank's piece of a moment (R, D) of the whole table, with zeros for rows that the table does not have."""
+        if not moment.dim():
+            return moment
+        if len(moment) != len(self.tables[name]):
+            raise ValueError("the optimizer's moments have another shape")
+        room = moment.new_zeros(self.room[name].shape)
+        room[: len(moment)] = moment
+        return self._own_piece(room)

@@ -53,11 +53,12 @@ class Shrinkage(Decay):
     """
 
     def __init__(self, model, by_row):
-        self.strength, self.decay, self.by_row = model.args.l2, 0.0, by_row
+        self.model, self.strength, self.decay, self.by_row = model, model.args.l2, 0.0, by_row
 
     def regularised(self, gradients, trained, constant, place, batch, held_out):
         pulls = self.pulls(trained, place, len(batch[0]))
-        return gradients | {name: gradients[name] + self.strength * pull for name, pull in pulls.items()}
+        strength = self.model.share * self.strength
+        return gradients | {name: gradients[name] + strength * pull for name, pull in pulls.items()}
 
     def pulls(self, trained, place, size):
         """What a strength of 1 adds to the gradients, {name: like the weights}, for a batch of `size` interactions."""

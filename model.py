@@ -66,16 +66,16 @@ class TwoBP(Backpropagated):
         self.loss_of = self.make_loss()
         super().start_training(state)
 
-    def touched(self, users, items, drawn):
-        return {"user": users, "item": self.sampler.candidates(items, drawn)}  # (B,) and (candidates, B)
+    def touched(self, users, items, *drawn):
+        return {"user": users, "item": self.sampler.candidates(items, *drawn)}  # (B,) and (*, B or more)
 
-    def loss(self, trained, constant, place, users, items, drawn):
-        p, q = self.encoder(trained | constant, place["user"], place["item"])  # (B, D), (candidates, B, D)
+    def loss(self, trained, constant, place, users, items, *drawn):
+        p, q = self.encoder(trained | constant, place["user"], place["item"])  # (B, D), (*, B or more, D)
         if "user" in constant:
             p = p.detach()
         p, q = self.comparable(p, q)
-        positive, negative = self.sampler.scores(p / self.args.temperature, q, drawn)
-        return self.loss_of(Batch(users, p, q[0], positive, negative), self.args)
+        positive, negative = self.sampler.scores(p / self.args.temperature, q, *drawn)
+        return self.loss_of(Batch(users, p, q[0, : len(p)], positive, negative), self.args)
 
     def comparable(self, *encodings):
         """Encodings (..., D) whose inner product is the similarity."""
@@ -94,9 +94,9 @@ class OneBP(TwoBP):
     def trained(self):
         return {name: table for name, table in self.weights.items() if not name.startswith("user")}
 
-    def after_step(self, weights, place, users, items, drawn):
+    def after_step(self, weights, place, users, items, *drawn):
         """Move the batch's users."""
-        _, positives = self.encoder(weights, items=place["item"][0])  # (B, D), just updated
+        _, positives = self.encoder(weights, items=place["item"][0, : len(users)])  # (B, D), just updated
         moving_aggregation(weights["user"], users, positives, self.args.beta, self.args.aggregation)
 
     def encode_history(self, users, items, count):

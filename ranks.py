@@ -13,8 +13,11 @@ import torch.distributed as dist
 
 from errors import UserError
 
+PIECES = "pieces"  # in a rank's state, what it has of tables of which each rank keeps a piece
 OWN = "user"  # of the tables of weights, the one of which a rank has its users' rows; it has all of the others
-all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # up to PyTorch 2.12
+# As they are called up to PyTorch 2.12.
+all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 BLOCK = 1 << 20  # numbers that `fingerprint` looks at together
 ODD = 0x1E3779B97F4A7C15  # of the golden ratio: neighbours' multiples have nothing in common
 
@@ -65,26 +68,67 @@ def leads():
 def summed(tensor):
     """The sum of the ranks' tensors, in place of this one's."""
     if count() > 1:
-        _sum(tensor)
+        dist.all_reduce(tensor)
     return tensor
 
 
-# Operators of their own: what the compiler makes of a collective copies the tensor, and in each step into new memory.
-@torch.library.custom_op("onebp::sum", mutates_args={"tensor"})
-def _sum(tensor: torch.Tensor) -> None:
-    dist.all_reduce(tensor)
+# What starts an exchange returns a function that waits for its end, and returns what arrived.
 
 
-@torch.library.custom_op("onebp::gather", mutates_args=())
-def _gather(tensor: torch.Tensor) -> torch.Tensor:
-    whole = _room(tensor)
-    all_gather_single(whole, tensor.contiguous())
-    return whole
+def start_sum(tensor):
+    """Begin to put the sum of the ranks' tensors in place of this one's, which arrives."""
+    return waiting([dist.all_reduce(tensor, async_op=True)], tensor)
 
 
-@_gather.register_fake
-def _room(tensor):
-    return tensor.new_empty(count() * len(tensor), *tensor.shape[1:])
+def start_gather(whole):
+    """Begin to fill `whole` (W * n, ...), where this rank's n rows are in place, with the others'. It arrives."""
+    pieces = whole.chunk(count())
+    if whole.is_cuda:
+        works = [all_gather_single(whole, pieces[rank()], async_op=True)]
+    else:
+        works = swap([pieces[rank()]] * count(), pieces)
+    return waiting(works, whole)
+
+
+def start_rows(rows, width):
+    """Begin to gather the ranks' rows (M, ...), each followed by zeros up to `width` (W * width, ...), which arrive."""
+    whole = rows.new_zeros(count() * width, *rows.shape[1:])
+    whole[rank() * width :][: len(rows)] = rows
+    return start_gather(whole)
+
+
+def start_scatter(whole):
+    """Begin to sum the ranks' tensors (W * n, ...); of this rank's n rows there arrive (any number, n, ...) to sum."""
+    pieces = whole.chunk(count())
+    if whole.is_cuda:
+        parts = torch.empty_like(pieces[0])[None]
+        works = [reduce_scatter_single(parts[0], whole, async_op=True)]
+    else:
+        parts = whole.new_empty(count(), *pieces[0].shape)
+        works = swap(pieces, parts)
+        parts[rank()] = pieces[rank()]
+    return waiting(works, parts)
+
+
+def swap(outgoing, incoming):
+    """Begin to send outgoing[r] to each other rank r, and to receive its in incoming[r].
+
+    gloo's own collectives take twice as long.
+    """
+    others = [number for number in range(count()) if number != rank()]
+    works = [dist.irecv(incoming[other], other) for other in others]
+    return works + [dist.isend(outgoing[other], other) for other in others]
+
+
+def waiting(works, tensor):
+    """A function that waits until all of `works` are done and returns the tensor."""
+
+    def arrived():
+        for work in works:
+            work.wait()
+        return tensor
+
+    return arrived
 
 
 def total(number):
@@ -92,21 +136,34 @@ def total(number):
     return int(summed(torch.tensor(number)))
 
 
-def gathered(tensor):
-    """The ranks' tensors (n, ...), all of one shape, one after the other: (W * n, ...)."""
-    if count() == 1:
-        return tensor
-    return _gather(tensor)
-
-
 def all_of(number):
     """The ranks' whole numbers, a list."""
-    return gathered(torch.tensor([number])).tolist()
+    if count() == 1:
+        return [number]
+    numbers = torch.empty(count(), dtype=torch.int64)
+    all_gather_single(numbers, torch.tensor([number]))
+    return numbers.tolist()
 
 
 def agree(flag):
     """Whether `flag` is true on all ranks."""
     return total(int(flag)) == count()
+
+
+def collected(piece):
+    """On the first rank the ranks' pieces (any number, ...), one after the other and on the CPU; None on the others."""
+    sizes, piece = all_of(len(piece)), piece.cpu().contiguous()
+    if rank():
+        if len(piece):
+            dist.send(piece, 0)
+        return None
+    whole = piece.new_empty(sum(sizes), *piece.shape[1:])
+    for number, part in enumerate(whole.split(sizes)):
+        if not number:
+            part.copy_(piece)
+        elif len(part):
+            dist.recv(part, number)
+    return whole
 
 
 def copy_from_first(tensors):

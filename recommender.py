@@ -4,6 +4,7 @@ Shapes: B batch, U users, I items, D dim.
 """
 
 import logging
+from functools import partial
 
 import torch
 
@@ -124,6 +125,8 @@ class Backpropagated(Recommender):
     `after_step` where a step does more than that.
     """
 
+    share = 1.0  # of the interactions of a step, this rank's
+
     def __init__(self, data, args, device):
         super().__init__(data, args, device)
         self.encoder = self.make_encoder()
@@ -152,7 +155,7 @@ class Backpropagated(Recommender):
 
     def rows_read(self):
         """How many rows of a table a step reads, by the table's name."""
-        return {"user": self.args.batch_size, "item": self.args.batch_size * (1 + self.sampler.drawn)}
+        return {"user": self.args.batch_size, "item": self.sampler.reads}
 
     def touched(self, users, items, *drawn):
         """The rows that a batch reads of a table, index tensors of any shape, by the table's name."""
@@ -161,6 +164,10 @@ class Backpropagated(Recommender):
     def loss(self, trained, constant, place, *batch):
         """Mean loss of a batch; weights by name; place: where in them the rows that are `touched` are."""
         raise NotImplementedError
+
+    def weighted_loss(self, *arguments):
+        """This rank's part of the mean loss of all ranks' batches. arguments: see `loss`."""
+        return self.share * self.loss(*arguments)
 
     def start_training(self, state=None):
         """Build what only training needs: the sampler, the optimizer, the compiled step. state: see Recommender."""
@@ -172,21 +179,33 @@ class Backpropagated(Recommender):
         self.compiled = ranks.agree(decided and compiles(self.device))
         # A row by itself costs two to four times what it costs in one sweep over the whole table.
         by_row = self.compiled and self.encoder.by_row and args.optimizer == "Adam"
-        by_row = ranks.agree(by_row and 4 * sum(rows[name] for name in tables) < sum(tables.values()))
+        moved = sum(rows[name] * (1 if name == ranks.OWN else ranks.count()) for name in tables)
+        by_row = ranks.agree(by_row and 4 * moved < sum(tables.values()))
         self.regularizer = find(REGULARIZERS, args.regularizer)(self, by_row)
         decay, by_row = self.regularizer.decay, self.regularizer.by_row
         decayed = self.decayed()
         if args.optimizer == "SGD":
-            self.optimizer = SGD(trained, decay, decayed)
+            make = partial(SGD, l2=decay, decayed=decayed)
         else:
-            self.optimizer = Adam(trained, decay, by_row, decayed=decayed)
+            make = partial(Adam, l2=decay, by_row=by_row, decayed=decayed)
         if ranks.count() > 1:
-            self.optimizer = InStep(self.optimizer, rows, self.schedule)
+            self.optimizer = InStep(make, trained, rows, by_row, self.schedule)
+            self.share = self.optimizer.share
+        else:
+            self.optimizer = make(trained)
+        self.step = self.make_step(lambda part: part)
         if self.compiled:
             # By the row, memory is the limit: what was read from afar is kept for its second use, not read again.
             options = {"realize_reads_threshold": 1} if by_row and self.device.type == "cpu" else {}
-            self.compiled_step = torch.compile(self.train_step, fullgraph=True, dynamic=False, options=options)
+            self.compiled_step = self.make_step(partial(torch.compile, fullgraph=True, dynamic=False, options=options))
         super().start_training(state)
+
+    def make_step(self, prepare):
+        """A function of a batch and of what is held out that makes a step and returns its loss. prepare: its parts."""
+        if ranks.count() == 1:
+            return prepare(self.train_step)
+        parts = [prepare(part) for part in (self.look, self.move, self.follow)]
+        return lambda batch, held_out=None: self.optimizer.train_step(batch, self.touched(*batch), *parts)
 
     def train_on(self, sampler):
         """From here on, train on the batches of `sampler`."""
@@ -230,9 +249,9 @@ class Backpropagated(Recommender):
                 held_out = self.regularizer.held_out(number, batch)
                 # The last, smaller batch is not worth a compilation of its own.
                 whole = self.compiled and self.schedule.whole(number)
-                loss = (self.compiled_step if whole else self.train_step)(batch, held_out)
+                loss = (self.compiled_step if whole else self.step)(batch, held_out)
                 if len(batch[0]):  # not so at the end of an epoch, where other ranks have more
-                    total.add_(loss, alpha=len(batch[0]))
+                    total.add_(loss, alpha=sum(self.schedule.sizes(number)))
                 on_step()
             self.optimizer.finish()
         self.regularizer.finish_epoch()
@@ -242,6 +261,13 @@ class Backpropagated(Recommender):
 
     def train_step(self, batch, held_out=None):
         """One step on a batch of the sampler. Returns the loss before the step. held_out: see regularizer."""
+        loss, gradients, fetched = self.look(batch, held_out)
+        self.move(batch, gradients, fetched)
+        self.follow(batch)
+        return loss
+
+    def look(self, batch, held_out=None):
+        """The first part of a step. Returns the loss, the gradients by name, and what `move` needs besides."""
         index = self.touched(*batch)
         trained, constant, place = {}, {}, dict(index)
         for name, table in self.weights.items():
@@ -251,13 +277,20 @@ class Backpropagated(Recommender):
                 trained[name], place[name] = self.optimizer.fetch(name, index[name])
             else:
                 trained[name] = table
-        loss, gradients = value_and_gradients(self.loss, trained, constant, place, *batch)
+        loss, gradients = value_and_gradients(self.weighted_loss, trained, constant, place, *batch)
         gradients = self.regularizer.regularised(gradients, trained, constant, place, batch, held_out)
+        return loss, gradients, (trained, place)
+
+    def move(self, batch, gradients, fetched):
+        """The second part: move the weights that are trained."""
+        index, (trained, place) = self.touched(*batch), fetched
         for name, gradient in gradients.items():
             self.optimizer.step(name, index.get(name), trained[name], place.get(name), gradient)
         self.optimizer.count()
-        self.after_step(self.weights, index, *batch)
-        return loss
+
+    def follow(self, batch):
+        """The third part: what a step does besides."""
+        self.after_step(self.weights, self.touched(*batch), *batch)
 
     def evaluate(self, part):
         ranks.check_same(self.shared())

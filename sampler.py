@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+import ranks
 from errors import UserError
 from evaluate import SeenItems, item_counts
 from negatives import UniformNegatives, WeightedNegatives
@@ -20,7 +21,22 @@ POOL, PIECE = 1 << 20, 1 << 14  # rows of clicks in memory; of them, read at a t
 CHUNK = 1 << 16  # numbers drawn at a time, so that they stay in the cache, but at least those of one batch
 
 
-class Sampler:
+class Batches:
+    """An epoch's batches. A subclass has `size`, the examples per epoch, `batch_size`, and `epoch`, their generator."""
+
+    def __len__(self):
+        """Batches per epoch; the last one may be smaller."""
+        return -(-self.size // self.batch_size)
+
+    def complete(self, batch, sizes=()):
+        """What a step gets of a batch of `epoch`. sizes: of the ranks' batches, where there are several ranks.
+
+        All of them call it together.
+        """
+        return batch
+
+
+class Sampler(Batches):
     """Batches of an epoch: every training interaction is in one of them. What the negatives are, subclasses say."""
 
     drawn = 0  # items drawn per interaction
@@ -41,10 +57,6 @@ class Sampler:
     def size(self):
         """Interactions per epoch."""
         return len(self.users)
-
-    def __len__(self):
-        """Batches per epoch; the last one may be smaller."""
-        return -(-self.size // self.batch_size)
 
     @property
     def columns(self):
@@ -78,7 +90,12 @@ class Sampler:
         uniform = torch.rand(users.shape, dtype=torch.float64, device=self.device, generator=self.generator)
         chosen = begin + (uniform * degree).long()
         columns = [column[chosen][None] for column in self.columns]  # (1, B) each
-        return next(zip(*columns[:2], self.draw(*columns), strict=True))
+        return self.complete(next(zip(*columns[:2], self.draw(*columns), strict=True)))
+
+    @property
+    def reads(self):
+        """How many rows of items a step reads."""
+        return self.batch_size * (1 + self.drawn)
 
     def draw(self, users, items):
         """What the steps of b batches need besides their users (b, B) and items (b, B): b tensors, or None b times.
@@ -88,13 +105,16 @@ class Sampler:
         raise NotImplementedError
 
     def candidates(self, items, drawn):
-        """The items whose encodings a step needs: (1 + any number, B), the positives (B,) first."""
+        """The items whose encodings a step needs: (any number, B or more), first of all the positives (B,).
+
+        From here on a batch's third and further parts are arguments.
+        """
         return items[None]
 
     def scores(self, p, q, drawn):
         """Scores of the positives (B,) and of the negatives (N, B), -inf for what shall not be one.
 
-        p (B, D): the users' encodings; q (candidates, B, D): those of `candidates`.
+        p (B, D): the users' encodings; q (*, D): those of `candidates`.
         """
         scores = (q * p).sum(-1)  # (candidates, B)
         return scores[0], scores[1:]
@@ -175,8 +195,8 @@ class Hardest(Uniform):
         return positive, negative.topk(self.kept, dim=0).values
 
 
-class InBatch(Sampler):
-    """The batch's other positives, but those that the user interacted with in training.
+class InBatch(NoNegatives):
+    """The batch's other positives, on all ranks, but those that the user interacted with in training.
 
     As popular items come up more often, log Q is subtracted from a negative's score, Q being how often it is expected
     in a batch of this size: the sum over the negatives then stands for the sum over all items. The positive, which is
@@ -186,15 +206,25 @@ class InBatch(Sampler):
     def __init__(self, known, args, generator, part=None):
         super().__init__(known, args, generator, part)
         self.seen = SeenItems(known, self.device)
-        counts = torch.bincount(self.items, minlength=known.shape[1])
+        counts = ranks.summed(torch.bincount(self.items, minlength=known.shape[1]))
         self.log_share = (counts.clamp(min=1) / counts.sum()).log()  # (I,)
         self.place = torch.full((known.shape[1],), -1, device=self.device)  # (I,) scratch
 
-    def draw(self, users, items):
-        return (self.offsets(*batch) for batch in zip(users, items, strict=True))
+    @property
+    def reads(self):
+        return ranks.total(self.batch_size)
+
+    def complete(self, batch, sizes=()):
+        """(users (B,), items (B,), what to add to the scores of all ranks' items (A, B), the other ranks' (A - B,))."""
+        users, items, _ = batch
+        others = items[:0]
+        if len(sizes) > 1:
+            parts = ranks.start_rows(items, max(sizes))().view(len(sizes), -1)  # (W, the largest)
+            others = torch.cat([parts[rank, :size] for rank, size in enumerate(sizes) if rank != ranks.rank()])
+        return users, items, self.offsets(users, torch.cat([items, others])), others
 
     def offsets(self, users, items):
-        """users (B,), items (B,) -> (B, B), what to add to the score of the n-th item for the b-th user."""
+        """users (B,), items (A,) -> (A, B), what to add to the score of the n-th item for the b-th user."""
         self.place[items] = torch.arange(len(items), device=self.device)
         row, item = self.seen.of(users)
         place = self.place[item]
@@ -206,27 +236,24 @@ class InBatch(Sampler):
         log_q = self.log_share[items] + math.log(len(items))
         return -log_q[:, None].masked_fill(own, torch.inf)
 
-    def scores(self, p, q, drawn):
-        return (q[0] * p).sum(-1), q[0] @ p.T + drawn  # (B,), (B, B)
+    def candidates(self, items, offsets, others):
+        return torch.cat([items, others])[None]  # (1, A)
+
+    def scores(self, p, q, offsets, others):
+        return (q[0, : len(p)] * p).sum(-1), q[0] @ p.T + offsets  # (B,), (A, B)
 
 
-class Impressions:
+class Impressions(Batches):
     """Batches of click data: every row of a part is in one of them. The rows of large data stay on disk.
 
     Rows are shuffled in pools of at most POOL, of pieces of PIECE rows from random places.
     """
-
-    drawn = 0
 
     def __init__(self, data, span, args, generator):
         """data: clicks.Clicks; span: (first row, row after the last) of the part; generator: see Sampler."""
         self.data, self.generator, self.batch_size = data, generator, args.batch_size
         self.pieces = [(start, min(start + PIECE, span[1])) for start in range(*span, PIECE)]
         self.size = span[1] - span[0]
-
-    def __len__(self):
-        """Batches per epoch; the last one may be smaller."""
-        return -(-self.size // self.batch_size)
 
     def epoch(self):
         """Yield (ids (B, F), labels (B,)) until every row was in one batch."""

@@ -88,20 +88,31 @@ def bounds(indptr, parts):
     return [0, *nearer.tolist(), len(indptr) - 1]
 
 
-def save(path, state, share):
-    """Write the checkpoint `path` of all ranks: each its users', the first one what they have in common, and last.
+def save(state, share, *paths):
+    """Write the checkpoint of all ranks: each its users', the first one what they have in common to `paths`, and last.
 
     state: what save_checkpoint takes; share: this rank's data. In one process it is save_checkpoint.
     """
-    if ranks.count() == 1:
-        return save_checkpoint(path, state)
-    own, common = divided(state["model"])
-    about = {"epoch": state["epoch"], "identity": state["identity"], "first": share.first}
-    own = {**about, "own": own, "generator": state["model"]["generator"]}
-    save_checkpoint(shard_file(path, state["epoch"], ranks.rank(), ranks.count()), own)
-    firsts = ranks.all_of(share.first)  # now all of them have written theirs
+    if ranks.count() > 1:
+        own, common = divided(state["model"])
+        about = {"epoch": state["epoch"], "identity": state["identity"], "first": share.first}
+        own = {**about, "own": own, "generator": state["model"]["generator"]}
+        save_checkpoint(shard_file(paths[0], state["epoch"], ranks.rank(), ranks.count()), own)
+        common["optimizer"] = put_together(common["optimizer"])
+        firsts = ranks.all_of(share.first)  # now all of them have written theirs
+        state = {**state, "model": common, "shards": firsts, "users": share.users}
     if ranks.leads():
-        save_checkpoint(path, {**state, "model": common, "shards": firsts, "users": share.users})
+        for path in paths:
+            save_checkpoint(path, state)
+
+
+def put_together(optimizer):
+    """An optimizer's state with the ranks' pieces of tables made whole, on the first rank."""
+    whole = {
+        name: {key: ranks.collected(value) if value.dim() else value for key, value in moments.items()}
+        for name, moments in optimizer[ranks.PIECES].items()
+    }
+    return {key: value for key, value in optimizer.items() if key != ranks.PIECES} | whole
 
 
 def shard_file(path, epoch, rank, count):

@@ -196,9 +196,12 @@ class Checkpoints:
             due = ranks.agree(self.cost <= SAVING_SHARE * (time.perf_counter() - self.saved_at))
         if due or final:
             begin = time.perf_counter()
-            if self.unsaved_best is not None:
-                shards.save(self.next_file, self.unsaved_best, self.data)
-            shards.save(self.last_file, state, self.data)
+            if self.unsaved_best is state:
+                shards.save(state, self.data, self.next_file, self.last_file)
+            else:
+                if self.unsaved_best is not None:
+                    shards.save(self.unsaved_best, self.data, self.next_file)
+                shards.save(state, self.data, self.last_file)
             if ranks.leads():
                 if self.unsaved_best is not None:
                     self.next_file.replace(self.best_file)

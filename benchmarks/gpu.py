@@ -48,13 +48,13 @@ def main():
         dim = max(4, round(dim * given.scale))
         model, args, _ = build(f"--dataset {dataset} --dim {dim} --compile on", given.data_dir)
         device = model.device
-        batches = [batch for _, batch in zip(range(given.steps), model.sampler.epoch(), strict=False)]
+        batches = [batch for _, batch in zip(range(given.steps), model.schedule.batches(), strict=False)]
         batches = [batch for batch in batches if len(batch[0]) == args.batch_size]
 
         def steps(model=model, batches=batches, lr=args.lr):
             for batch in batches:
                 model.optimizer.prepare(lr)
-                model.compiled_step(*batch)
+                model.compiled_step(batch)
             model.optimizer.finish()
 
         steps()

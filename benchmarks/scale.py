@@ -2,13 +2,15 @@
 
 python benchmarks/scale.py [--data_dir datasets] [--dataset Gowalla] [--dim 64] [--rounds 3]
 
-One thread each, compiled. torchrun starts one rank and two in turns; epochs are timed without evaluation.
-Communication is what it takes longer than an epoch in which each rank takes its own gradients for those of all, so
-waiting for the slower rank is part of it.
+One thread each, compiled. torchrun starts one rank and two in turns, anew for each batch size and kind of negatives;
+epochs are timed without evaluation.
+Communication is what it takes longer than an epoch in which no rank sends anything, so waiting for the slower rank is
+part of it.
 """
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -17,16 +19,19 @@ from pathlib import Path
 from common import ROOT, options, show, spread
 from tqdm import tqdm
 
-SIZES = (1024, 4096, 16384, 65536, 262144)
+UNIFORM, IN_BATCH = "uniform negatives", "in-batch negatives"
+FLAGS = {UNIFORM: "--lr 1e-3", IN_BATCH: "--preset inbatch"}
+WORKS = [(UNIFORM, size) for size in (1024, 4096, 16384, 65536, 262144)]
+WORKS += [(IN_BATCH, size) for size in (1024, 4096)]
 RANKS = (1, 2)
-EPOCHS = 3  # timed together; one may take less than half a second
+EPOCHS = {UNIFORM: 3, IN_BATCH: 1}  # timed in each round
+WORK = "WORK"  # tells the ranks which of WORKS to time
 
 
-def seconds_of_epochs(given):
-    """On a rank: {batch size: seconds of an epoch, and of one without communication}; interactions of an epoch."""
+def seconds_of_epochs(given, negatives, size):
+    """On a rank: {"whole": seconds of each epoch, "alone": without communication}; interactions of an epoch."""
     import torch
 
-    import instep
     import ranks
     from main import load_data
     from parse import parse_args
@@ -35,34 +40,31 @@ def seconds_of_epochs(given):
 
     found, device = {}, torch.device("cpu")
     with ranks.joined(device, 600):
-        for size in SIZES:
-            flags = f"--dataset {given.dataset} --dim {given.dim} --batch_size {size} --compile on --lr 1e-3"
-            args = parse_args([*flags.split(), "--data_dir", given.data_dir])
-            model = find(MODELS, args.model)(load_data(args), own_flags(args), device)
-            model.start_training()
-            ways = {"whole": (ranks.gathered, ranks.summed)}
-            if ranks.count() > 1:
-                ways["alone"] = (
-                    lambda tensor: tensor.repeat(ranks.count(), *[1] * (tensor.dim() - 1)),
-                    lambda tensor: tensor,
-                )
-            for name, (instep.gathered, instep.summed) in ways.items():
-                torch.compiler.reset()
-                model.train_epoch(1e-3, lambda: None)  # warm: compiled, allocated
+        flags = f"--dataset {given.dataset} --dim {given.dim} --batch_size {size} --compile on {FLAGS[negatives]}"
+        args = parse_args([*flags.split(), "--data_dir", given.data_dir])
+        model = find(MODELS, args.model)(load_data(args), own_flags(args), device)
+        model.start_training()
+        ways = {"whole": ranks.swap}
+        if ranks.count() > 1:
+            ways["alone"] = lambda outgoing, incoming: []
+        for name, ranks.swap in ways.items():
+            found[name] = []
+            for _ in range(1 + EPOCHS[negatives]):
                 ranks.wait()
                 begin = time.perf_counter()
-                for _ in range(EPOCHS):
-                    model.train_epoch(1e-3, lambda: None)
-                found.setdefault(size, {})[name] = (time.perf_counter() - begin) / EPOCHS
-            instep.gathered, instep.summed = ranks.gathered, ranks.summed
+                model.train_epoch(1e-3, lambda: None)
+                found[name].append(time.perf_counter() - begin)
+            del found[name][0]  # it was compiled in this one
         return found, model.schedule.interactions
 
 
-def started(given, count):
+def started(given, work, count):
     """What `seconds_of_epochs` finds on the first of `count` ranks."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}", "--standalone"]
     flags = [f"--{name}={value}" for name, value in vars(given).items()]
-    done = subprocess.run([*torchrun, __file__, *flags], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*torchrun, __file__, *flags], cwd=ROOT, capture_output=True, text=True, env={**os.environ, WORK: str(work)}
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
@@ -71,27 +73,27 @@ def started(given, count):
 def main():
     given = options(__doc__, dataset="Gowalla", dim=64, rounds=3)
     given.data_dir = str(Path(given.data_dir).resolve())
-    if "RANK" in os.environ:
-        found = seconds_of_epochs(given)
+    if WORK in os.environ:
+        found = seconds_of_epochs(given, *WORKS[int(os.environ[WORK])])
         if os.environ["RANK"] == "0":
             print(json.dumps(found))
         return
-    times = {(size, count): [] for size in SIZES for count in RANKS}
-    alone = {size: [] for size in SIZES}
+    times = {(work, count): {"whole": [], "alone": []} for work in range(len(WORKS)) for count in RANKS}
     for _ in tqdm(range(given.rounds), desc="rounds", leave=False, disable=None):
-        for count in RANKS:
-            found, interactions = started(given, count)
-            for size in SIZES:
-                times[size, count].append(found[str(size)]["whole"])
-                alone[size] += [found[str(size)]["alone"]] if count > 1 else []
+        for (work, count), seconds in times.items():
+            found, interactions = started(given, work, count)
+            for way, epochs in found.items():
+                seconds[way] += epochs
     rows = {}
-    for (size, count), seconds in times.items():
-        row = rows[f"batches of {size:,}, {count} rank{'s' * (count > 1)}"] = spread(seconds)
-        median = float(row["median, s"])
+    for (work, count), seconds in times.items():
+        negatives, size = WORKS[work]
+        name = f"{negatives}, batches of {size:,}, {count} rank{'s' * (count > 1)}"
+        row = rows[name] = spread(seconds["whole"])
+        median = statistics.median(seconds["whole"])
         row["interactions/s"] = f"{interactions / median:,.0f}"
         if count > 1:
-            row["x one rank"] = f"{float(rows[f'batches of {size:,}, 1 rank']['median, s']) / median:.2f}"
-            row["communication"] = f"{1 - float(spread(alone[size])['median, s']) / median:.0%}"
+            row["x one rank"] = f"{statistics.median(times[work, 1]['whole']) / median:.2f}"
+            row["communication"] = f"{1 - statistics.median(seconds['alone']) / median:.0%}"
     show(f"A training epoch of {given.dataset}, dim {given.dim}, one thread per rank, {given.rounds} rounds", rows)
 
 

@@ -41,7 +41,7 @@ def prepared(name, *flags, device="cpu", dtype=torch.float64):
         base.moments[name] = tuple(0.01 * moment for moment in own)  # the second moments are positive
     for optimizer, rate in ((base, 0.1), (model.regularizer.optimizer, 0.01)):
         optimizer.prepare(rate)
-    batch = next(model.sampler.epoch())
+    batch = next(model.schedule.batches())
     return model, batch, model.regularizer.sampler.of(batch[0])
 
 

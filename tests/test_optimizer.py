@@ -290,7 +290,7 @@ def test_fifty_steps_against_a_slow_reference(device, name, l2, by_row, compile)
     assert model.optimizer.by_row == (by_row and compile == "on")
     reference = Reference(model, 0.02, l2, 0.9, "user" in model.optimizer.tables)
     step = model.compiled_step if compile == "on" else model.train_step
-    batches = [batch for _ in range(2) for batch in model.sampler.epoch() if len(batch[0]) == 16][:50]
+    batches = [batch for _ in range(2) for batch in model.schedule.batches() if len(batch[0]) == 16][:50]
     assert len(batches) == 50
     for users, items, negatives in batches:
         model.optimizer.prepare(0.02)

@@ -20,7 +20,7 @@ import optimizer
 import ranks
 from model import OneBP, TwoBP
 from parse import parse_args
-from shards import bounds, own_flags, own_share
+from shards import bounds, load, own_flags, own_share, save
 
 FLAGS = ("--dim", 8, "--lr", 0.05)
 CPU = torch.device("cpu")
@@ -47,47 +47,72 @@ def made_model(kind, groups, *flags):
     return model
 
 
+def merge_first(mark, rows):
+    """Like optimizer.merge on one thread, but the first of equal rows is their place instead of the last."""
+    mark[rows.flip(0)] = torch.arange(len(rows)).flip(0)
+    return mark.index_select(0, rows)
+
+
 def one_step(*made):
-    """This rank's weights before and after a step, its batch, the loss, and which tables are exchanged by the row."""
+    """This rank's weights before and after a step, its batch, the loss, and how the tables are exchanged."""
+    if ranks.rank():  # which of equal rows is the place of all is chance on several threads, and on a GPU
+        optimizer.merge = merge_first
     model = made_model(*made)
     before = {name: table.clone() for name, table in model.weights.items()}
     batch = next(iter(model.schedule.batches()))
     model.optimizer.prepare(0.05)
-    loss = (model.compiled_step if model.compiled else model.train_step)(batch)
-    by_the_row = set(model.optimizer.widths), model.optimizer.by_row
+    loss = (model.compiled_step if model.compiled else model.step)(batch)
     model.optimizer.finish()
-    batch = batch[0] + model.data.first, *batch[1:]
-    return before, dict(model.weights), batch, loss, by_the_row
+    batch = batch[0] + model.data.first, *batch[1:3]
+    return before, dict(model.weights), batch, loss, (model.optimizer.ways, model.optimizer.by_row)
+
+
+PIECES, ROWS = {"item": "pieces"}, {"item": "rows"}
+SUMS = dict.fromkeys(("item_matrices", "item_biases"), "sum")
+ALL_SUMS = dict.fromkeys(("user_matrices", "user_biases"), "sum") | SUMS
+IN_BATCH = ("--sampler", "inbatch", "--similarity", "cosine")
 
 
 @pytest.mark.parametrize(
-    ("kind", "groups", "flags", "by_the_row"),
+    ("kind", "groups", "flags", "ways"),
     [
-        ("OneBP", 4, (), (set(), False)),
-        ("OneBP", 60, ("--l2", 0.1, "--sampler", "popularity", "--loss", "BSL"), ({"item"}, False)),
-        ("OneBP", 4, ("--encoder", "MLP", "--sampler", "dns", "--optimizer", "SGD"), (set(), False)),
-        ("OneBP", 200, ("--compile", "on", "--l2", 0), ({"item"}, True)),
-        ("TwoBP", 4, ("--loss", "BPR", "--regularizer", "l2", "--l2", 0.1), (set(), False)),
-        ("TwoBP", 60, ("--encoder", "MLP", "--loss", "BCE", "--similarity", "cosine"), ({"item"}, False)),
+        ("OneBP", 4, (), (PIECES, False)),
+        ("OneBP", 4, ("--compile", "on", "--l2", 0.1, "--regularizer", "l2"), (PIECES, False)),
+        ("OneBP", 60, ("--l2", 0.1, "--sampler", "popularity", "--loss", "BSL"), (ROWS, False)),
+        ("OneBP", 4, ("--encoder", "MLP", "--sampler", "dns", "--optimizer", "SGD"), (PIECES | SUMS, False)),
+        ("OneBP", 60, ("--compile", "on", "--l2", 0), (ROWS, True)),
+        ("OneBP", 5, (*IN_BATCH, "--loss", "BSL"), (PIECES, False)),
+        ("OneBP", 60, (*IN_BATCH, "--compile", "on", "--l2", 0), (ROWS, True)),
+        ("TwoBP", 4, ("--loss", "BPR", "--regularizer", "l2", "--l2", 0.1), (PIECES, False)),
+        ("TwoBP", 60, ("--loss", "BPR", "--regularizer", "l2", "--l2", 0.1), (ROWS, False)),
+        (
+            "TwoBP",
+            60,
+            ("--encoder", "MLP", "--loss", "BCE", "--similarity", "cosine"),
+            (ROWS | ALL_SUMS, False),
+        ),
     ],
 )
-def test_a_step_is_that_of_one_process(kind, groups, flags, by_the_row):
-    """Ranks with 7 and 6 interactions of a batch of 13: the weights move as by one batch of all of them.
+def test_a_step_is_that_of_one_process(kind, groups, flags, ways):
+    """Ranks with 7 and 6 (5, 4 and 4) interactions of a batch of 13: the weights move as by one batch of all of them.
 
     Adam's first step, of 0.05, goes by the sign of a gradient even where that is all but 0.
     """
-    found = on_ranks(one_step, kind, groups, "--batch_size", 13, *flags)
-    befores, afters, batches, losses, ways = zip(*found, strict=True)
+    count = 3 if "dns" in flags else 2
+    found = on_ranks(one_step, kind, groups, "--batch_size", 13, *flags, count=count)
+    befores, afters, batches, losses, found_ways = zip(*found, strict=True)
     sizes = [len(users) for users, *_ in batches]
-    assert sizes == [7, 6]
-    assert list(ways) == [by_the_row] * 2
+    assert sizes == ([5, 4, 4] if count == 3 else [7, 6])
+    assert list(found_ways) == [ways] * count
     model = made_model(kind, groups, "--batch_size", 13, *flags, "--compile", "off")
     for name, table in model.weights.items():
         table.copy_(whole(name, befores))
-    batch = tuple(torch.cat(parts, dim=-1) for parts in zip(*batches, strict=True))
+    users, items, drawn = zip(*batches, strict=True)
+    drawn = None if "inbatch" in flags else torch.cat(drawn, dim=-1)
+    batch = model.sampler.complete((torch.cat(users), torch.cat(items), drawn))
     model.optimizer.prepare(0.05)
     loss = model.train_step(batch)
-    assert loss.item() == pytest.approx(np.average([own.item() for own in losses], weights=sizes), rel=1e-5)
+    assert loss.item() == pytest.approx(sum(own.item() for own in losses), rel=1e-5)
     for name, table in model.weights.items():
         torch.testing.assert_close(whole(name, afters), table, rtol=1e-5, atol=1e-7 if "SGD" in flags else 1e-4)
 
@@ -99,27 +124,6 @@ def whole(name, weights):
         return torch.cat(tables)
     assert all(torch.equal(table, tables[0]) for table in tables), name
     return tables[0]
-
-
-def merge_first(mark, rows):
-    """Like optimizer.merge on one thread, but the first of equal rows is their place instead of the last."""
-    mark[rows.flip(0)] = torch.arange(len(rows)).flip(0)
-    return mark.index_select(0, rows)
-
-
-def one_step_with_other_places(*made):
-    if ranks.rank():
-        optimizer.merge = merge_first
-    return one_step(*made)
-
-
-def test_which_of_equal_rows_is_their_place_may_differ_between_ranks():
-    """On several threads, and on a GPU, it is chance."""
-    made = "OneBP", 23, "--batch_size", 13, "--compile", "on", "--l2", 0
-    found, others = on_ranks(one_step, *made), on_ranks(one_step_with_other_places, *made)
-    assert found[0][-1] == ({"item"}, True)
-    items = [whole("item", [after for _, after, *_ in each]) for each in (found, others)]
-    torch.testing.assert_close(*items)
 
 
 def test_one_rank_is_bit_equal_to_no_torchrun(work):
@@ -159,6 +163,30 @@ def test_two_ranks_go_on_as_if_never_interrupted_also_as_one(work):
     assert sorted(json.loads(Path("runs/cut/summary.json").read_text())["dataset"]) == sorted(
         json.loads(Path("runs/whole/summary.json").read_text())["dataset"]
     )
+
+
+def saved_and_loaded(folder):
+    """The moments of this rank's piece of the items after an epoch, and those that a new model loads."""
+    model, again = (made_model("OneBP", 5) for _ in range(2))
+    model.train_epoch(0.05, lambda: None)
+    save({"epoch": 1, "identity": {}, "model": model.state_dict()}, model.data, folder / "last.pt")
+    ranks.wait()
+    again.load_state_dict(load(folder / "last.pt", model.data)["model"])
+    assert torch.equal(model.weights["item"], again.weights["item"])
+    assert model.optimizer.ways == again.optimizer.ways == PIECES
+    return [torch.stack(one.optimizer.optimizer.moments["item"]) for one in (model, again)]
+
+
+def test_moments_of_pieces_become_whole_in_a_checkpoint(tmp_path):
+    """40 items on 3 ranks: the last one has a piece of 14 rows of which the table lacks 2."""
+    found = on_ranks(saved_and_loaded, tmp_path, count=3)
+    for before, after in found:
+        assert before.shape == (2, 14, 8)
+        assert torch.equal(before, after)
+    state = load(tmp_path / "last.pt")["model"]["optimizer"]["item"]
+    whole = torch.cat([before for before, _ in found], dim=1)[:, :40]
+    assert torch.equal(torch.stack([state["exp_avg"], state["exp_avg_sq"]]), whole)
+    assert (state["exp_avg_sq"] > 0).all()
 
 
 def test_evaluation_is_that_of_one_process(work):

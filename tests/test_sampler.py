@@ -161,9 +161,9 @@ def test_in_batch_negatives_against_a_slow_reference(device):
     random = np.random.default_rng(0)
     encodings = [torch.tensor(random.normal(size=(n, 3)), dtype=torch.float32, device=device) for n in TRAIN.shape]
     interactions = 0
-    for users, items, drawn in drawing.epoch():
-        p, q = encodings[0][users], encodings[1][drawing.candidates(items, drawn)]
-        positive, negative = (part.cpu() for part in drawing.scores(p, q, drawn))
+    for users, items, *drawn in map(drawing.complete, drawing.epoch()):
+        p, q = encodings[0][users], encodings[1][drawing.candidates(items, *drawn)]
+        positive, negative = (part.cpu() for part in drawing.scores(p, q, *drawn))
         for b, user in enumerate(users.tolist()):
             assert positive[b] == pytest.approx(float(encodings[0][user] @ encodings[1][items[b]]), abs=1e-5)
             for n, item in enumerate(items.tolist()):
@@ -183,7 +183,7 @@ def test_a_batch_of_users_has_each_of_their_positives_equally_often(device, name
     wanted = torch.tensor([3, 0, 1, 3, 4, 5, 0], device=device)
     counts = [dict.fromkeys(PART, 0) for _ in wanted]
     for _ in range(2000):
-        users, items, drawn = drawing.of(wanted)
+        users, items, drawn, *_ = drawing.of(wanted)
         for count, pair in zip(counts, zip(users.tolist(), items.tolist(), strict=True), strict=True):
             count[pair] += 1
         if name == "inbatch":

@@ -139,9 +139,10 @@ def test_diverging_run_keeps_the_last_good_checkpoint(cli, work):
 
 
 def test_save_every_is_exact(cli, work, monkeypatch):
-    def save(path, state, data):
-        saved.append((path.name, state["epoch"]))
-        save_checkpoint(path, state)
+    def save(state, data, *paths):
+        for path in paths:
+            saved.append((path.name, state["epoch"]))
+            save_checkpoint(path, state)
 
     saved = []
     monkeypatch.setattr(shards, "save", save)
@@ -153,10 +154,11 @@ def test_checkpoints_cost_little_and_keep_the_best_weights(tmp_path, monkeypatch
     """On a clock on which an epoch takes 1 s and writing a file 0.5 s."""
     clock, written, weights = [0.0], [], torch.zeros(1)
 
-    def save(path, state, data):
-        clock[0] += 0.5
-        path.touch()
-        written.append((path.name, state["epoch"], state["weights"].item()))
+    def save(state, data, *paths):
+        for path in paths:
+            clock[0] += 0.5
+            path.touch()
+            written.append((path.name, state["epoch"], state["weights"].item()))
 
     monkeypatch.setattr(shards, "save", save)
     monkeypatch.setattr(train.time, "perf_counter", lambda: clock[0])

@@ -60,7 +60,8 @@ class InStep:
 
     A table goes one of three ways:
 
-    rows: few of its rows are read; the ranks send each other the numbers and gradients of these, and all move them;
+    rows: few of its rows are read; the ranks send each other the numbers and gradients of these, or sum the gradients
+        where they all read the same rows, and all move them;
     pieces: it is read by rows, by many; each rank gets the sum for its piece of the table, 1/W, moves that, for which
         it alone keeps moments, and sends it to the others (Rajbhandari et al., ZeRO, arXiv 1910.02054, stage 1);
     sum: it is not read by rows, and small; the gradient is summed, and all move the table.
@@ -73,21 +74,25 @@ class InStep:
         """
         self.tables, self.by_row, self.schedule, self.number = tables, by_row, schedule, 0
         self.share = torch.ones((), device=next(iter(tables.values())).device)  # of the step's interactions
+        self.begin = 0  # where this rank's part of the step's batch begins
         self.widths = {name: max(ranks.all_of(rows[name])) for name in tables if name in rows}  # of any rank
+        self.common = schedule.sampler.common
         self.ways = {name: self._way(name) for name in tables if name != OWN}
         self.room = {name: self._make_room(tables[name]) for name, way in self.ways.items() if way == "pieces"}
         self.optimizer = make(tables | {name: self._own_piece(room) for name, room in self.room.items()})
         for name, way in self.ways.items():
-            # A piece is sent twice: its gradients to their rank, the rank's weights to all others.
-            numbers = 2 * len(tables[name]) / ranks.count() if way != "rows" else self.widths[name]
-            traffic = 4 * (ranks.count() - 1) * numbers * tables[name][0].numel()
+            # A sum, and pieces, are sent twice: gradients to where they are added up, and what becomes of them to all.
+            size = self.widths[name] if way == "rows" else len(tables[name])
+            if way != "rows" or self.common:
+                size *= 2 / ranks.count()
+            traffic = 4 * (ranks.count() - 1) * size * tables[name][0].numel()
             log.info("gradients of %s: exchanged by %s, %.3g MB a step from each rank", name, way, traffic / 1e6)
 
     def _way(self, name):
         if name not in self.widths:
             return "sum"
-        few = FEW * ranks.count() * self.widths[name] < len(self.tables[name])
-        return "rows" if few or self.by_row else "pieces"
+        moved = self.widths[name] * (1 if self.common else ranks.count())
+        return "rows" if self.by_row or FEW * moved < len(self.tables[name]) else "pieces"
 
     @staticmethod
     def _make_room(table):
@@ -105,6 +110,7 @@ class InStep:
     def prepare(self, lr):
         sizes = self.schedule.sizes(self.number)
         self.share.fill_(sizes[ranks.rank()] / sum(sizes))
+        self.begin = sum(sizes[: ranks.rank()])
         self.number += 1
         self.optimizer.prepare(lr)
 
@@ -126,11 +132,7 @@ class InStep:
 
         index: the rows that the batch reads of a table, by its name. The next batch is drawn while gradients are sent.
         """
-        rows = {
-            name: ranks.start_rows(index[name].flatten(), self.widths[name])
-            for name, way in self.ways.items()
-            if way == "rows"
-        }
+        rows = {name: self._start_numbers(name, index[name]) for name, way in self.ways.items() if way == "rows"}
         loss, gradients, fetched = look(batch)
         arriving = {name: self._start(name, gradient) for name, gradient in gradients.items()}
         self.schedule.draw_ahead()
@@ -147,11 +149,20 @@ class InStep:
         way = self.ways.get(name)
         if way == "pieces":
             return ranks.start_scatter(gradient)
+        if way == "rows" and self.common:
+            return ranks.start_sum(gradient.roll(self.begin, 0))  # in the order of the first rank
         if way == "rows":
             return ranks.start_rows(gradient, self.widths[name])
         if way == "sum":
             return ranks.start_sum(gradient)
         return lambda: gradient
+
+    def _start_numbers(self, name, index):
+        """Begin to send the numbers of the rows that this rank reads; those of all ranks arrive."""
+        if self.common:
+            rows = index.flatten().roll(self.begin)
+            return lambda: rows
+        return ranks.start_rows(index.flatten(), self.widths[name])
 
     def step(self, name, index, weights, place, gradient):
         way = self.ways.get(name)
@@ -162,7 +173,7 @@ class InStep:
         return self.optimizer.step(name, index, weights, place, gradient)
 
     def _step_rows(self, name, rows, gradients):
-        """Move a table by the gradients (W * M, D) of `rows` (W * M,), any of them several times."""
+        """Move a table by the gradients (all ranks' M, D) of `rows` (all ranks' M,), any of them several times."""
         weights, place = self.optimizer.fetch(name, rows)
         gradient = torch.zeros_like(weights).index_add_(0, place, gradients)
         return self.optimizer.step(name, rows, weights, place, gradient)

@@ -179,7 +179,7 @@ class Backpropagated(Recommender):
         self.compiled = ranks.agree(decided and compiles(self.device))
         # A row by itself costs two to four times what it costs in one sweep over the whole table.
         by_row = self.compiled and self.encoder.by_row and args.optimizer == "Adam"
-        moved = sum(rows[name] * (1 if name == ranks.OWN else ranks.count()) for name in tables)
+        moved = sum(rows[name] * (1 if name == ranks.OWN or self.sampler.common else ranks.count()) for name in tables)
         by_row = ranks.agree(by_row and 4 * moved < sum(tables.values()))
         self.regularizer = find(REGULARIZERS, args.regularizer)(self, by_row)
         decay, by_row = self.regularizer.decay, self.regularizer.by_row

@@ -40,6 +40,7 @@ class Sampler(Batches):
     """Batches of an epoch: every training interaction is in one of them. What the negatives are, subclasses say."""
 
     drawn = 0  # items drawn per interaction
+    common = False  # whether the same items are read on all ranks
 
     def __init__(self, known, args, generator, part=None):
         """known: csr_array (U, I) of all interactions that are no negatives; part: those of them that are positives.
@@ -203,6 +204,8 @@ class InBatch(NoNegatives):
     always there, is not corrected. Source: Yi et al., Sampling-bias-corrected neural modeling, RecSys 2019.
     """
 
+    common = True
+
     def __init__(self, known, args, generator, part=None):
         super().__init__(known, args, generator, part)
         self.seen = SeenItems(known, self.device)
@@ -215,12 +218,16 @@ class InBatch(NoNegatives):
         return ranks.total(self.batch_size)
 
     def complete(self, batch, sizes=()):
-        """(users (B,), items (B,), what to add to the scores of all ranks' items (A, B), the other ranks' (A - B,))."""
+        """(users (B,), items (B,), what to add to the scores of all ranks' items (A, B), the other ranks' (A - B,)).
+
+        The other ranks' are those of the next rank, of the one after it, and so on, round to the one before this one.
+        """
         users, items, _ = batch
         others = items[:0]
         if len(sizes) > 1:
             parts = ranks.start_rows(items, max(sizes))().view(len(sizes), -1)  # (W, the largest)
-            others = torch.cat([parts[rank, :size] for rank, size in enumerate(sizes) if rank != ranks.rank()])
+            parts = [part[:size] for part, size in zip(parts, sizes, strict=True)]
+            others = torch.cat(parts[ranks.rank() + 1 :] + parts[: ranks.rank()])
         return users, items, self.offsets(users, torch.cat([items, others])), others
 
     def offsets(self, users, items):

@@ -44,10 +44,10 @@ def seconds_of_epochs(given, negatives, size):
         args = parse_args([*flags.split(), "--data_dir", given.data_dir])
         model = find(MODELS, args.model)(load_data(args), own_flags(args), device)
         model.start_training()
-        ways = {"whole": ranks.swap}
+        ways = {"whole": (ranks.swap, ranks.start_sum)}
         if ranks.count() > 1:
-            ways["alone"] = lambda outgoing, incoming: []
-        for name, ranks.swap in ways.items():
+            ways["alone"] = lambda outgoing, incoming: [], lambda tensor: lambda: tensor
+        for name, (ranks.swap, ranks.start_sum) in ways.items():
             found[name] = []
             for _ in range(1 + EPOCHS[negatives]):
                 ranks.wait()

@@ -5,7 +5,8 @@ import signal
 from contextlib import contextmanager
 
 # What torch.distributed says when another process is gone, or does not answer.
-LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe", "NCCL", "Gloo")
+LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out", "wait timeout")
+LOST += ("Broken pipe", "NCCL", "Gloo")
 
 
 class UserError(Exception):

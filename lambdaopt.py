@@ -68,7 +68,7 @@ class Shrinkage(Decay):
                 index = place[name].flatten()
                 ones = torch.ones_like(index, dtype=weights.dtype)
                 count = torch.zeros_like(weights[:, 0]).index_add_(0, index, ones)
-                pulls[name] = 2 / size * count[:, None] * weights
+                pulls[name] = 2 / max(size, 1) * count[:, None] * weights
         return pulls
 
 

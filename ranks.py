@@ -19,6 +19,7 @@ OWN = "user"  # of the tables of weights, the one of which a rank has its users'
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 BLOCK = 1 << 20  # numbers that `fingerprint` looks at together
+GOLDEN = 0x9E3779B1  # odd, so that its multiples by different ranks differ in 32 bits
 ODD = 0x1E3779B97F4A7C15  # of the golden ratio: neighbours' multiples have nothing in common
 
 
@@ -182,6 +183,14 @@ def wait():
 def part_of(number):
     """This rank's part of a whole number: as much as any other's, or one less."""
     return number // count() + (rank() < number % count())
+
+
+def own_seed(seed):
+    """A seed for this rank's random numbers: that of rank 0 is `seed`, and no two are the same.
+
+    Ranks differ in the low 32 bits, since PyTorch's generator on a CPU takes no others.
+    """
+    return seed ^ (rank() * GOLDEN & 0xFFFFFFFF)
 
 
 def check_same(tables):

@@ -39,7 +39,7 @@ class Recommender:
     def __init__(self, data, args, device):
         """data: Interactions; args: the flags of parse.py; device: where everything lives and is computed."""
         self.data, self.args, self.device = data, args, device
-        self.generator = make_generator(args.seed + (ranks.rank() << 40), device)
+        self.generator = make_generator(ranks.own_seed(args.seed), device)
         self.evaluator = self.evaluator_class(args)
         self.evaluators = self.make_evaluators()
 

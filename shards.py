@@ -6,6 +6,7 @@ torch.distributed.checkpoint would keep its table of contents as a pickle, which
 """
 
 import argparse
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,7 +84,7 @@ def bounds(indptr, parts):
     indptr (U + 1,): the interactions before each user.
     """
     wanted = indptr[-1] * np.arange(1, parts) / parts
-    after = np.searchsorted(indptr, wanted)
+    after = np.searchsorted(indptr, np.ceil(wanted).astype(indptr.dtype))  # of another type indptr would be copied
     nearer = np.where(wanted - indptr[after - 1] < indptr[after] - wanted, after - 1, after)
     return [0, *nearer.tolist(), len(indptr) - 1]
 
@@ -123,7 +124,8 @@ def shard_file(path, epoch, rank, count):
 def drop_stale(folder, epochs):
     """Remove the ranks' files of other epochs."""
     for file in folder.glob("users.*.pt"):
-        if int(file.name.split(".")[1]) not in epochs:
+        found = re.fullmatch(r"users\.(\d+)\.\d+-of-\d+\.pt", file.name)
+        if found and int(found[1]) not in epochs:
             file.unlink()
 
 

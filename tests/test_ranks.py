@@ -20,7 +20,7 @@ import optimizer
 import ranks
 from model import OneBP, TwoBP
 from parse import parse_args
-from shards import bounds, load, own_flags, own_share, save
+from shards import bounds, drop_stale, load, own_flags, own_share, save
 
 FLAGS = ("--dim", 8, "--lr", 0.05)
 CPU = torch.device("cpu")
@@ -124,6 +124,48 @@ def whole(name, weights):
         return torch.cat(tables)
     assert all(torch.equal(table, tables[0]) for table in tables), name
     return tables[0]
+
+
+def random_start():
+    """This rank's encodings of users before training, and its first negatives."""
+    model = made_model("OneBP", 4)
+    return model.weights["user"].clone(), next(model.schedule.batches())[2]
+
+
+def test_ranks_draw_different_random_numbers():
+    """PyTorch's generator on a CPU takes the low 32 bits of its seed alone."""
+    users, negatives = zip(*on_ranks(random_start, count=3), strict=True)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        size = min(len(users[one]), len(users[other]))
+        assert not (users[one][:size] == users[other][:size]).any()
+        size = min(negatives[one].shape[1], negatives[other].shape[1])
+        assert (negatives[one][:, :size] == negatives[other][:, :size]).float().mean() < 0.3
+
+
+def uneven_epoch(*flags):
+    model = made_model("OneBP", 5, "--batch_size", 5, *flags)
+    sizes = [len(batch[0]) for batch in model.schedule.batches()]
+    loss = model.train_epoch(0.05, lambda: None)
+    model.evaluate("test")  # compares the items of the ranks
+    return sizes, loss
+
+
+@pytest.mark.parametrize(
+    "flags", [("--regularizer", "l2", "--l2", 0.1), (*IN_BATCH, "--loss", "BSL"), ("--encoder", "MLP")]
+)
+def test_a_rank_may_have_no_interactions_left(flags):
+    found = on_ranks(uneven_epoch, *flags, count=3)
+    assert any(0 in sizes for sizes, _ in found)
+    losses = [loss for _, loss in found]
+    assert losses == [losses[0]] * 3
+    assert np.isfinite(losses[0])
+
+
+def test_only_files_of_ranks_are_stale(tmp_path):
+    for name in ("users.1.0-of-2.pt", "users.2.0-of-2.pt", "users.old.pt", "users.3.pt"):
+        (tmp_path / name).touch()
+    drop_stale(tmp_path, {2})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["users.2.0-of-2.pt", "users.3.pt", "users.old.pt"]
 
 
 def test_one_rank_is_bit_equal_to_no_torchrun(work):

@@ -55,7 +55,7 @@ def work(device, args):
     """What `run` does on the device, in one process or as one of several ranks."""
     with interrupts_held_back():
         from grid import fit_grid
-        from ranks import restarted
+        from ranks import begun
         from recommend import take_flags_over, use
         from registry import MODELS, find
         from shards import own_flags
@@ -65,7 +65,7 @@ def work(device, args):
         state = take_flags_over(args)
     data = load_data(args)
     args.run_name = args.run_name or default_run_name(args)
-    if restarted() and (Path(args.checkpoint_dir) / args.run_name / "last.pt").exists():
+    if begun() and (Path(args.checkpoint_dir) / args.run_name / "last.pt").exists():
         args.train_mode = "continue"
     model_class = find(MODELS, args.model)
     if args.l2_grid:

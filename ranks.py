@@ -18,6 +18,7 @@ OWN = "user"  # of the tables of weights, the one of which a rank has its users'
 # As they are called up to PyTorch 2.12.
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+kept = None  # torchrun's store, which outlives the processes that it starts again
 BLOCK = 1 << 20  # numbers that `fingerprint` looks at together
 GOLDEN = 0x9E3779B1  # odd, so that its multiples by different ranks differ in 32 bits
 ODD = 0x1E3779B97F4A7C15  # of the golden ratio: neighbours' multiples have nothing in common
@@ -26,14 +27,18 @@ ODD = 0x1E3779B97F4A7C15  # of the golden ratio: neighbours' multiples have noth
 @contextmanager
 def joined(device, seconds):
     """In the block this process is one of those that torchrun started, if it is. seconds: to wait for another."""
-    if launched() == 1:
+    global kept
+    if launched() == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=seconds)
-    store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+    kept, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+    if size == 1:
+        yield
+        return
     # torchrun keeps the store when it restarts the processes, with the addresses of those that are gone.
-    store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", kept)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     try:
         yield
@@ -46,9 +51,15 @@ def launched():
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def restarted():
-    """Whether torchrun started the processes again, after one of them had died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+def note_begun():
+    """Note that the run has begun: from now on, what lies in its folders is its own."""
+    if kept and leads():
+        kept.set("begun", "")
+
+
+def begun():
+    """Whether torchrun started the processes again, and the run had begun before one of them died."""
+    return bool(kept) and kept.check(["begun"])
 
 
 def count():

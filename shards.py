@@ -153,6 +153,8 @@ def load(path, data=None):
                 shard = load_shard(path, state, number, len(firsts))
                 own, generator = shard["own"], shard["generator"]
             pieces.append(cut(own, max(first - span[0], 0), last - span[0]))
+    if not pieces:
+        raise UserError(f"{path} has no users from number {first} on: it is of other data; start with --train_mode new")
     state["model"] = merged(common, joined(pieces))
     if len(firsts) != ranks.count():
         generator = torch.empty(0)

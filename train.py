@@ -63,6 +63,7 @@ def fit(model, data, args):
                 changes = []
                 model.start_training()
                 run.set_aside()
+                ranks.note_begun()
             run.open_log(progress.epoch)
             earlier_seconds = sum(run.seconds())
             log_start(model, data, args, progress.epoch, changes)

@@ -276,6 +276,29 @@ def test_a_killed_rank_comes_back_and_the_run_ends_as_if_undisturbed(work):
     pd.testing.assert_frame_equal(rows("whole"), rows("killed"))
 
 
+def test_a_restart_before_the_run_has_begun_does_not_take_an_earlier_one_for_it(work):
+    flags = ("--epochs", 2, *FLAGS, "--run_name", "again")
+    succeed(torchrun(*flags))
+    process = torchrun(*flags, "--l2", 0.5, restarts=3)
+    limit = time.time() + 30
+    while len(children(process.pid)) < 2:
+        assert time.time() < limit
+        time.sleep(0.01)
+    os.kill(children(process.pid)[-1], signal.SIGKILL)  # it is still importing
+    succeed(process)
+    assert json.loads(Path("runs/again/summary.json").read_text())["flags"]["l2"] == 0.5
+    assert Path("runs/again.1").is_dir()
+
+
+def too_large(folder):
+    load(folder / "last.pt", own_share(toy_data(20)))
+
+
+def test_a_checkpoint_of_fewer_users_is_told(tmp_path):
+    on_ranks(saved_and_loaded, tmp_path, count=2)
+    assert "is of other data" in str(on_ranks(too_large, tmp_path)[1])
+
+
 def wait_for_epoch(name, epochs):
     """Wait until metrics.csv has so many rows."""
     path, limit = Path(f"runs/{name}/metrics.csv"), time.time() + 60

@@ -24,6 +24,8 @@ CHUNK = 1 << 16  # numbers drawn at a time, so that they stay in the cache, but 
 class Batches:
     """An epoch's batches. A subclass has `size`, the examples per epoch, `batch_size`, and `epoch`, their generator."""
 
+    common = False  # whether the same items are read on all ranks
+
     def __len__(self):
         """Batches per epoch; the last one may be smaller."""
         return -(-self.size // self.batch_size)
@@ -40,7 +42,6 @@ class Sampler(Batches):
     """Batches of an epoch: every training interaction is in one of them. What the negatives are, subclasses say."""
 
     drawn = 0  # items drawn per interaction
-    common = False  # whether the same items are read on all ranks
 
     def __init__(self, known, args, generator, part=None):
         """known: csr_array (U, I) of all interactions that are no negatives; part: those of them that are positives.

@@ -150,7 +150,7 @@ def load(path, data=None):
     for number, span in enumerate(zip(firsts, ends, strict=True)):
         if span[0] < last and first < span[1]:
             if len(firsts) > 1:
-                shard = load_shard(path, state, number, len(firsts))
+                shard = load_shard(path, state, number, len(firsts), span[0])
                 own, generator = shard["own"], shard["generator"]
             pieces.append(cut(own, max(first - span[0], 0), last - span[0]))
     if not pieces:
@@ -162,11 +162,12 @@ def load(path, data=None):
     return state
 
 
-def load_shard(path, state, number, count):
+def load_shard(path, state, number, count, first):
     """What a rank wrote beside the checkpoint `path` with `state`. Raises UserError where it is of another one."""
     file = shard_file(path, state["epoch"], number, count)
     shard = load_checkpoint(file)
-    if shard["identity"] != state["identity"]:
+    fits = shard["identity"] == state["identity"] and shard["epoch"] == state["epoch"] and shard["first"] == first
+    if not fits:
         raise UserError(f"{file} does not belong to {path}; put back the one that does, or start with --train_mode new")
     return shard
 

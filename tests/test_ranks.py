@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 
 import optimizer
 import ranks
+from errors import UserError
 from model import OneBP, TwoBP
 from parse import parse_args
 from shards import bounds, drop_stale, load, own_flags, own_share, save
@@ -288,6 +289,16 @@ def test_a_restart_before_the_run_has_begun_does_not_take_an_earlier_one_for_it(
     succeed(process)
     assert json.loads(Path("runs/again/summary.json").read_text())["flags"]["l2"] == 0.5
     assert Path("runs/again.1").is_dir()
+
+
+def test_files_of_ranks_that_were_swapped_are_told(tmp_path):
+    on_ranks(saved_and_loaded, tmp_path)
+    first, second = (tmp_path / f"users.1.{rank}-of-2.pt" for rank in (0, 1))
+    first.rename(tmp_path / "third")
+    second.rename(first)
+    (tmp_path / "third").rename(second)
+    with pytest.raises(UserError, match=r"users.1.0-of-2.pt does not belong to"):
+        load(tmp_path / "last.pt")
 
 
 def too_large(folder):

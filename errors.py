@@ -4,16 +4,21 @@ import re
 import signal
 from contextlib import contextmanager
 
+import launch
+
 # What torch.distributed says when another process is gone, or does not answer.
-LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out", "wait timeout")
-LOST += ("Broken pipe", "NCCL", "Gloo")
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "timeout", "timed out")
 
 
 class UserError(Exception):
     """A mistake of the user or of the machine: its text says what, where and what to do. Exit status 2."""
 
 
-class Diverged(UserError):
+class OfAll(UserError):
+    """A UserError that all ranks raise, of which the first one tells."""
+
+
+class Diverged(OfAll):
     """The loss of a run is no longer finite."""
 
 
@@ -26,10 +31,27 @@ def explain(error):
         return f"{place}{error.strerror}; check the path, its permissions and the free disk space"
     if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
         return "out of memory; lower --dim, --batch_size or --N"
-    if any(sign in str(error) for sign in LOST):
-        reason = re.sub(r"\[/\S+\] ", "", str(error).splitlines()[0]).split(". ")[0]  # less the place in its source
-        return f"lost another rank ({reason}); go on from the last checkpoint with --train_mode continue"
+    if launch.launched() > 1:
+        line = (str(error) or "?").splitlines()[0]
+        reason = re.sub(r"\[/\S+\] ", "", line).split(". ")[0]  # less the place in its source
+        if lost(error):
+            how = "its own line, if it left one, says why; from a checkpoint --train_mode continue goes on"
+            return f"lost another rank ({reason}); {how}"
+        if type(error).__name__.startswith("Dist"):  # torch.distributed's own
+            return f"cannot join the other ranks ({reason}); is each started once, and can they reach each other?"
     return None
+
+
+def lost(error):
+    """Whether an error says that another process is gone, or does not answer."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST)
+
+
+def tells(error):
+    """Whether this process tells of an error: of what all have in common, only one does."""
+    if isinstance(error, OfAll):
+        return launch.leads()
+    return not lost(error) or launch.local_number() == 0
 
 
 @contextmanager

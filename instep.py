@@ -12,7 +12,7 @@ from ranks import OWN
 
 log = logging.getLogger("onebp")
 
-FEW = 4  # a row picked out of a table costs as much as so many of the whole table
+FEW = 4  # a row picked out of a table costs two to so many times what it costs in a sweep over the whole table
 
 
 class Schedule:
@@ -49,9 +49,9 @@ class Schedule:
             self.next = next(self.source, None)
 
     def _drawn(self):
-        batches, batch = self.sampler.epoch(), None
+        batches = self.sampler.epoch()
         for number in range(len(self)):
-            batch = next(batches, None) or tuple(part if part is None else part[..., :0] for part in batch)
+            batch = next(batches, None) or self.sampler.at(self.sampler.users[:0])
             yield self.sampler.complete(batch, self.sizes(number))
 
 

@@ -4,7 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from errors import UserError, explain, interrupts_held_back
+import launch
+from errors import UserError, explain, interrupts_held_back, tells
 from parse import default_run_name, parse_args, validates
 from suggested import TUNED
 
@@ -17,7 +18,7 @@ def main(argv=None):
 
 def status_of(program, action, *arguments):
     """Call `action` for `program`. Returns the exit status, see main."""
-    rank = int(os.environ.get("RANK", 0))  # of several processes
+    rank = launch.number()  # of several processes
     try:
         action(*arguments)
     except KeyboardInterrupt as interrupt:
@@ -28,7 +29,8 @@ def status_of(program, action, *arguments):
         line = explain(error)
         if line is None:
             raise
-        print(f"[rank {rank}] " * bool(rank) + f"{program}: error:", " ".join(line.split("\n")), file=sys.stderr)
+        if tells(error):
+            print(f"[rank {rank}] " * bool(rank) + f"{program}: error:", " ".join(line.split("\n")), file=sys.stderr)
         return 2
     return 0
 
@@ -55,15 +57,17 @@ def work(device, args):
     """What `run` does on the device, in one process or as one of several ranks."""
     with interrupts_held_back():
         from grid import fit_grid
-        from ranks import begun
+        from ranks import begun, check_alike
         from recommend import take_flags_over, use
         from registry import MODELS, find
-        from shards import own_flags
+        from shards import common_flags, own_flags
         from train import fit, refit
 
     if args.mode != "train":
         state = take_flags_over(args)
+    check_alike(common_flags(args))
     data = load_data(args)
+    check_alike({"data with digest": data.digest})
     args.run_name = args.run_name or default_run_name(args)
     if begun() and (Path(args.checkpoint_dir) / args.run_name / "last.pt").exists():
         args.train_mode = "continue"
@@ -88,9 +92,12 @@ def load_data(args):
         return load_click_data(args)
     from dataloader import load_dataset
     from mapped import find_mapped, load_mapped
+    from ranks import together
     from shards import own_share
 
-    if folder := find_mapped(args.dataset, Path(args.data_dir)):
+    with together():
+        folder = find_mapped(args.dataset, Path(args.data_dir))
+    if folder:
         for flag in ("fold", "test_ratio", "valid_ratio"):
             if getattr(args, flag) is not None:
                 raise UserError(f"--{flag} does not apply: {folder} has its parts; leave the flag out")
@@ -99,17 +106,18 @@ def load_data(args):
         args.dataset = folder.name
         return load_mapped(folder, validates(args))
     ratio = "valid_ratio" if args.origin["valid_ratio"] == "command line" else "suggested_ratio"
-    data = load_dataset(
-        args.dataset,
-        args.data_dir,
-        ratings=find(MODELS, args.model).ratings,
-        fold=args.fold,
-        test_ratio=args.test_ratio,
-        validate=validates(args),
-        **{ratio: args.valid_ratio},
-        split_seed=args.split_seed,
-        download=not args.no_download,
-    )
+    with together():
+        data = load_dataset(
+            args.dataset,
+            args.data_dir,
+            ratings=find(MODELS, args.model).ratings,
+            fold=args.fold,
+            test_ratio=args.test_ratio,
+            validate=validates(args),
+            **{ratio: args.valid_ratio},
+            split_seed=args.split_seed,
+            download=not args.no_download,
+        )
     args.dataset = data.name
     if args.regularizer == "lambdaopt":
         return data.with_tuning_part(1 if args.select == "test" else TUNED, args.split_seed)

@@ -33,17 +33,8 @@ def load_mapped(folder, validate):
     validate: whether a validation part is wanted. Raises UserError for everything that is wrong with the files.
     """
     name = folder.name
-    users, items = read_sizes(folder / "about.json")
-    arrays = {part: read_arrays(folder, part, users) for part in PARTS if part != "valid" or validate}
-    for part, (indptr, _) in arrays.items():
-        if not indptr[-1]:
-            raise UserError(f"data set {name}: no {part} interaction")
-    first, last = own_users(name, arrays["train"][0])
-    parts = {part: own_part(folder, part, *arrays[part], first, last, items) for part in arrays}
-    parts.setdefault("valid", csr_array((last - first, items), dtype=np.int8))
-    for one, other in combinations(parts, 2):
-        if shared := parts[one].multiply(parts[other]).nnz:
-            raise UserError(f"{folder}: {shared} pairs are in both {one} and {other}; keep each in one of them")
+    with ranks.together():
+        users, items, first, parts = read_parts(folder, validate)
     digest = hashlib.sha256(json.dumps([users, items, [fingerprint(parts[part], first) for part in PARTS]]).encode())
     about = {"name": name, **parts, "item_ids": [str(item) for item in range(items)], "digest": digest.hexdigest()}
     if ranks.count() == 1:
@@ -54,12 +45,30 @@ def load_mapped(folder, validate):
     return Share(user_ids=[], first=first, users=users, whole_counts=counts, whole_description=text, **about)
 
 
+def read_parts(folder, validate):
+    """(U, I, first user, {part: csr_array of this rank's users}), `valid` empty unless wanted. Raises UserError."""
+    users, items = read_sizes(folder / "about.json")
+    arrays = {part: read_arrays(folder, part, users) for part in PARTS if part != "valid" or validate}
+    for part, (indptr, _) in arrays.items():
+        if not indptr[-1]:
+            raise UserError(f"data set {folder.name}: no {part} interaction")
+    first, last = own_users(folder.name, arrays["train"][0])
+    parts = {part: own_part(folder, part, *arrays[part], first, last, items) for part in arrays}
+    parts.setdefault("valid", csr_array((last - first, items), dtype=np.int8))
+    for one, other in combinations(parts, 2):
+        if shared := parts[one].multiply(parts[other]).nnz:
+            raise UserError(f"{folder}: {shared} pairs are in both {one} and {other}; keep each in one of them")
+    return users, items, first, parts
+
+
 def read_sizes(path):
     """(U, I) of about.json. Raises UserError."""
     try:
         about = json.loads(path.read_text())
         users, items = (int(about[name]) for name in ("users", "items"))
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        if not 0 < min(users, items) <= max(users, items) < 2**31:
+            raise ValueError(f"{users} users and {items} items are not from 1 to 2^31 - 1")
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise UserError(f'cannot read {path} ({error}); it holds {{"users": number, "items": number}}') from None
     return users, items
 
@@ -86,13 +95,16 @@ def read_arrays(folder, part, users):
 
 def own_part(folder, part, indptr, indices, first, last, items):
     """csr_array (n, I) of the users from `first` to before `last`. Raises UserError where items are not in order."""
-    begin, end = int(indptr[first]), int(indptr[last])
-    indptr, indices = indptr[first : last + 1] - begin, indices[begin:end]
+    indptr = indptr[first : last + 1]
+    begin, end = int(indptr[0]), int(indptr[-1])
+    if (indptr[1:] < indptr[:-1]).any() or begin < 0 or end > len(indices):
+        raise UserError(f"{folder / part}.indptr.npy: numbers from 0 to {len(indices)} that never fall belong there")
+    indptr, indices = indptr - begin, indices[begin:end]
     small = end - begin < 2**31 and items < 2**31
     kind = np.int32 if small else np.int64
     arrays = np.ones(end - begin, np.int8), indices.astype(kind, copy=False), indptr.astype(kind)
     matrix = csr_array(arrays, shape=(last - first, items))
-    if (np.diff(indptr) < 0).any() or not matrix.has_canonical_format:
+    if not matrix.has_canonical_format:
         raise UserError(f"{folder / part}.indices.npy: a user's items are not in ascending order, each once; sort them")
     if end > begin and not (indices.min() >= 0 and indices.max() < items):
         raise UserError(f"{folder / part}.indices.npy: items from 0 to {items - 1} belong there, by about.json")

@@ -3,6 +3,7 @@
 import argparse
 import os
 
+import launch
 from flags import Parser, folder_name, number, one_of, positive, share, text, whole
 from ignored import CHOICES, IGNORED, ignoring
 from registry import (
@@ -88,6 +89,7 @@ def validates(args):
 
 def contradictions(args, given):
     """Yield what is wrong with the flags together, a line each; given: those of the command line, by name."""
+    yield from launch.mistakes()
     for choice, flags in ignoring(args):
         for flag in flags:
             if flag in given:
@@ -97,7 +99,7 @@ def contradictions(args, given):
         yield f"{args.dataset} has no impressions for --model {args.model}; demo, {' and '.join(CLICK_DATASETS)} have"
     if args.model not in CLICK_MODELS and args.dataset in CLICK_DATASETS:
         yield f"{args.dataset} is of clicks, for --model {' or '.join(CLICK_MODELS)}, not {args.model}"
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if launch.launched() > 1:
         yield from (f"{choice} runs in one process; start it without torchrun" for choice in undivided(args))
     if args.sampler == "none" and args.loss not in WITHOUT_NEGATIVES:
         yield f"--loss {args.loss} needs negatives: give another --sampler than none"
@@ -196,7 +198,8 @@ def build_parser():
     flag("threads", 1, number(1, os.cpu_count(), kind=int), "CPU threads of a training step; evaluation takes all")
     compile_help = "translate the training step to machine code; auto: when the run is long enough to repay it"
     flag("compile", "auto", one_of("auto", "on", "off"), compile_help)
-    flag("timeout", 300, positive, "torchrun: seconds after which a rank gives up waiting for another")
+    timeout_help = "torchrun: seconds to wait for another rank, which may be writing a checkpoint"
+    flag("timeout", 300, number(above=0, high=1e6), timeout_help)
     flag("log", "files", one_of("files", "tensorboard"), "the files of a run, or curves for TensorBoard beside them")
     flag("log_root", "runs", str, "folder of logs, metrics and plots")
     flag("checkpoint_dir", "checkpoints", str, "folder of checkpoints")

@@ -1,9 +1,10 @@
 """Several processes that train one model, as torchrun starts them; the words are torch.distributed's.
 
-Each of the `count()` ranks has its share of the users, see shards.py, and all items, see instep.py. In one process,
-every function here gives back what it got.
+Each of the `count()` ranks has its share of the users, see shards.py, and all items, see instep.py. In one process
+there is one rank, and nothing to exchange.
 """
 
+import json
 import os
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,7 +12,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from errors import UserError
+import launch
+from errors import OfAll, explain
 
 PIECES = "pieces"  # in a rank's state, what it has of tables of which each rank keeps a piece
 OWN = "user"  # of the tables of weights, the one of which a rank has its users' rows; it has all of the others
@@ -28,10 +30,13 @@ ODD = 0x1E3779B97F4A7C15  # of the golden ratio: neighbours' multiples have noth
 def joined(device, seconds):
     """In the block this process is one of those that torchrun started, if it is. seconds: to wait for another."""
     global kept
-    if launched() == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+    if launch.launched() == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    backend = "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl"
     timeout = timedelta(seconds=seconds)
     kept, rank, size = next(dist.rendezvous("env://", timeout=timeout))
     if size == 1:
@@ -46,14 +51,9 @@ def joined(device, seconds):
         dist.destroy_process_group()
 
 
-def launched():
-    """How many processes torchrun started, this one among them."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
 def note_begun():
     """Note that the run has begun: from now on, what lies in its folders is its own."""
-    if kept and leads():
+    if kept and launch.leads():
         kept.set("begun", "")
 
 
@@ -70,11 +70,6 @@ def count():
 def rank():
     """The number of this one, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
-
-
-def leads():
-    """Whether this is the rank that prints and writes."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def summed(tensor):
@@ -157,9 +152,48 @@ def all_of(number):
     return numbers.tolist()
 
 
+def texts(text):
+    """The ranks' texts, a list."""
+    if count() == 1:
+        return [text]
+    own = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    sizes = all_of(len(own))
+    parts = start_rows(own, max(sizes))().view(count(), -1)  # (W, the longest)
+    return [bytes(part[:size].tolist()).decode() for part, size in zip(parts, sizes, strict=True)]
+
+
 def agree(flag):
     """Whether `flag` is true on all ranks."""
     return total(int(flag)) == count()
+
+
+def of_first(flag):
+    """Whether `flag` is true on the first rank."""
+    return all_of(int(flag))[0] == 1
+
+
+@contextmanager
+def together():
+    """Where a rank meets a mistake in the block, all raise it: OfAll. Inside, ranks do not wait for each other."""
+    mistake = ""
+    try:
+        yield
+    except Exception as error:
+        mistake = explain(error)
+        if mistake is None or count() == 1:
+            raise
+    for number, text in enumerate(texts(mistake)):
+        if text:
+            raise OfAll(f"rank {number}: {text}" if number else text)
+
+
+def check_alike(facts):
+    """Raise OfAll where one of {name: value}, all of them plain, is not the same on all ranks."""
+    first, *others = (json.loads(text) for text in texts(json.dumps(facts)))
+    for number, other in enumerate(others, 1):
+        for name, value in first.items():
+            if other[name] != value:
+                raise OfAll(f"rank {number} has {name} {other[name]}, the first one {value}; all of them need the same")
 
 
 def collected(piece):
@@ -185,12 +219,6 @@ def copy_from_first(tensors):
             dist.broadcast(tensor, 0)
 
 
-def wait():
-    """Go on when all ranks are here."""
-    if count() > 1:
-        dist.barrier()
-
-
 def part_of(number):
     """This rank's part of a whole number: as much as any other's, or one less."""
     return number // count() + (rank() < number % count())
@@ -210,7 +238,7 @@ def check_same(tables):
         return
     for name, table in tables.items():
         if len(set(all_of(fingerprint(table)))) > 1:
-            raise UserError(
+            raise OfAll(
                 f"the weights {name!r} are no longer the same on all {count()} ranks, so the run stops; "
                 "are they the same machines, with the same versions? Go on with --train_mode continue"
             )

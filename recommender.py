@@ -11,7 +11,7 @@ import torch
 import ranks
 from errors import UserError
 from evaluate import DotProduct, popularity_encodings
-from instep import InStep, Schedule
+from instep import FEW, InStep, Schedule
 from optimizer import SGD, Adam, value_and_gradients
 from parse import last_epoch
 from registry import RANKINGS, REGULARIZERS, find
@@ -177,10 +177,9 @@ class Backpropagated(Recommender):
         tables = {name: len(table) for name, table in trained.items() if name in rows}
         decided = state["compiled"] if state and args.compile == "auto" else self.repays_compiling(rows, tables)
         self.compiled = ranks.agree(decided and compiles(self.device))
-        # A row by itself costs two to four times what it costs in one sweep over the whole table.
         by_row = self.compiled and self.encoder.by_row and args.optimizer == "Adam"
         moved = sum(rows[name] * (1 if name == ranks.OWN or self.sampler.common else ranks.count()) for name in tables)
-        by_row = ranks.agree(by_row and 4 * moved < sum(tables.values()))
+        by_row = ranks.agree(by_row and FEW * moved < sum(tables.values()))
         self.regularizer = find(REGULARIZERS, args.regularizer)(self, by_row)
         decay, by_row = self.regularizer.decay, self.regularizer.by_row
         decayed = self.decayed()
@@ -256,7 +255,7 @@ class Backpropagated(Recommender):
             self.optimizer.finish()
         self.regularizer.finish_epoch()
         # What the last step did to the weights is in no loss yet.
-        finite = torch.stack([weights.isfinite().all() for weights in self.weights.values()]).all()
+        finite = torch.stack([torch.stack(table.aminmax()).isfinite().all() for table in self.weights.values()]).all()
         return ranks.summed(torch.where(finite, total / self.schedule.interactions, torch.nan)).item()
 
     def train_step(self, batch, held_out=None):

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+import launch
 import ranks
 from errors import UserError
 from ignored import ignored_flags
@@ -241,7 +242,9 @@ def chosen_by(args):
 
 def command_line():
     """The command as it was typed."""
-    program = "python" if ranks.launched() == 1 else "torchrun ..."
+    count, here = launch.launched(), launch.neighbours()
+    where = f"--standalone --nproc_per_node={count}" if count == here else "..."
+    program = "python" if count == 1 else f"torchrun {where}"
     return f"{program} {shlex.join(sys.argv)}"
 
 

@@ -26,10 +26,6 @@ class Batches:
 
     common = False  # whether the same items are read on all ranks
 
-    def __len__(self):
-        """Batches per epoch; the last one may be smaller."""
-        return -(-self.size // self.batch_size)
-
     def complete(self, batch, sizes=()):
         """What a step gets of a batch of `epoch`. sizes: of the ranks' batches, where there are several ranks.
 
@@ -90,9 +86,12 @@ class Sampler(Batches):
         """A batch with a random positive of each of the users (B,), or of anybody where the user has none."""
         begin, degree = (table[users] for table in self.spans)  # (B,)
         uniform = torch.rand(users.shape, dtype=torch.float64, device=self.device, generator=self.generator)
-        chosen = begin + (uniform * degree).long()
-        columns = [column[chosen][None] for column in self.columns]  # (1, B) each
-        return self.complete(next(zip(*columns[:2], self.draw(*columns), strict=True)))
+        return self.complete(self.at(begin + (uniform * degree).long()))
+
+    def at(self, numbers):
+        """A batch of the interactions with these numbers (B,), before it is complete."""
+        columns = [column[numbers][None] for column in self.columns]  # (1, B) each
+        return next(zip(*columns[:2], self.draw(*columns), strict=True))
 
     @property
     def reads(self):
@@ -159,7 +158,7 @@ class Uniform(Sampler):
         if left_out:
             log.info("%d interactions of users who have every item are left out: they have no negative", left_out)
             self.users, self.items = self.users[usable], self.items[usable]
-        if not len(self.users):
+        if not ranks.total(len(self.users)):
             raise UserError("every user in training has every item, so there is nothing to learn from; add items")
 
     def distribution(self, known, args):
@@ -209,14 +208,14 @@ class InBatch(NoNegatives):
 
     def __init__(self, known, args, generator, part=None):
         super().__init__(known, args, generator, part)
-        self.seen = SeenItems(known, self.device)
+        self.seen, self.whole_size = SeenItems(known, self.device), ranks.total(self.batch_size)
         counts = ranks.summed(torch.bincount(self.items, minlength=known.shape[1]))
         self.log_share = (counts.clamp(min=1) / counts.sum()).log()  # (I,)
         self.place = torch.full((known.shape[1],), -1, device=self.device)  # (I,) scratch
 
     @property
     def reads(self):
-        return ranks.total(self.batch_size)
+        return self.whole_size
 
     def complete(self, batch, sizes=()):
         """(users (B,), items (B,), what to add to the scores of all ranks' items (A, B), the other ranks' (A - B,)).

@@ -14,8 +14,11 @@ import torch
 
 import ranks
 from dataloader import Interactions
-from errors import UserError
+from errors import OfAll, UserError
 from utils import load_checkpoint, save_checkpoint
+
+# Of the flags, those that a rank may have its own values of: where things are there.
+PLACES = {"device", "threads", "data_dir", "log_root", "checkpoint_dir", "no_download", "timeout", "origin"}
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,14 @@ def own_users(name, indptr):
     would have none.
     """
     ends = bounds(indptr, ranks.count())
-    if not all(np.diff(indptr[ends])):
-        raise UserError(f"data set {name} is too small for {ranks.count()} ranks: one would have nothing to train")
+    if not all(np.diff(indptr[ends]) > 0):
+        raise OfAll(f"data set {name} has fewer users to train on than the {ranks.count()} ranks; start fewer of them")
     return ends[ranks.rank() : ranks.rank() + 2]
+
+
+def common_flags(args):
+    """The flags that all ranks must have alike, by how they are spelled."""
+    return {f"--{flag}": value for flag, value in vars(args).items() if flag not in PLACES}
 
 
 def own_flags(args):
@@ -74,19 +82,24 @@ def own_flags(args):
     Raises UserError where a rank would have none of it.
     """
     if args.batch_size < ranks.count():
-        raise UserError(f"--batch_size {args.batch_size} is too small for {ranks.count()} ranks, one each at least")
+        raise OfAll(f"--batch_size {args.batch_size} is too small for {ranks.count()} ranks, one each at least")
     return argparse.Namespace(**vars(args) | {"batch_size": ranks.part_of(args.batch_size)})
 
 
 def bounds(indptr, parts):
     """Where to cut users (U,) so that the parts have like numbers of interactions: (parts + 1) numbers of users.
 
-    indptr (U + 1,): the interactions before each user.
+    No part is without interactions, where so many users have any. indptr (U + 1,): the interactions before each user.
     """
     wanted = indptr[-1] * np.arange(1, parts) / parts
     after = np.searchsorted(indptr, np.ceil(wanted).astype(indptr.dtype))  # of another type indptr would be copied
-    nearer = np.where(wanted - indptr[after - 1] < indptr[after] - wanted, after - 1, after)
-    return [0, *nearer.tolist(), len(indptr) - 1]
+    ends = [0, *np.where(wanted - indptr[after - 1] < indptr[after] - wanted, after - 1, after), len(indptr) - 1]
+    for number in range(1, parts):  # something before each cut
+        least = np.searchsorted(indptr, indptr[ends[number - 1]], side="right")
+        ends[number] = min(max(ends[number], least), len(indptr) - 1)
+    for number in range(parts - 1, 0, -1):  # and behind it
+        ends[number] = min(ends[number], np.searchsorted(indptr, indptr[ends[number + 1]]) - 1)
+    return [int(end) for end in ends]
 
 
 def save(state, share, *paths):
@@ -96,15 +109,34 @@ def save(state, share, *paths):
     """
     if ranks.count() > 1:
         own, common = divided(state["model"])
-        about = {"epoch": state["epoch"], "identity": state["identity"], "first": share.first}
+        about = {"belongs_to": marks(state, common), "first": share.first}
         own = {**about, "own": own, "generator": state["model"]["generator"]}
-        save_checkpoint(shard_file(paths[0], state["epoch"], ranks.rank(), ranks.count()), own)
+        with ranks.together():
+            save_checkpoint(shard_file(paths[0], state["epoch"], ranks.rank(), ranks.count()), own)
+        check_arrived(paths[0], state["epoch"])
         common["optimizer"] = put_together(common["optimizer"])
-        firsts = ranks.all_of(share.first)  # now all of them have written theirs
+        firsts = ranks.all_of(share.first)
         state = {**state, "model": common, "shards": firsts, "users": share.users}
-    if ranks.leads():
+    if ranks.rank() == 0:
         for path in paths:
             save_checkpoint(path, state)
+
+
+def marks(state, common):
+    """What the checkpoint of a rank must have in common with the file that it belongs to: epoch, tables of weights.
+
+    common: of the state's model, what is not divided.
+    """
+    tables = {name: ranks.fingerprint(table) for name, table in common["encoder"].items()}
+    return {"epoch": state["epoch"], **tables}
+
+
+def check_arrived(path, epoch):
+    """Raise OfAll where the first rank does not find what the others wrote beside `path`."""
+    with ranks.together():
+        for number in range(ranks.count() if ranks.rank() == 0 else 0):
+            if not (file := shard_file(path, epoch, number, ranks.count())).exists():
+                raise UserError(f"{file}, of rank {number}, is not here: all need the same folder as --checkpoint_dir")
 
 
 def put_together(optimizer):
@@ -136,6 +168,8 @@ def load(path, data=None):
     checkpoint is of another number of ranks. Raises UserError where a file is absent, damaged or of another checkpoint.
     """
     state = load_checkpoint(path)
+    if "model" not in state:
+        raise UserError(f"{path} holds the users of a rank alone; put the file of that name back")
     firsts = state.pop("shards", [0])
     if len(firsts) == ranks.count() == 1:
         return state
@@ -146,11 +180,12 @@ def load(path, data=None):
         own, common = divided(state["model"])
         ends = [data.users]
     first, last = (data.first, data.first + data.shape[0]) if isinstance(data, Share) else (0, ends[-1])
-    pieces, generator = [], torch.empty(0)
+    pieces, generator, expected = [], torch.empty(0), marks(state, common)
     for number, span in enumerate(zip(firsts, ends, strict=True)):
         if span[0] < last and first < span[1]:
             if len(firsts) > 1:
-                shard = load_shard(path, state, number, len(firsts), span[0])
+                file = shard_file(path, state["epoch"], number, len(firsts))
+                shard = load_shard(file, path, {"belongs_to": expected, "first": span[0]})
                 own, generator = shard["own"], shard["generator"]
             pieces.append(cut(own, max(first - span[0], 0), last - span[0]))
     if not pieces:
@@ -162,12 +197,12 @@ def load(path, data=None):
     return state
 
 
-def load_shard(path, state, number, count, first):
-    """What a rank wrote beside the checkpoint `path` with `state`. Raises UserError where it is of another one."""
-    file = shard_file(path, state["epoch"], number, count)
+def load_shard(file, path, about):
+    """What a rank wrote to `file` beside the checkpoint `path`. Raises UserError where it is absent, or not `about`."""
+    if not file.exists():
+        raise UserError(f"{file}, a part of {path}, is absent; put it back, or start with --train_mode new")
     shard = load_checkpoint(file)
-    fits = shard["identity"] == state["identity"] and shard["epoch"] == state["epoch"] and shard["first"] == first
-    if not fits:
+    if any(shard.get(name) != value for name, value in about.items()):
         raise UserError(f"{file} does not belong to {path}; put back the one that does, or start with --train_mode new")
     return shard
 

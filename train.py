@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+import launch
 import ranks
 import shards
 from errors import Diverged, UserError, explain
@@ -41,7 +42,7 @@ def fit(model, data, args):
     """
     begin = time.perf_counter()
     progress = Progress()
-    with (Run if ranks.leads() else Bystander)(args, model.evaluator.metrics) as run:
+    with (Run if launch.leads() else Bystander)(args, model.evaluator.metrics) as run:
         checkpoints = Checkpoints(run.checkpoint_folder, args.save_every, data)
         try:
             if args.train_mode == "continue":
@@ -52,7 +53,8 @@ def fit(model, data, args):
                         f"{checkpoints.last_file} was trained with --{flag} {before}, and a refit with {now} would not "
                         "be of that run; give its flags, leave --refit out, or --train_mode new"
                     )
-                if progress.done(args) and run.summary_file.exists() and model.concluded(run.checkpoint_folder):
+                concluded = run.summary_file.exists() and model.concluded(run.checkpoint_folder)
+                if progress.done(args) and ranks.of_first(concluded):
                     end = last_epoch(args)
                     log.info("%s is done: epoch %d of %d, nothing to do", args.run_name, progress.epoch, end)
                     for flag, before, now in changes:
@@ -74,8 +76,8 @@ def fit(model, data, args):
             result |= model.conclude(checkpoints.best_file, run.checkpoint_folder)
             seconds = earlier_seconds + time.perf_counter() - begin
             left = model.leave(run.folder, checkpoints.last_file)
-            run.write_summary(model, data, args, result, seconds)  # a run that has one is done
             run.plot(model, args.select, progress.best_epoch, result["baselines"])
+            run.write_summary(model, data, args, result, seconds)  # a run that has one is done
             log_end(run, checkpoints, args, result, left)
             return progress.best_epoch
         except KeyboardInterrupt:
@@ -203,7 +205,7 @@ class Checkpoints:
                 if self.unsaved_best is not None:
                     shards.save(self.unsaved_best, self.data, self.next_file)
                 shards.save(state, self.data, self.last_file)
-            if ranks.leads():
+            if ranks.rank() == 0:
                 if self.unsaved_best is not None:
                     self.next_file.replace(self.best_file)
                 shards.drop_stale(self.folder, {state["epoch"], state["best_epoch"]})
@@ -213,14 +215,22 @@ class Checkpoints:
         elif improved:
             self.unsaved_best = copy.deepcopy(state)  # the live tensors go on changing
 
-    def recover(self, best_epoch):
-        """After a kill: make best.pt the state of `best_epoch`, as last.pt says. Raises UserError where it is lost."""
-        if ranks.leads() and self.next_file.exists():
+    def recover(self, epoch, best_epoch):
+        """After a kill: make best.pt the state of `best_epoch`, as last.pt, of `epoch`, says.
+
+        Raises UserError where it is lost.
+        """
+        with ranks.together():
+            if ranks.rank() == 0:
+                self._recover(best_epoch)
+                shards.drop_stale(self.folder, {epoch, best_epoch})
+
+    def _recover(self, best_epoch):
+        if self.next_file.exists():
             if load_checkpoint(self.next_file)["epoch"] == best_epoch:
                 self.next_file.replace(self.best_file)
             else:  # killed before last.pt was replaced; the run comes to that epoch again
                 self.next_file.unlink()
-        ranks.wait()
         if best_epoch and load_checkpoint(self.best_file)["epoch"] != best_epoch:
             raise UserError(f"{self.best_file} is not of epoch {best_epoch}, the best by {self.last_file}; put it back")
 
@@ -254,16 +264,18 @@ def restore(model, progress, checkpoints, args):
     Raises UserError where the checkpoint is absent, damaged, not whole, or of another model or data set.
     """
     path = checkpoints.last_file
-    state = shards.load(path, model.data)
+    with ranks.together():
+        state = shards.load(path, model.data)
+        with fitting(path):
+            check_identity(path, state, model, args)
     with fitting(path):
-        check_identity(path, state, model, args)
         for name in vars(progress):
             setattr(progress, name, state[name])
         if progress.done(args):
             model.load_weights(state["model"])
         else:
             model.start_training(state["model"])
-        checkpoints.recover(progress.best_epoch)
+        checkpoints.recover(progress.epoch, progress.best_epoch)
         checkpoints.saved_epoch = progress.epoch
         before = state["flags"].get("ranking", "users")  # once there was no choice
         if before != args.ranking:

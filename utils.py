@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-import ranks
+import launch
 from errors import UserError, explain, interrupts_held_back
 
 log = logging.getLogger("onebp")
@@ -26,7 +26,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 def log_to_console():
     """Send the program's log to stdout. Called once, by main.py."""
-    log.setLevel(logging.INFO if ranks.leads() else logging.CRITICAL)
+    log.setLevel(logging.INFO if launch.leads() else logging.CRITICAL)
     logging.raiseExceptions = False  # a closed pipe (`| head`) is no reason to stop training
     log.addHandler(logging.StreamHandler(sys.stdout))
     # Kept until the run's log.txt is open.
@@ -47,15 +47,17 @@ def keep_freed_memory():
 
 def on_terminal():
     """Whether progress bars have somebody who looks at them."""
-    return ranks.leads() and sys.stderr is not None and sys.stderr.isatty()
+    return launch.leads() and sys.stderr is not None and sys.stderr.isatty()
 
 
 def choose_device(name):
     """The torch device called `name`: `auto` is the GPU when there is one. Raises UserError for one that is absent."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and ranks.launched() > 1:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    if launch.neighbours() > 1 and name.startswith("cuda:"):
+        raise UserError(f"--device {name} would be that of all processes; with --device cuda each has one of its own")
+    if name == "cuda" and launch.launched() > 1:
+        name = f"cuda:{launch.local_number()}"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
@@ -132,7 +134,7 @@ def atomic_file(path, mode="wb", **open_args):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")  # others may write it too
     try:
         with open(temporary, mode, **open_args) as file:
             yield file

@@ -20,8 +20,18 @@ from main import main
 
 torch.set_num_threads(1)  # the sizes here are too small for more
 
+pools = {}  # of processes that are ranks, by how many
+
 ROOT = Path(__file__).parent.parent
 REAL_DATA = Path(os.environ.get("ONEBP_TEST_DATA", ROOT.parent / "shared" / "datasets"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pools_end():
+    """End the processes of `on_ranks` with the tests."""
+    yield
+    for pool in pools.values():
+        pool.terminate()
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -81,20 +91,27 @@ def torchrun(*words, count=2, restarts=0, **settings):
 
 
 def on_ranks(function, *arguments, count=2):
-    """[function(*arguments) on each of `count` ranks], in processes of their own; an exception instead of a result."""
+    """[function(*arguments) on each of `count` ranks], in other processes; a UserError instead of a result."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(count) as pool:
+    if count not in pools:
+        pools[count] = multiprocessing.get_context("spawn").Pool(count)
+    pool = pools[count]
+    try:  # a process waits for the others, so each of them gets one call
         calls = [pool.apply_async(as_rank, (rank, count, port, function, arguments)) for rank in range(count)]
         return [call.get(60) for call in calls]
+    except BaseException:
+        pools.pop(count).terminate()
+        raise
 
 
 def as_rank(rank, count, port, function, arguments):
-    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in places.items()})
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    os.environ.update({name: str(value) for name, value in {**places, "MASTER_PORT": port}.items()})
+    os.environ["MASTER_ADDR"] = "localhost"
     torch.set_num_threads(1)
+    torch.compiler.reset()
     with ranks.joined(torch.device("cpu"), 30):
         try:
             return function(*arguments)

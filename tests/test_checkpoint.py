@@ -322,22 +322,26 @@ def test_best_always_fits_last(tmp_path):
         checkpoints.update(state(1, 1), improved=True, final=False)
         return checkpoints
 
+    def recover(checkpoints):
+        last = load_checkpoint(checkpoints.last_file)
+        checkpoints.recover(last["epoch"], last["best_epoch"])
+
     checkpoints = folder("before last.pt")
     save_checkpoint(checkpoints.next_file, state(2, 2))
-    checkpoints.recover(load_checkpoint(checkpoints.last_file)["best_epoch"])
+    recover(checkpoints)
     assert load_checkpoint(checkpoints.best_file)["epoch"] == 1
     assert not checkpoints.next_file.exists()
 
     checkpoints = folder("after last.pt")
     save_checkpoint(checkpoints.next_file, state(2, 2))
     save_checkpoint(checkpoints.last_file, state(2, 2))
-    checkpoints.recover(load_checkpoint(checkpoints.last_file)["best_epoch"])
+    recover(checkpoints)
     assert load_checkpoint(checkpoints.best_file)["epoch"] == 2
 
     checkpoints = folder("put elsewhere")
     save_checkpoint(checkpoints.best_file, state(9, 9))
     with pytest.raises(UserError, match=r"best.pt is not of epoch 1"):
-        checkpoints.recover(1)
+        recover(checkpoints)
 
 
 def test_full_disk_keeps_the_old_checkpoint(tmp_path):

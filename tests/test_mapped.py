@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import finish, on_ranks, torchrun, toy_data
 
+import ranks
 from errors import UserError
 from mapped import find_mapped, load_mapped
 
@@ -63,6 +64,10 @@ def train_array(name):
     return getattr(toy_data().train, name).copy()
 
 
+def with_fifth(number):
+    return np.where(np.arange(33) == 5, number, train_array("indptr"))
+
+
 def reversed_items():
     return train_array("indices")[::-1].copy()
 
@@ -74,6 +79,8 @@ def reversed_items():
         ({"train_indices": train_array("indices") + 1}, r"train.indices.npy: items from 0 to 31 belong there"),
         ({"train_indices": train_array("indices")[:-1]}, r"train.indptr.npy has 33 numbers from \[0\] to \[224\]"),
         ({"train_indptr": train_array("indptr")[:-1]}, r"train.indptr.npy has 32 numbers"),
+        ({"train_indptr": with_fifth(2**40)}, r"train.indptr.npy: numbers from 0"),
+        ({"train_indptr": with_fifth(-9)}, r"train.indptr.npy: numbers from 0"),
         ({"train_indices": train_array("indices") * 1.0}, r"holds float64 of 1 axes, not whole numbers"),
         ({"test_indices": train_array("indices")[::7].copy()}, r"pairs are in both train and test"),
         ({"test_indices": np.zeros(0, np.int32), "test_indptr": np.zeros(33, np.int32)}, "no test interaction"),
@@ -92,9 +99,10 @@ def test_what_is_wrong_with_files(tmp_path):
         load_mapped(folder, validate=False)
     with pytest.raises(UserError, match=r"cannot read .*valid.indptr.npy"):
         load_mapped(save(folder), validate=True)
-    (folder / "about.json").write_text("{}")
-    with pytest.raises(UserError, match=r"cannot read .*about.json"):
-        load_mapped(folder, validate=False)
+    for text in ("{}", '{"users": 32, "items": Infinity}', '{"users": 32, "items": 5000000000000}'):
+        (folder / "about.json").write_text(text)
+        with pytest.raises(UserError, match=r"cannot read .*about.json"):
+            load_mapped(folder, validate=False)
 
 
 @pytest.mark.parametrize(
@@ -125,4 +133,13 @@ def test_a_rank_without_interactions_is_told(tmp_path):
     own = toy_data().train.indices[:7].copy()
     folder = save(tmp_path / "made", train_indptr=np.array([0] + [7] * 32), train_indices=own)
     for error in on_ranks(shares, folder):
-        assert "data set made is too small for 2 ranks" in str(error)
+        assert "data set made has fewer users to train on than the 2 ranks" in str(error)
+
+
+def damaged_for_the_second(folder):
+    return load_mapped(folder if ranks.rank() == 0 else folder / "absent", validate=False)
+
+
+def test_what_a_rank_cannot_read_is_told_by_all(tmp_path):
+    for error in on_ranks(damaged_for_the_second, save(tmp_path / "made")):
+        assert "rank 1: cannot read" in str(error)

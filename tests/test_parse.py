@@ -65,6 +65,7 @@ def test_other_spellings():
         ("--lr 0", "--lr: '0' is not a number above 0"),
         ("--lr nan", "--lr: 'nan' is not a number above 0"),
         ("--lr inf", "--lr: 'inf' is not a number above 0"),
+        ("--timeout 1e300", "--timeout: '1e300' is not a number above 0 up to 1000000.0"),
         ("--l2 -1", "--l2: '-1' is not a number from 0"),
         ("--beta 1.01", "--beta: '1.01' is not a number from 0 up to 1"),
         ("--temperature 0", "--temperature: '0' is not a number above 0"),

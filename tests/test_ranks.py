@@ -2,26 +2,31 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, finish, on_ranks, start, torchrun, toy_data
+from conftest import ROOT, finish, interactions, on_ranks, start, torchrun, toy_data, write
 from scipy.sparse import csr_array
 
 import optimizer
 import ranks
-from errors import UserError
+from errors import Diverged, UserError, explain, tells
+from main import work as work_as_rank
 from model import OneBP, TwoBP
 from parse import parse_args
 from shards import bounds, drop_stale, load, own_flags, own_share, save
+from train import Checkpoints
+from utils import save_checkpoint
 
 FLAGS = ("--dim", 8, "--lr", 0.05)
 CPU = torch.device("cpu")
@@ -56,13 +61,13 @@ def merge_first(mark, rows):
 
 def one_step(*made):
     """This rank's weights before and after a step, its batch, the loss, and how the tables are exchanged."""
-    if ranks.rank():  # which of equal rows is the place of all is chance on several threads, and on a GPU
-        optimizer.merge = merge_first
     model = made_model(*made)
     before = {name: table.clone() for name, table in model.weights.items()}
     batch = next(iter(model.schedule.batches()))
     model.optimizer.prepare(0.05)
-    loss = (model.compiled_step if model.compiled else model.step)(batch)
+    # Which of equal rows is the place of all is chance on several threads, and on a GPU.
+    with mock.patch.object(optimizer, "merge", merge_first if ranks.rank() else optimizer.merge):
+        loss = (model.compiled_step if model.compiled else model.step)(batch)
     model.optimizer.finish()
     batch = batch[0] + model.data.first, *batch[1:3]
     return before, dict(model.weights), batch, loss, (model.optimizer.ways, model.optimizer.by_row)
@@ -208,12 +213,12 @@ def test_two_ranks_go_on_as_if_never_interrupted_also_as_one(work):
     )
 
 
-def saved_and_loaded(folder):
+def saved_and_loaded(folder, lr=0.05):
     """The moments of this rank's piece of the items after an epoch, and those that a new model loads."""
     model, again = (made_model("OneBP", 5) for _ in range(2))
-    model.train_epoch(0.05, lambda: None)
-    save({"epoch": 1, "identity": {}, "model": model.state_dict()}, model.data, folder / "last.pt")
-    ranks.wait()
+    model.train_epoch(lr, lambda: None)
+    save({"epoch": 1, "model": model.state_dict()}, model.data, folder / "last.pt")
+    ranks.total(0)  # the first one has written
     again.load_state_dict(load(folder / "last.pt", model.data)["model"])
     assert torch.equal(model.weights["item"], again.weights["item"])
     assert model.optimizer.ways == again.optimizer.ways == PIECES
@@ -299,6 +304,106 @@ def test_files_of_ranks_that_were_swapped_are_told(tmp_path):
     (tmp_path / "third").rename(second)
     with pytest.raises(UserError, match=r"users.1.0-of-2.pt does not belong to"):
         load(tmp_path / "last.pt")
+
+
+def test_a_file_of_another_run_or_kind_is_told(tmp_path):
+    for name, lr in (("one", 0.05), ("other", 0.06)):
+        on_ranks(saved_and_loaded, tmp_path / name, lr)
+    own, common = (tmp_path / "one" / name for name in ("users.1.1-of-2.pt", "last.pt"))
+    load(common)
+    for stranger in (tmp_path / "other" / own.name, common):
+        shutil.copy(stranger, own)
+        with pytest.raises(UserError, match=r"users.1.1-of-2.pt does not belong to"):
+            load(common)
+    own.unlink()
+    with pytest.raises(UserError, match=r"users.1.1-of-2.pt, a part of .*last.pt, is absent"):
+        load(common)
+    shutil.copy(tmp_path / "other" / own.name, common)
+    with pytest.raises(UserError, match=r"last.pt holds the users of a rank alone"):
+        load(common)
+
+
+def saved_apart(folder):
+    saved_and_loaded(folder / str(ranks.rank()))
+
+
+def test_checkpoints_in_folders_that_are_not_shared_are_told(tmp_path):
+    for error in on_ranks(saved_apart, tmp_path):
+        assert "users.1.1-of-2.pt, of rank 1, is not here" in str(error)
+
+
+def test_recover_drops_what_a_kill_left(tmp_path):
+    """Killed after last.pt of epoch 3 was written, before the files of epoch 2 were removed."""
+    for epoch in (2, 3):
+        (tmp_path / f"users.{epoch}.0-of-2.pt").touch()
+    save_checkpoint(tmp_path / "best.pt", {"epoch": 3})
+    Checkpoints(tmp_path, 1).recover(3, 3)
+    assert not (tmp_path / "users.2.0-of-2.pt").exists()
+    assert (tmp_path / "users.3.0-of-2.pt").exists()
+
+
+def started_with(folder, words):
+    """What main.py does on this rank in the folder, with its own one of `words`."""
+    os.chdir(folder)
+    work_as_rank(CPU, parse_args(["--dataset", "shop", *words[ranks.rank()].split()]))
+
+
+@pytest.mark.parametrize(
+    ("words", "others", "message"),
+    [
+        ("--seed 1", "--seed 2", "rank 1 has --seed 2, the first one 1"),
+        ("--data_dir datasets", "--data_dir other", "rank 1 has data with digest"),
+        ("--data_dir datasets", "--data_dir absent", "rank 1: no data set 'shop'"),
+        ("--train_mode continue", "--train_mode continue", "no checkpoint at"),
+    ],
+)
+def test_ranks_need_the_same_flags_and_data(work, words, others, message):
+    for number, folder in enumerate(("datasets", "other")):
+        pairs = [f"u{user},i{item}\n" for user in range(9) for item in range(9) if user != item + number]
+        write(work / folder / "shop" / "interactions.csv", "user_id,item_id\n" + "".join(pairs))
+    for error in on_ranks(started_with, work, (words, others)):
+        assert message in str(error)
+        assert tells(error)
+
+
+def train_beside_who_has_every_item():
+    """The sizes of this rank's batches where the first user, who alone is the first rank's, has every item."""
+    train = {(0, item) for item in range(20)} | {(user, user) for user in range(1, 20)}
+    data = interactions(train, {(user, 0) for user in range(1, 20)}, (20, 20))
+    model = OneBP(own_share(data), own_flags(parse_args([*map(str, FLAGS), "--batch_size", "6"])), CPU)
+    model.start_training()
+    sizes = [len(batch[0]) for batch in model.schedule.batches()]
+    return sizes, model.train_epoch(0.05, lambda: None)
+
+
+def test_a_rank_may_have_nothing_to_train_on():
+    (first, one), (second, other) = on_ranks(train_beside_who_has_every_item)
+    assert first == [0] * 7
+    assert second == [3] * 6 + [1]
+    assert one == other
+    assert np.isfinite(one)
+
+
+def test_who_tells_of_an_error(monkeypatch):
+    gone = RuntimeError("[/x/y.cc:538] Connection closed by peer [10.9.0.1]:4321. And more")
+    assert explain(gone) is None  # in one process that is a bug
+    for name, value in {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    assert explain(gone).startswith("lost another rank (Connection closed by peer [10.9.0.1]:4321);")
+    for rank, local, own, common, lost in ((0, 0, 1, 1, 1), (1, 1, 1, 0, 0), (2, 0, 1, 0, 1)):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(local))
+        assert [tells(error) for error in (UserError("own"), Diverged("nan"), gone)] == [own, common, lost]
+
+
+@pytest.mark.parametrize("changed", [{"RANK": None}, {"RANK": "2"}, {"WORLD_SIZE": "two"}, {"LOCAL_RANK": ""}])
+def test_an_environment_that_is_not_torchruns(monkeypatch, cli, changed):
+    places = {"WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 29500}
+    for name, value in (places | changed).items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, str(value))
+    status, _, errors = cli("--epochs", 1)
+    assert status == 2
+    assert "start several processes with torchrun" in errors
 
 
 def too_large(folder):
@@ -430,8 +535,17 @@ def test_users_are_divided_by_interactions(seed):
         ends = bounds(indptr, parts)
         assert ends[0] == 0
         assert ends[-1] == 500
-        assert ends == sorted(ends)
+        assert (np.diff(indptr[ends]) > 0).all()
         assert np.abs(np.diff(indptr[ends]) - indptr[-1] / parts).max() <= degree.max()
+
+
+@pytest.mark.parametrize(
+    "degrees",
+    [(97, 1, 1, 1), (1, 1, 1, 97), (0, 1, 0, 50, 1, 0, 1, 0), (1, 1, 90, 1), (1, 97, 1), (0, 0, 5), (5, 0, 0)],
+)
+def test_no_part_is_empty_where_that_can_be(degrees):
+    indptr = np.append(0, np.cumsum(degrees))
+    assert (np.diff(indptr[bounds(indptr, 4)]) > 0).all() == (np.count_nonzero(degrees) >= 4)
 
 
 def sizes_of_steps(batch_size):
@@ -463,7 +577,8 @@ def test_every_interaction_is_in_one_batch(batch_size):
     ],
 )
 def test_what_cannot_be_divided_is_refused(words, message, monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": 29500}.items():
+        monkeypatch.setenv(name, str(value))
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(SystemExit) as exit:

@@ -1,0 +1,47 @@
+"""What torchrun tells each of the processes that it starts, in its environment. Read before torch is loaded."""
+
+import os
+
+VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+
+
+def launched():
+    """How many processes it started, this one among them; 1 without it."""
+    return max(1, _number("WORLD_SIZE"))
+
+
+def number():
+    """The number of this process, from 0; also 0 where the environment has none that can be."""
+    rank = _number("RANK")
+    return rank if rank < launched() else 0
+
+
+def local_number():
+    """The number of this process among those of its machine, from 0."""
+    return _number("LOCAL_RANK") if launched() > 1 else 0
+
+
+def neighbours():
+    """How many of the processes are on this machine."""
+    return _number("LOCAL_WORLD_SIZE") if launched() > 1 else 1
+
+
+def leads():
+    """Whether this is the process that prints and writes."""
+    return number() == 0
+
+
+def mistakes():
+    """Yield what is wrong with the environment, a line."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1":
+        return
+    for name in VARIABLES:
+        value = os.environ.get(name, "")
+        if not value.isdecimal() or (name == "RANK" and int(value) >= int(size)):
+            yield f"the environment has WORLD_SIZE={size}, but {name}={value}: start several processes with torchrun"
+
+
+def _number(name):
+    text = os.environ.get(name, "")
+    return int(text) if text.isdecimal() else 0

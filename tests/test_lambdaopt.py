@@ -164,7 +164,7 @@ def test_strengths_are_never_negative(granularity):
 @pytest.mark.parametrize("interval", [1, 4])
 def test_strengths_move_before_every_kth_step(interval, grad):
     model = lambdaopt("TwoBP", "--lambda_interval", interval, "--lambda_grad", grad, "--optimizer", "SGD")
-    epochs, steps = 2, len(model.sampler)
+    epochs, steps = 2, math.ceil(model.sampler.size / model.sampler.batch_size)
     assert steps % 4  # an epoch ends within an interval, and the next one starts with a move
     before = {name: strength.clone() for name, strength in model.regularizer.strengths.items()}
     moved = []

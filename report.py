@@ -77,8 +77,9 @@ class Run:
         numbers = (f"{self.name}.{number}" for number in itertools.count(1))
         free = next(name for name in numbers if not any(folder.with_name(name).exists() for folder in folders))
         for folder in folders:
-            folder.rename(folder.with_name(free))
-            log.info("the earlier run of this name is now %s", folder.with_name(free))
+            if folder.exists():  # no longer, where --checkpoint_dir and --log_root are the same
+                folder.rename(folder.with_name(free))
+                log.info("the earlier run of this name is now %s", folder.with_name(free))
 
     def rewind(self, epoch):
         """Before a continuation: drop the summary, and the rows of metrics.csv after `epoch`, the checkpoint's."""

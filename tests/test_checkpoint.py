@@ -288,6 +288,14 @@ def test_a_new_run_keeps_the_previous_one(trained, work):
     assert [len(pd.read_csv(f"runs/{name}/metrics.csv")) for name in (f"{RUN}.1", f"{RUN}.2", RUN)] == [2, 3, 3]
 
 
+def test_a_new_run_where_all_lies_in_one_folder(trained):
+    together = ("--dim", 8, "--log_root", "all", "--checkpoint_dir", "all")
+    for epochs in (1, 2):
+        assert trained("--epochs", epochs, *together)[0] == 0
+    assert [len(pd.read_csv(f"all/{name}/metrics.csv")) for name in (f"{RUN}.1", RUN)] == [1, 2]
+    assert [load_checkpoint(f"all/{name}/last.pt")["epoch"] for name in (f"{RUN}.1", RUN)] == [1, 2]
+
+
 def test_one_process_per_run(trained, work):
     process = start("--epochs", 5000, "--dim", 8)
     wait_for_rows(work / f"runs/{RUN}.1/metrics.csv", 1)  # the new process has set the trained run aside

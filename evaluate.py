@@ -21,18 +21,18 @@ TILE_SCORES = 1 << 18  # of them, computed at a time on a CPU, 1 MB
 
 
 class SeenItems:
-    """A part's pairs on the device, to look up by user: indptr (U+1,), indices (nnz,), both int64."""
+    """A part's pairs on the device, to look up by user: indptr (U+1,), int64, and indices (nnz,), int32."""
 
     def __init__(self, matrix, device):
         self.indptr = torch.as_tensor(matrix.indptr.astype(np.int64), device=device)
-        self.indices = torch.as_tensor(matrix.indices.astype(np.int64), device=device)
+        self.indices = torch.as_tensor(matrix.indices.astype(np.int32), device=device)
 
     def of(self, users):
         """Pairs of the given users (n,): (row in `users`, item), two flat tensors of equal length, sorted by row."""
         start, count = self.indptr[users], self.indptr[users + 1] - self.indptr[users]
         row = torch.repeat_interleave(torch.arange(len(users), device=users.device), count)
         offset = torch.arange(len(row), device=users.device) - (count.cumsum(0) - count)[row]
-        return row, self.indices[start[row] + offset]
+        return row, self.indices[start[row] + offset].long()
 
 
 class DotProduct:

@@ -51,7 +51,7 @@ class Schedule:
     def _drawn(self):
         batches = self.sampler.epoch()
         for number in range(len(self)):
-            batch = next(batches, None) or self.sampler.at(self.sampler.users[:0])
+            batch = next(batches, None) or next(self.sampler.at(self.sampler.users[None, :0]))
             yield self.sampler.complete(batch, self.sizes(number))
 
 

@@ -43,9 +43,12 @@ class UniformNegatives:
             columns = (column.astype(small) for column in (skips, guide + steps, buckets, shift, unseen))
             blocks.append([keys.astype(large), *columns])
             steps += len(keys)
-        keys, skips, guide, buckets, shift, unseen = (np.concatenate(column) for column in zip(*blocks, strict=True))
         self.levels = levels
-        keys = np.append(keys, np.full(1 << levels, users * self.span, large))  # above all, looked at, never reached
+        above = np.full(1 << levels, users * self.span, large)  # above all keys, looked at, never reached
+        blocks[-1][0] = np.append(blocks[-1][0], above)
+        # A column at a time, so that there need not be room for all of them and all blocks.
+        columns = (np.concatenate([block.pop(0) for block in blocks]) for _ in range(len(blocks[0])))
+        keys, skips, guide, buckets, shift, unseen = columns
         begin = (np.cumsum(buckets, dtype=np.int64) - buckets).astype(small)
         self.keys, self.skips = (torch.as_tensor(table, device=device) for table in (keys, skips))  # (steps,)
         self.guide, self.guide_begin, self.shift = (torch.as_tensor(v, device=device) for v in (guide, begin, shift))

@@ -47,9 +47,9 @@ class Sampler(Batches):
         part = known if part is None else part
         self.device, self.generator, self.batch_size = generator.device, generator, args.batch_size
         self.n_users = part.shape[0]
-        users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(part.indptr))
-        self.users = torch.as_tensor(users, device=self.device)  # (interactions,)
-        self.items = torch.as_tensor(part.indices.astype(np.int64), device=self.device)
+        users = np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(part.indptr))
+        columns = users, part.indices.astype(np.int32)  # half the bytes of a batch's, of which there are few
+        self.users, self.items = (torch.as_tensor(column, device=self.device) for column in columns)  # (interactions,)
 
     @property
     def size(self):
@@ -66,14 +66,17 @@ class Sampler(Batches):
         order = torch.randperm(len(self.users), device=self.device, generator=self.generator)
         whole = len(order) - len(order) % self.batch_size
         at_once = max(1, CHUNK // (self.batch_size * max(1, self.drawn)))
-        chunks = []
-        for column in self.columns:
-            column = column.index_select(0, order)
-            # (batches, B) in chunks, and what remains, (1, rest)
-            chunks.append((*column[:whole].view(-1, self.batch_size).split(at_once), column[whole:][None]))
-        for users, items, *others in zip(*chunks, strict=True):
-            if users.numel():
-                yield from zip(users, items, self.draw(users, items, *others), strict=True)
+        # (batches, B) in chunks, and what remains, (1, rest)
+        for numbers in (*order[:whole].view(-1, self.batch_size).split(at_once), order[whole:][None]):
+            if numbers.numel():
+                yield from self.at(numbers)
+
+    def at(self, numbers):
+        """The batches of the interactions with these numbers (b, B), before they are complete."""
+        flat = numbers.flatten()
+        users, items, *others = (column.index_select(0, flat).view(numbers.shape) for column in self.columns)
+        users, items = users.long(), items.long()
+        return zip(users, items, self.draw(users, items, *others), strict=True)
 
     @cached_property
     def spans(self):
@@ -86,12 +89,7 @@ class Sampler(Batches):
         """A batch with a random positive of each of the users (B,), or of anybody where the user has none."""
         begin, degree = (table[users] for table in self.spans)  # (B,)
         uniform = torch.rand(users.shape, dtype=torch.float64, device=self.device, generator=self.generator)
-        return self.complete(self.at(begin + (uniform * degree).long()))
-
-    def at(self, numbers):
-        """A batch of the interactions with these numbers (B,), before it is complete."""
-        columns = [column[numbers][None] for column in self.columns]  # (1, B) each
-        return next(zip(*columns[:2], self.draw(*columns), strict=True))
+        return self.complete(next(self.at((begin + (uniform * degree).long())[None])))
 
     @property
     def reads(self):

@@ -31,20 +31,22 @@ def explain(error):
         return f"{place}{error.strerror}; check the path, its permissions and the free disk space"
     if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
         return "out of memory; lower --dim, --batch_size or --N"
-    if launch.launched() > 1:
-        line = (str(error) or "?").splitlines()[0]
-        reason = re.sub(r"\[/\S+\] ", "", line).split(". ")[0]  # less the place in its source
-        if lost(error):
-            how = "its own line, if it left one, says why; from a checkpoint --train_mode continue goes on"
-            return f"lost another rank ({reason}); {how}"
-        if type(error).__name__.startswith("Dist"):  # torch.distributed's own
-            return f"cannot join the other ranks ({reason}); is each started once, and can they reach each other?"
+    if launch.launched() > 1 and lost(error):
+        how = "its own line, if it left one, says why; from a checkpoint --train_mode continue goes on"
+        return f"lost another rank ({gist(error)}); {how}"
     return None
 
 
 def lost(error):
     """Whether an error says that another process is gone, or does not answer."""
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST)
+    signs = [type(error).__name__.startswith("Dist"), *(sign in str(error) for sign in LOST)]  # torch.distributed's own
+    return isinstance(error, RuntimeError) and any(signs)
+
+
+def gist(error):
+    """What an error of PyTorch's says first, less the place in its source."""
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return re.sub(r"\[/\S+\] ", "", line).split(". ")[0]
 
 
 def tells(error):

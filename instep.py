@@ -20,20 +20,20 @@ class Schedule:
 
     def __init__(self, sampler):
         self.sampler = sampler
-        # of each rank
-        self.left = list(zip(ranks.all_of(sampler.size), ranks.all_of(sampler.batch_size), strict=True))
-        self.interactions = sum(size for size, _ in self.left)
+        # of the ranks, (interactions, those in a step)
+        self.parts = list(zip(ranks.all_of(sampler.size), ranks.all_of(sampler.batch_size), strict=True))
+        self.interactions = sum(size for size, _ in self.parts)
 
     def __len__(self):
-        return max(-(-size // batch_size) for size, batch_size in self.left)
+        return max(-(-size // batch_size) for size, batch_size in self.parts)
 
     def sizes(self, number):
         """Of the step `number`, from 0, the interactions of each rank."""
-        return [min(max(size - number * batch_size, 0), batch_size) for size, batch_size in self.left]
+        return [min(max(size - number * batch_size, 0), batch_size) for size, batch_size in self.parts]
 
     def whole(self, number):
         """Whether in the step `number` every rank's part of the batch is whole."""
-        return all((number + 1) * batch_size <= size for size, batch_size in self.left)
+        return all((number + 1) * batch_size <= size for size, batch_size in self.parts)
 
     def batches(self):
         """Yield this rank's batches, see sampler.py."""
@@ -108,6 +108,7 @@ class InStep:
         return room.chunk(ranks.count())[ranks.rank()]
 
     def prepare(self, lr):
+        """Call before each step."""
         sizes = self.schedule.sizes(self.number)
         self.share.fill_(sizes[ranks.rank()] / sum(sizes))
         self.begin = sum(sizes[: ranks.rank()])
@@ -115,10 +116,12 @@ class InStep:
         self.optimizer.prepare(lr)
 
     def finish(self):
+        """Call at the end of an epoch."""
         self.number = 0
         self.optimizer.finish()
 
     def fetch(self, name, index):
+        """(weights (*, D), the place in them of each row that `index` (any shape) names), for the loss."""
         way = self.ways.get(name)
         if way == "pieces":
             return self.room[name], index
@@ -165,6 +168,11 @@ class InStep:
         return ranks.start_rows(index.flatten(), self.widths[name])
 
     def step(self, name, index, weights, place, gradient):
+        """Move a table. gradient: what has arrived.
+
+        Pieces: (any number, n, D), whose sum is that of this rank's piece; rows: (numbers (all M,), gradients
+        (all M, D)); else the whole gradient, with what `fetch` returned for the index.
+        """
         way = self.ways.get(name)
         if way == "pieces":
             return self.optimizer.step(name, None, self.optimizer.tables[name], None, gradient.sum(0))
@@ -179,6 +187,7 @@ class InStep:
         return self.optimizer.step(name, rows, weights, place, gradient)
 
     def count(self):
+        """Call after the step, once for all tables."""
         self.optimizer.count()
 
     def state_dict(self):
@@ -195,7 +204,8 @@ class InStep:
 
     def load_state_dict(self, state):
         """Take over the state of an optimizer of whole tables."""
-        pieces = {name: {key: self._piece(name, v) for key, v in state[name].items()} for name in self.room if state}
+        kept = {name: moments for name, moments in state.items() if name in self.room}
+        pieces = {name: {key: self._piece(name, v) for key, v in moments.items()} for name, moments in kept.items()}
         self.optimizer.load_state_dict(state | pieces)
 
     def _piece(self, name, moment):

@@ -1,8 +1,9 @@
 """What torchrun tells each of the processes that it starts, in its environment. Read before torch is loaded."""
 
+import math
 import os
 
-VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 
 
 def launched():
@@ -36,9 +37,11 @@ def mistakes():
     size = os.environ.get("WORLD_SIZE", "1")
     if size == "1":
         return
-    for name in VARIABLES:
-        value = os.environ.get(name, "")
-        if not value.isdecimal() or (name == "RANK" and int(value) >= int(size)):
+    limits = {"RANK": launched(), "LOCAL_RANK": neighbours(), "MASTER_PORT": 1 << 16}
+    values = {name: os.environ.get(name, "") for name in (*NUMBERS, "MASTER_ADDR")}
+    for name, value in values.items():
+        fits = value.isdecimal() and int(value) < limits.get(name, math.inf) if name in NUMBERS else value
+        if not fits:
             yield f"the environment has WORLD_SIZE={size}, but {name}={value}: start several processes with torchrun"
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import launch
-from errors import UserError, explain, interrupts_held_back, tells
+from errors import OfAll, explain, interrupts_held_back, tells
 from parse import default_run_name, parse_args, validates
 from suggested import TUNED
 
@@ -57,7 +57,7 @@ def work(device, args):
     """What `run` does on the device, in one process or as one of several ranks."""
     with interrupts_held_back():
         from grid import fit_grid
-        from ranks import begun, check_alike
+        from ranks import begun, check_alike, of_first
         from recommend import take_flags_over, use
         from registry import MODELS, find
         from shards import common_flags, own_flags
@@ -65,11 +65,10 @@ def work(device, args):
 
     if args.mode != "train":
         state = take_flags_over(args)
-    check_alike(common_flags(args))
+    check_alike({**common_flags(args), "a device of type": device.type})
     data = load_data(args)
-    check_alike({"data with digest": data.digest})
     args.run_name = args.run_name or default_run_name(args)
-    if begun() and (Path(args.checkpoint_dir) / args.run_name / "last.pt").exists():
+    if begun() and of_first((Path(args.checkpoint_dir) / args.run_name / "last.pt").exists()):
         args.train_mode = "continue"
     model_class = find(MODELS, args.model)
     if args.l2_grid:
@@ -91,20 +90,15 @@ def load_data(args):
     if find(MODELS, args.model).clicks:
         return load_click_data(args)
     from dataloader import load_dataset
-    from mapped import find_mapped, load_mapped
-    from ranks import together
+    from mapped import find_mapped
+    from ranks import check_alike, together
     from shards import own_share
 
     with together():
         folder = find_mapped(args.dataset, Path(args.data_dir))
+    check_alike({"a data set of arrays": folder is not None})
     if folder:
-        for flag in ("fold", "test_ratio", "valid_ratio"):
-            if getattr(args, flag) is not None:
-                raise UserError(f"--{flag} does not apply: {folder} has its parts; leave the flag out")
-        if find(MODELS, args.model).ratings or args.regularizer == "lambdaopt":
-            raise UserError(f"{folder} has no ratings and no part to tune on; take another --model and --regularizer")
-        args.dataset = folder.name
-        return load_mapped(folder, validates(args))
+        return load_arrays(folder, args)
     ratio = "valid_ratio" if args.origin["valid_ratio"] == "command line" else "suggested_ratio"
     with together():
         data = load_dataset(
@@ -118,10 +112,26 @@ def load_data(args):
             split_seed=args.split_seed,
             download=not args.no_download,
         )
+    check_alike({"data with digest": data.digest})
     args.dataset = data.name
     if args.regularizer == "lambdaopt":
         return data.with_tuning_part(1 if args.select == "test" else TUNED, args.split_seed)
     return own_share(data.with_valid_in_train() if args.refit_epochs else data)
+
+
+def load_arrays(folder, args):
+    """Like load_data, for a data set that is mapped."""
+    from mapped import load_mapped
+    from registry import MODELS, find
+
+    for flag in ("fold", "test_ratio", "valid_ratio"):
+        if args.origin[flag] == "command line":
+            raise OfAll(f"--{flag} does not apply: {folder} has its parts; leave the flag out")
+    if find(MODELS, args.model).ratings or args.regularizer == "lambdaopt":
+        raise OfAll(f"{folder} has no ratings and no part to tune on; take another --model and --regularizer")
+    args.dataset = folder.name
+    data = load_mapped(folder, validates(args))
+    return data.with_valid_in_train() if args.refit_epochs else data
 
 
 def load_click_data(args):

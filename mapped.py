@@ -15,7 +15,7 @@ import ranks
 from dataloader import PARTS, Interactions, description, find_folder
 from errors import UserError
 from evaluate import item_counts
-from shards import Share, own_users
+from shards import Share, cuts
 
 BLOCK = 1 << 22  # interactions that are looked at together
 MIXER = np.uint64(0x9E3779B97F4A7C15)
@@ -34,8 +34,11 @@ def load_mapped(folder, validate):
     """
     name = folder.name
     with ranks.together():
-        users, items, first, parts = read_parts(folder, validate)
-    digest = hashlib.sha256(json.dumps([users, items, [fingerprint(parts[part], first) for part in PARTS]]).encode())
+        users, items, ends, parts = read_parts(folder, validate)
+    first = ends[ranks.rank()]
+    # The digest is of what all ranks have together, so it does not tell that these are parts of different copies.
+    ranks.check_alike({f"{name} of (users, items)": [users, items], f"{name} divided at users": ends})
+    digest = hashlib.sha256(json.dumps([users, items, [sum_of_pairs(parts[part], first) for part in PARTS]]).encode())
     about = {"name": name, **parts, "item_ids": [str(item) for item in range(items)], "digest": digest.hexdigest()}
     if ranks.count() == 1:
         return Interactions(user_ids=[str(user) for user in range(users)], **about)
@@ -46,19 +49,20 @@ def load_mapped(folder, validate):
 
 
 def read_parts(folder, validate):
-    """(U, I, first user, {part: csr_array of this rank's users}), `valid` empty unless wanted. Raises UserError."""
+    """(U, I, where users are cut, {part: csr_array of this rank's}), `valid` empty unless wanted. Raises UserError."""
     users, items = read_sizes(folder / "about.json")
     arrays = {part: read_arrays(folder, part, users) for part in PARTS if part != "valid" or validate}
     for part, (indptr, _) in arrays.items():
         if not indptr[-1]:
             raise UserError(f"data set {folder.name}: no {part} interaction")
-    first, last = own_users(folder.name, arrays["train"][0])
+    ends = cuts(folder.name, arrays["train"][0])
+    first, last = ends[ranks.rank() : ranks.rank() + 2]
     parts = {part: own_part(folder, part, *arrays[part], first, last, items) for part in arrays}
     parts.setdefault("valid", csr_array((last - first, items), dtype=np.int8))
     for one, other in combinations(parts, 2):
         if shared := parts[one].multiply(parts[other]).nnz:
             raise UserError(f"{folder}: {shared} pairs are in both {one} and {other}; keep each in one of them")
-    return users, items, first, parts
+    return users, items, ends, parts
 
 
 def read_sizes(path):
@@ -111,8 +115,11 @@ def own_part(folder, part, indptr, indices, first, last, items):
     return matrix
 
 
-def fingerprint(matrix, first):
-    """A number that tells sets of pairs apart, however the users, here from `first` on, are divided among ranks."""
+def sum_of_pairs(matrix, first):
+    """A number that tells sets of pairs apart, the sum of all ranks', however the users are divided among them.
+
+    matrix: this rank's pairs; first: its first user.
+    """
     found = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):
         for start in range(0, matrix.nnz, BLOCK):

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 import launch
-from errors import OfAll, explain
+from errors import OfAll, UserError, explain, gist
 
 PIECES = "pieces"  # in a rank's state, what it has of tables of which each rank keeps a piece
 OWN = "user"  # of the tables of weights, the one of which a rank has its users' rows; it has all of the others
@@ -28,27 +28,42 @@ ODD = 0x1E3779B97F4A7C15  # of the golden ratio: neighbours' multiples have noth
 
 @contextmanager
 def joined(device, seconds):
-    """In the block this process is one of those that torchrun started, if it is. seconds: to wait for another."""
+    """In the block this process is one of those that torchrun started, if it is. seconds: to wait for another.
+
+    Raises UserError where they do not find each other.
+    """
     global kept
     if launch.launched() == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield
+        return
+    timeout = timedelta(seconds=seconds)
+    with joining():
+        kept, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+    if size == 1:
         yield
         return
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
-    timeout = timedelta(seconds=seconds)
-    kept, rank, size = next(dist.rendezvous("env://", timeout=timeout))
-    if size == 1:
-        yield
-        return
     # torchrun keeps the store when it restarts the processes, with the addresses of those that are gone.
     store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", kept)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    with joining():
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def joining():
+    """A UserError for what goes wrong in the block, where the ranks look for each other."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        advice = "is each started once, and can they reach each other?"
+        raise UserError(f"cannot join the other ranks ({gist(error)}); {advice}") from None
 
 
 def note_begun():

@@ -51,7 +51,7 @@ class Recommender:
     def make_evaluators(self):
         """An evaluator of each part that there is, by its name."""
         data = self.data
-        parts = {"test": data.test} | ({"valid": data.valid} if data.valid.nnz else {})
+        parts = {"test": data.test} | ({"valid": data.valid} if data.counts()["valid"] else {})
         return {name: self.evaluator(part, data.seen(name), self.device) for name, part in parts.items()}
 
     @property

@@ -224,6 +224,10 @@ class Bystander(Run):
     def _leave_to_first(self, *arguments):
         """Do nothing."""
 
+    def seconds(self):
+        """None: metrics.csv may be on its way to another folder."""
+        return 0.0, 0.0
+
     set_aside = rewind = open_log = add_row = journalise = write_summary = plot = _leave_to_first
 
 
@@ -242,7 +246,7 @@ def chosen_by(args):
 
 
 def command_line():
-    """The command as it was typed."""
+    """The command as it was typed, but for torchrun's own flags."""
     count, here = launch.launched(), launch.neighbours()
     where = f"--standalone --nproc_per_node={count}" if count == here else "..."
     program = "python" if count == 1 else f"torchrun {where}"
@@ -250,7 +254,7 @@ def command_line():
 
 
 def command_to_continue():
-    """The command as it was typed, but to go on."""
+    """That command, but to go on."""
     return command_line().removesuffix(" --train_mode continue") + " --train_mode continue"
 
 

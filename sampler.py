@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import ranks
-from errors import UserError
+from errors import OfAll
 from evaluate import SeenItems, item_counts
 from negatives import UniformNegatives, WeightedNegatives
 
@@ -152,12 +152,12 @@ class Uniform(Sampler):
         self.negatives = self.distribution(known, args)
         # Who has interacted with every item has no negative, and nothing to learn from.
         usable = self.negatives.unseen[self.users] > 0
-        left_out = int((~usable).sum())
+        left_out = ranks.total(int((~usable).sum()))
         if left_out:
             log.info("%d interactions of users who have every item are left out: they have no negative", left_out)
             self.users, self.items = self.users[usable], self.items[usable]
         if not ranks.total(len(self.users)):
-            raise UserError("every user in training has every item, so there is nothing to learn from; add items")
+            raise OfAll("every user in training has every item, so there is nothing to learn from; add items")
 
     def distribution(self, known, args):
         """What draws the negatives."""

@@ -44,7 +44,7 @@ def own_share(data):
     """
     if ranks.count() == 1:
         return data
-    first, last = own_users(data.name, data.train.indptr)
+    first, last = cuts(data.name, data.train.indptr)[ranks.rank() : ranks.rank() + 2]
     parts = {part: getattr(data, part)[first:last] for part in ("train", "valid", "test")}
     return Share(
         data.name,
@@ -59,8 +59,8 @@ def own_share(data):
     )
 
 
-def own_users(name, indptr):
-    """(first, after the last) of this rank's users: as many interactions as any other rank's, up to one user's.
+def cuts(name, indptr):
+    """The first user of each rank, and the number of users: like numbers of interactions lie between.
 
     name: of the data set; indptr (U + 1,): the training interactions before each user. Raises UserError where a rank
     would have none.
@@ -68,7 +68,7 @@ def own_users(name, indptr):
     ends = bounds(indptr, ranks.count())
     if not all(np.diff(indptr[ends]) > 0):
         raise OfAll(f"data set {name} has fewer users to train on than the {ranks.count()} ranks; start fewer of them")
-    return ends[ranks.rank() : ranks.rank() + 2]
+    return ends
 
 
 def common_flags(args):
@@ -190,7 +190,7 @@ def load(path, data=None):
             pieces.append(cut(own, max(first - span[0], 0), last - span[0]))
     if not pieces:
         raise UserError(f"{path} has no users from number {first} on: it is of other data; start with --train_mode new")
-    state["model"] = merged(common, joined(pieces))
+    state["model"] = merged(common, concatenated(pieces))
     if len(firsts) != ranks.count():
         generator = torch.empty(0)
     state["model"]["generator"] = generator
@@ -214,7 +214,9 @@ def divided(state):
         if key == ranks.OWN:
             own[key] = value
         elif isinstance(value, dict):
-            own[key], common[key] = divided(value)
+            users, common[key] = divided(value)
+            if users:
+                own[key] = users
         else:
             common[key] = value
     return own, common
@@ -235,8 +237,8 @@ def cut(own, first, last):
     return own[first:last] if own.dim() else own
 
 
-def joined(pieces):
+def concatenated(pieces):
     """What belongs to the users of all pieces together."""
     if isinstance(pieces[0], dict):
-        return {key: joined([piece[key] for piece in pieces]) for key in pieces[0]}
+        return {key: concatenated([piece[key] for piece in pieces]) for key in pieces[0]}
     return torch.cat(pieces) if pieces[0].dim() else pieces[0]

@@ -18,7 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 import launch
 import ranks
 import shards
-from errors import Diverged, UserError, explain
+from errors import Diverged, OfAll, UserError, explain
 from ignored import MEMORY, ignored_flags
 from parse import last_epoch
 from report import Bystander, Run, how_to_continue, log_end, log_epoch, log_start
@@ -268,6 +268,7 @@ def restore(model, progress, checkpoints, args):
         state = shards.load(path, model.data)
         with fitting(path):
             check_identity(path, state, model, args)
+    ranks.check_alike({f"{path} of epoch": state["epoch"]})
     with fitting(path):
         for name in vars(progress):
             setattr(progress, name, state[name])
@@ -279,7 +280,7 @@ def restore(model, progress, checkpoints, args):
         checkpoints.saved_epoch = progress.epoch
         before = state["flags"].get("ranking", "users")  # once there was no choice
         if before != args.ranking:
-            raise UserError(
+            raise OfAll(
                 f"{path} was trained with --ranking {before}, by whose metrics it goes on; "
                 "give that, another --run_name, or --train_mode new"
             )

@@ -1,5 +1,6 @@
 """Shared tools: small data sets, the program in this process or in a new one, the real data where it is at hand."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -152,6 +153,19 @@ def toy_data(groups=4, size=8):
                 pair = (group * size + user, group * size + item)
                 (test if user == item else train).add(pair)
     return interactions(train, test, (groups * size, groups * size))
+
+
+def save_arrays(folder, **arrays):
+    """Write toy_data as a data set of arrays, with other ones where `arrays` has them, by <part>_<array>."""
+    data = toy_data()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "about.json").write_text(json.dumps(dict(zip(("users", "items"), data.shape, strict=True))))
+    for part in ("train", "test"):
+        for name in ("indptr", "indices"):
+            arrays.setdefault(f"{part}_{name}", getattr(getattr(data, part), name))
+    for name, array in arrays.items():
+        np.save(folder / f"{name.replace('_', '.')}.npy", array)
+    return folder
 
 
 def write(path, text):

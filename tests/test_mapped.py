@@ -1,30 +1,16 @@
 """Data sets of arrays on disk: what they say, what is refused, and a rank's part of them."""
 
-import json
-
 import numpy as np
 import pytest
-from conftest import finish, on_ranks, torchrun, toy_data
+from conftest import finish, on_ranks, save_arrays, torchrun, toy_data
 
 import ranks
 from errors import UserError
 from mapped import find_mapped, load_mapped
 
 
-def save(folder, **parts):
-    """Write the data set of toy_data, with other arrays where `parts` has them, by <part>_<array>."""
-    data = toy_data()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "about.json").write_text(json.dumps(dict(zip(("users", "items"), data.shape, strict=True))))
-    for part in ("train", "test"):
-        for name in ("indptr", "indices"):
-            array = parts.get(f"{part}_{name}", getattr(getattr(data, part), name))
-            np.save(folder / f"{part}.{name}.npy", array)
-    return folder
-
-
 def test_what_is_loaded(tmp_path):
-    folder = save(tmp_path / "made")
+    folder = save_arrays(tmp_path / "made")
     assert find_mapped("MADE", tmp_path) == folder
     assert find_mapped("demo", tmp_path) is None
     data, expected = load_mapped(folder, validate=False), toy_data()
@@ -40,7 +26,7 @@ def shares(folder):
 
 
 def test_ranks_load_their_users(tmp_path):
-    folder = save(tmp_path / "made")
+    folder = save_arrays(tmp_path / "made")
     data = load_mapped(folder, validate=False)
     found = on_ranks(shares, folder)
     assert [first for first, *_ in found] == [0, 16]
@@ -50,14 +36,26 @@ def test_ranks_load_their_users(tmp_path):
         assert description == f"{data.describe()}; users divided among 2 ranks"
 
 
+def own_copy(folders):
+    return load_mapped(folders[ranks.rank()], validate=False)
+
+
+def test_copies_that_are_divided_at_other_users_are_told(tmp_path):
+    """The second one has only the first 8 of 32 users."""
+    some = {"train_indptr": np.minimum(train_array("indptr"), 56), "train_indices": train_array("indices")[:56]}
+    folders = save_arrays(tmp_path / "one" / "made"), save_arrays(tmp_path / "other" / "made", **some)
+    for error in on_ranks(own_copy, folders):
+        assert "rank 1 has made divided at users [0, 4, 32], the first one [0, 16, 32]" in str(error)
+
+
 def test_the_digest_is_of_the_pairs(tmp_path):
-    first = load_mapped(save(tmp_path / "a"), validate=False).digest
+    first = load_mapped(save_arrays(tmp_path / "a"), validate=False).digest
     indices = toy_data().train.indices.copy()
     indices[[0, 7]] = 8, 15  # another user's pairs
     indices[:7].sort()
     indices[7:14].sort()
-    assert load_mapped(save(tmp_path / "b", train_indices=indices), validate=False).digest != first
-    assert load_mapped(save(tmp_path / "c"), validate=False).digest == first
+    assert load_mapped(save_arrays(tmp_path / "b", train_indices=indices), validate=False).digest != first
+    assert load_mapped(save_arrays(tmp_path / "c"), validate=False).digest == first
 
 
 def train_array(name):
@@ -88,17 +86,17 @@ def reversed_items():
 )
 def test_what_is_wrong_with_arrays(tmp_path, parts, message):
     with pytest.raises(UserError, match=message):
-        load_mapped(save(tmp_path / "made", **parts), validate=False)
+        load_mapped(save_arrays(tmp_path / "made", **parts), validate=False)
 
 
 def test_what_is_wrong_with_files(tmp_path):
-    folder = save(tmp_path / "made")
+    folder = save_arrays(tmp_path / "made")
     whole = (folder / "test.indices.npy").read_bytes()
     (folder / "test.indices.npy").write_bytes(whole[:-9])
     with pytest.raises(UserError, match=r"cannot read .*test.indices.npy"):
         load_mapped(folder, validate=False)
     with pytest.raises(UserError, match=r"cannot read .*valid.indptr.npy"):
-        load_mapped(save(folder), validate=True)
+        load_mapped(save_arrays(folder), validate=True)
     for text in ("{}", '{"users": 32, "items": Infinity}', '{"users": 32, "items": 5000000000000}'):
         (folder / "about.json").write_text(text)
         with pytest.raises(UserError, match=r"cannot read .*about.json"):
@@ -110,14 +108,14 @@ def test_what_is_wrong_with_files(tmp_path):
     [("--test_ratio 0.5", "--test_ratio does not apply"), ("--model SVD", "has no ratings")],
 )
 def test_flags_that_do_not_apply(cli, work, flags, message):
-    save(work / "datasets" / "made")
+    save_arrays(work / "datasets" / "made")
     status, _, errors = cli("--dataset", "made", *flags.split())
     assert status == 2
     assert message in errors
 
 
 def test_one_process_and_two_train_and_recommend(cli, work):
-    save(work / "datasets" / "made")
+    save_arrays(work / "datasets" / "made")
     status, output, _ = cli("--dataset", "made", "--epochs", 2, "--dim", 8)
     assert status == 0
     assert "made: 32 users, 32 items" in output
@@ -129,9 +127,23 @@ def test_one_process_and_two_train_and_recommend(cli, work):
         assert [line.split()[0] for line in output.splitlines()].count("3") == 10
 
 
+def test_with_a_validation_part(cli, work):
+    """It chooses a strength, and is trained on by a refit, whose checkpoint is used with the same data."""
+    valid = {f"valid_{name}": getattr(toy_data().test, name) for name in ("indptr", "indices")}
+    others = {"test_indptr": np.minimum(np.arange(33), 8), "test_indices": np.arange(8, 16)}
+    save_arrays(work / "datasets" / "made", **valid, **others)
+    flags = ("--dataset", "made", "--epochs", 2, "--dim", 8, "--select", "valid")
+    status, output, errors = cli(*flags, "--regularizer", "l2", "--l2_grid", 1, 0.1)
+    assert status == 0, errors
+    assert cli(*flags, "--refit", "--run_name", "own")[0] == 0
+    status, output, errors = cli("--dataset", "made", "--mode", "evaluate", "--run_name", "own-refit")
+    assert status == 0, errors
+    assert "Recall@20" in output
+
+
 def test_a_rank_without_interactions_is_told(tmp_path):
     own = toy_data().train.indices[:7].copy()
-    folder = save(tmp_path / "made", train_indptr=np.array([0] + [7] * 32), train_indices=own)
+    folder = save_arrays(tmp_path / "made", train_indptr=np.array([0] + [7] * 32), train_indices=own)
     for error in on_ranks(shares, folder):
         assert "data set made has fewer users to train on than the 2 ranks" in str(error)
 
@@ -141,5 +153,5 @@ def damaged_for_the_second(folder):
 
 
 def test_what_a_rank_cannot_read_is_told_by_all(tmp_path):
-    for error in on_ranks(damaged_for_the_second, save(tmp_path / "made")):
+    for error in on_ranks(damaged_for_the_second, save_arrays(tmp_path / "made")):
         assert "rank 1: cannot read" in str(error)

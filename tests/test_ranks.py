@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, finish, interactions, on_ranks, start, torchrun, toy_data, write
+from conftest import ROOT, finish, interactions, on_ranks, save_arrays, start, torchrun, toy_data, write
 from scipy.sparse import csr_array
 
 import optimizer
@@ -237,6 +237,51 @@ def test_moments_of_pieces_become_whole_in_a_checkpoint(tmp_path):
     assert (state["exp_avg_sq"] > 0).all()
 
 
+def two_epochs(folder, *made):
+    """This rank's weights after two epochs, and after one, a checkpoint, and another."""
+    model, again = (made_model(*made) for _ in range(2))
+    model.train_epoch(0.05, lambda: None)
+    save({"epoch": 1, "model": model.state_dict()}, model.data, folder / "last.pt")
+    ranks.total(0)  # the first one has written
+    again.load_state_dict(load(folder / "last.pt", again.data)["model"])
+    for one in (model, again):
+        one.train_epoch(0.05, lambda: None)
+    return dict(model.weights), dict(again.weights), model.optimizer.ways
+
+
+@pytest.mark.parametrize(
+    ("made", "ways"),
+    [
+        (("OneBP", 4, "--optimizer", "SGD"), PIECES),
+        (("TwoBP", 60, "--batch_size", 13), ROWS),
+        (("OneBP", 60, "--batch_size", 13, "--compile", "on", "--l2", 0), ROWS),
+        (("OneBP", 60, *IN_BATCH, "--batch_size", 13), ROWS),
+    ],
+)
+def test_however_tables_are_exchanged_a_continuation_is_exact(tmp_path, made, ways):
+    for weights, again, found in on_ranks(two_epochs, tmp_path, *made):
+        assert found == ways
+        assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def best_written_late(folder):
+    """The items after the first of two epochs, which was the best, and those in best.pt, written after the second."""
+    model, seen = made_model("OneBP", 5), []
+    checkpoints = Checkpoints(folder, 2, model.data)
+    for epoch in (1, 2):
+        model.train_epoch(0.05, lambda: None)
+        checkpoints.update({"epoch": epoch, "best_epoch": 1, "model": model.state_dict()}, epoch == 1, epoch == 2)
+        seen.append(model.weights["item"].clone())
+    ranks.total(0)  # the first one has written
+    return seen[0], [load(folder / f"{name}.pt", model.data)["model"]["encoder"]["item"] for name in ("best", "last")]
+
+
+def test_a_best_epoch_that_is_written_late_is_as_it_was(tmp_path):
+    for items, (best, last) in on_ranks(best_written_late, tmp_path):
+        assert torch.equal(items, best)
+        assert not torch.equal(items, last)
+
+
 def test_evaluation_is_that_of_one_process(work):
     found = on_ranks(evaluated, "--ranking", "pairs")
     args = parse_args(["--ranking", "pairs", *map(str, FLAGS)])
@@ -248,17 +293,18 @@ def test_evaluation_is_that_of_one_process(work):
         assert popularity == pytest.approx(model.baselines()["Popularity"], abs=1e-6)
 
 
-def evaluated_first_users():
-    """The test metrics of this rank where only the users of the first one have anything to test."""
-    data, args = toy_data(), own_flags(parse_args([*map(str, FLAGS), "--ranking", "pairs"]))
+def evaluated_first_users(part):
+    """The metrics of this rank where only the users of the first one have anything in a part."""
+    data, args = toy_data(), own_flags(parse_args([*map(str, FLAGS), "--ranking", "pairs", "--select", part]))
     some = csr_array(data.test.multiply(np.arange(data.shape[0])[:, None] < 5))
     some.eliminate_zeros()
-    model = OneBP(own_share(replace(data, test=some)), args, CPU)
-    return model.evaluate("test"), model.evaluator.metrics
+    model = OneBP(own_share(replace(data, **{part: some})), args, CPU)
+    return model.evaluate(part), model.evaluator.metrics
 
 
-def test_a_rank_may_have_nobody_to_rank_for():
-    (first, names), (second, _) = on_ranks(evaluated_first_users)
+@pytest.mark.parametrize("part", ["test", "valid"])
+def test_a_rank_may_have_nobody_to_rank_for(part):
+    (first, names), (second, _) = on_ranks(evaluated_first_users, part)
     assert first == second
     assert list(first) == list(names)
 
@@ -354,6 +400,7 @@ def started_with(folder, words):
         ("--seed 1", "--seed 2", "rank 1 has --seed 2, the first one 1"),
         ("--data_dir datasets", "--data_dir other", "rank 1 has data with digest"),
         ("--data_dir datasets", "--data_dir absent", "rank 1: no data set 'shop'"),
+        ("--data_dir datasets", "--data_dir arrays", "rank 1 has a data set of arrays True, the first one False"),
         ("--train_mode continue", "--train_mode continue", "no checkpoint at"),
     ],
 )
@@ -361,6 +408,7 @@ def test_ranks_need_the_same_flags_and_data(work, words, others, message):
     for number, folder in enumerate(("datasets", "other")):
         pairs = [f"u{user},i{item}\n" for user in range(9) for item in range(9) if user != item + number]
         write(work / folder / "shop" / "interactions.csv", "user_id,item_id\n" + "".join(pairs))
+    save_arrays(work / "arrays" / "shop")
     for error in on_ranks(started_with, work, (words, others)):
         assert message in str(error)
         assert tells(error)
@@ -396,9 +444,20 @@ def test_who_tells_of_an_error(monkeypatch):
         assert [tells(error) for error in (UserError("own"), Diverged("nan"), gone)] == [own, common, lost]
 
 
-@pytest.mark.parametrize("changed", [{"RANK": None}, {"RANK": "2"}, {"WORLD_SIZE": "two"}, {"LOCAL_RANK": ""}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"RANK": None},
+        {"RANK": "2"},
+        {"WORLD_SIZE": "two"},
+        {"LOCAL_RANK": ""},
+        {"MASTER_PORT": "65536"},
+        {"MASTER_ADDR": None},
+    ],
+)
 def test_an_environment_that_is_not_torchruns(monkeypatch, cli, changed):
-    places = {"WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 29500}
+    places = {"WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2}
+    places |= {"MASTER_ADDR": "localhost", "MASTER_PORT": 29500}
     for name, value in (places | changed).items():
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, str(value))
     status, _, errors = cli("--epochs", 1)
@@ -548,21 +607,23 @@ def test_no_part_is_empty_where_that_can_be(degrees):
     assert (np.diff(indptr[bounds(indptr, 4)]) > 0).all() == (np.count_nonzero(degrees) >= 4)
 
 
-def sizes_of_steps(batch_size):
+def steps(batch_size):
+    """Of this rank the pairs of each step, and how many were announced."""
     model = made_model("OneBP", 4, "--batch_size", batch_size)
-    sizes = [len(batch[0]) for batch in model.schedule.batches()]
-    return sizes, [model.schedule.sizes(number)[ranks.rank()] for number in range(len(model.schedule))]
+    batches = [torch.stack([users + model.data.first, items]) for users, items, _ in model.schedule.batches()]
+    return batches, [model.schedule.sizes(number)[ranks.rank()] for number in range(len(model.schedule))]
 
 
 @pytest.mark.parametrize("batch_size", [2, 9, 31, 500])
 def test_every_interaction_is_in_one_batch(batch_size):
-    found = on_ranks(sizes_of_steps, batch_size, count=3 if batch_size > 2 else 2)
-    for sizes, announced in found:
-        assert sizes == announced
-    assert sum(sum(sizes) for sizes, _ in found) == toy_data().train.nnz
-    steps, uneven = np.array([sizes for sizes, _ in found]).sum(0), 2 + 7 * len(found) // batch_size
-    assert (steps[:-uneven] == batch_size).all()
-    assert steps.max() <= batch_size
+    found = on_ranks(steps, batch_size, count=3 if batch_size > 2 else 2)
+    sizes = np.array([[pairs.shape[1] for pairs in batches] for batches, _ in found])  # (ranks, steps)
+    assert sizes.tolist() == [announced for _, announced in found]
+    pairs = torch.cat([pairs for batches, _ in found for pairs in batches], dim=1)
+    assert sorted(pairs.T.tolist()) == np.argwhere(toy_data().train.toarray()).tolist()
+    together, uneven = sizes.sum(0), 2 + 7 * len(found) // batch_size
+    assert (together[:-uneven] == batch_size).all()
+    assert together.max() <= batch_size
 
 
 @pytest.mark.parametrize(
@@ -574,10 +635,12 @@ def test_every_interaction_is_in_one_batch(batch_size):
         ("--regularizer lambdaopt --select valid", "--regularizer lambdaopt runs in one process"),
         ("--mode evaluate", "--mode evaluate runs in one process"),
         ("--select valid --refit", "--refit runs in one process"),
+        ("--regularizer l2 --select valid --l2_grid 1 0.1", "--l2_grid runs in one process"),
     ],
 )
 def test_what_cannot_be_divided_is_refused(words, message, monkeypatch, capsys):
     for name, value in {"WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": 29500}.items():
+        monkeypatch.setenv("MASTER_ADDR", "localhost")
         monkeypatch.setenv(name, str(value))
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
@@ -587,10 +650,10 @@ def test_what_cannot_be_divided_is_refused(words, message, monkeypatch, capsys):
         assert (message in capsys.readouterr().err) == (rank == "0")
 
 
-def too_small(users, batch_size):
-    made_model("OneBP", users, "--batch_size", batch_size)
+def too_small():
+    made_model("OneBP", 4, "--batch_size", 2)
 
 
-@pytest.mark.parametrize(("groups", "batch_size", "message"), [(4, 2, "--batch_size 2 is too small for 3 ranks")])
-def test_too_small(groups, batch_size, message):
-    assert all(message in str(error) for error in on_ranks(too_small, groups, batch_size, count=3))
+def test_a_batch_is_at_least_one_interaction_for_each_rank():
+    for error in on_ranks(too_small, count=3):
+        assert "--batch_size 2 is too small for 3 ranks" in str(error)

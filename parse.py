@@ -195,7 +195,8 @@ def build_parser():
     flag("run_name", None, folder_name, "name of the run's folders (default: <dataset>[-u<fold>]-<model>-<encoder>)")
     flag("seed", 2022, whole(0), "seed of initialisation, order and negatives")
     flag("device", "auto", str, "auto (the GPU when there is one), cpu, cuda, or cuda:<number>")
-    flag("threads", 1, number(1, os.cpu_count(), kind=int), "CPU threads of a training step; evaluation takes all")
+    threads_help = "CPU threads of a training step; evaluation takes all, or OMP_NUM_THREADS"
+    flag("threads", 1, number(1, os.cpu_count(), kind=int), threads_help)
     compile_help = "translate the training step to machine code; auto: when the run is long enough to repay it"
     flag("compile", "auto", one_of("auto", "on", "off"), compile_help)
     timeout_help = "torchrun: seconds to wait for another rank, which may be writing a checkpoint"

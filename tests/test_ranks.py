@@ -500,6 +500,19 @@ def test_a_rank_that_does_not_answer_ends_the_run_with_a_line(work):
     assert "--train_mode continue" in errors
 
 
+def test_ctrl_c_says_how_to_go_on_and_that_does(work):
+    process = torchrun("--epochs", 10_000, *FLAGS, "--run_name", "stopped", start_new_session=True)
+    wait_for_epoch("stopped", 3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, _, errors = finish(process)
+    (line,) = (line for line in errors.splitlines() if line.startswith("interrupted"))
+    assert f"torchrun --standalone --nproc_per_node=2 {ROOT / 'main.py'} --epochs 10000" in line
+    assert line.endswith("--train_mode continue")
+    done = len(rows("stopped")) + 1
+    words = ("--epochs", done, *FLAGS, "--run_name", "stopped", "--train_mode", "continue")
+    assert f"epoch {done}/{done}" in succeed(torchrun(*words)).replace("  ", " ")
+
+
 @pytest.fixture
 def nodes():
     """Two network namespaces, joined by a link: [(name, interface, address)] of each."""

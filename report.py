@@ -249,7 +249,7 @@ def command_line():
     """The command as it was typed, but for torchrun's own flags."""
     count, here = launch.launched(), launch.neighbours()
     where = f"--standalone --nproc_per_node={count}" if count == here else "..."
-    program = "python" if count == 1 else f"torchrun {where}"
+    program = "python" if count == 1 else f"torchrun {where} --"  # or --log and --mode would be short for its own
     return f"{program} {shlex.join(sys.argv)}"
 
 

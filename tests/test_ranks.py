@@ -506,7 +506,7 @@ def test_ctrl_c_says_how_to_go_on_and_that_does(work):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, _, errors = finish(process)
     (line,) = (line for line in errors.splitlines() if line.startswith("interrupted"))
-    assert f"torchrun --standalone --nproc_per_node=2 {ROOT / 'main.py'} --epochs 10000" in line
+    assert f"torchrun --standalone --nproc_per_node=2 -- {ROOT / 'main.py'} --epochs 10000" in line
     assert line.endswith("--train_mode continue")
     done = len(rows("stopped")) + 1
     words = ("--epochs", done, *FLAGS, "--run_name", "stopped", "--train_mode", "continue")

@@ -12,6 +12,10 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+# torch.compile loads this later, and that is too late: its functions take the group that there is then as a default
+# argument, so the group would live on, and its threads can abort a process that has done its work and exits.
+import torch.distributed.nn
+
 import launch
 from errors import OfAll, UserError, explain, gist
 

@@ -84,10 +84,10 @@ def finish(process):
     return process.returncode, stdout, stderr
 
 
-def torchrun(*words, count=2, restarts=0, **settings):
+def torchrun(*words, count=2, restarts=0, program=ROOT / "main.py", **settings):
     """Start main.py on `count` ranks, as the README does; the current directory is the caller's."""
     how = ["--standalone", f"--nproc_per_node={count}", f"--max_restarts={restarts}"]
-    command = [sys.executable, "-m", "torch.distributed.run", *how, str(ROOT / "main.py"), *map(str, words)]
+    command = [sys.executable, "-m", "torch.distributed.run", *how, str(program), *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
 
 

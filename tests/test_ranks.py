@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -172,6 +173,28 @@ def test_only_files_of_ranks_are_stale(tmp_path):
         (tmp_path / name).touch()
     drop_stale(tmp_path, {2})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["users.2.0-of-2.pt", "users.3.pt", "users.old.pt"]
+
+
+LEFT = """
+import os, sys
+from pathlib import Path
+import torch
+sys.path.insert(0, "ROOT")
+import ranks
+def threads():
+    return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+with ranks.joined(torch.device("cpu"), 60):
+    import torch._dynamo
+    ranks.total(1)
+    before = threads()
+sys.stdout.write(f"threads: {before}, then {threads()}\\n")
+"""
+
+
+def test_nothing_of_a_group_is_left_at_the_end(work):
+    """Threads of gloo that still run when Python ends can abort the process."""
+    output = succeed(torchrun(program=write(work / "left.py", LEFT.replace("ROOT", str(ROOT)))))
+    assert re.findall(r"threads: [1-9]\d*, then 0\n", output) == output.splitlines(keepends=True)
 
 
 def test_one_rank_is_bit_equal_to_no_torchrun(work):

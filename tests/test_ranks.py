@@ -194,7 +194,7 @@ sys.stdout.write(f"threads: {before}, then {threads()}\\n")
 def test_nothing_of_a_group_is_left_at_the_end(work):
     """Threads of gloo that still run when Python ends can abort the process."""
     output = succeed(torchrun(program=write(work / "left.py", LEFT.replace("ROOT", str(ROOT)))))
-    assert re.findall(r"threads: [1-9]\d*, then 0\n", output) == output.splitlines(keepends=True)
+    assert len(re.findall(r"threads: [1-9]\d*, then 0\n", output)) == 2
 
 
 def test_one_rank_is_bit_equal_to_no_torchrun(work):

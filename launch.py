@@ -3,7 +3,7 @@
 import math
 import os
 
-NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+NUMBERS = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")
 
 
 def launched():
@@ -34,15 +34,15 @@ def leads():
 
 def mistakes():
     """Yield what is wrong with the environment, a line."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    if size == "1":
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return
     limits = {"RANK": launched(), "LOCAL_RANK": neighbours(), "MASTER_PORT": 1 << 16}
     values = {name: os.environ.get(name, "") for name in (*NUMBERS, "MASTER_ADDR")}
     for name, value in values.items():
         fits = value.isdecimal() and int(value) < limits.get(name, math.inf) if name in NUMBERS else value
         if not fits:
-            yield f"the environment has WORLD_SIZE={size}, but {name}={value}: start several processes with torchrun"
+            what = f"{name}={value}" if value else f"no {name}"
+            yield f"the environment has WORLD_SIZE, as of several processes, and {what}; start them with torchrun"
 
 
 def _number(name):

@@ -66,7 +66,7 @@ def joining():
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        advice = "is each started once, and can they reach each other?"
+        advice = "is each started, once and within --timeout seconds, and can they reach each other?"
         raise UserError(f"cannot join the other ranks ({gist(error)}); {advice}") from None
 
 

@@ -52,6 +52,7 @@ def on_terminal():
 
 def choose_device(name):
     """The torch device called `name`: `auto` is the GPU when there is one. Raises UserError for one that is absent."""
+    given = name
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if launch.neighbours() > 1 and name.startswith("cuda:"):
@@ -65,7 +66,7 @@ def choose_device(name):
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch's own words for a misspelt or absent one
         raise UserError(
-            f"--device {name}: {str(error).splitlines()[0][:100]}; use auto, cpu, cuda or cuda:<number>"
+            f"--device {given}: {str(error).splitlines()[0][:100]}; use auto, cpu, cuda or cuda:<number>"
         ) from None
     if device.type == "cuda":
         # By default sums over rows are atomic additions in a varying order; only without them is a continuation exact.

@@ -485,7 +485,9 @@ def test_an_environment_that_is_not_torchruns(monkeypatch, cli, changed):
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, str(value))
     status, _, errors = cli("--epochs", 1)
     assert status == 2
-    assert "start several processes with torchrun" in errors
+    assert "as of several processes, and " in errors
+    for name, value in changed.items():
+        assert (f"and {name}={value};" if value else f"and no {name};") in errors
 
 
 def too_large(folder):
@@ -675,11 +677,12 @@ def test_every_interaction_is_in_one_batch(batch_size):
     ],
 )
 def test_what_cannot_be_divided_is_refused(words, message, monkeypatch, capsys):
-    for name, value in {"WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": 29500}.items():
+    for name, value in {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 29500}.items():
         monkeypatch.setenv("MASTER_ADDR", "localhost")
         monkeypatch.setenv(name, str(value))
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
         with pytest.raises(SystemExit) as exit:
             parse_args(words.split())
         assert exit.value.code == 2

@@ -39,8 +39,8 @@ def explain(error):
 
 def lost(error):
     """Whether an error says that another process is gone, or does not answer."""
-    signs = [type(error).__name__.startswith("Dist"), *(sign in str(error) for sign in LOST)]  # torch.distributed's own
-    return isinstance(error, RuntimeError) and any(signs)
+    own = type(error).__name__.startswith("Dist")  # torch.distributed's
+    return isinstance(error, RuntimeError) and (own or any(sign in str(error) for sign in LOST))
 
 
 def gist(error):

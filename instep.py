@@ -204,8 +204,11 @@ class InStep:
 
     def load_state_dict(self, state):
         """Take over the state of an optimizer of whole tables."""
-        kept = {name: moments for name, moments in state.items() if name in self.room}
-        pieces = {name: {key: self._piece(name, v) for key, v in moments.items()} for name, moments in kept.items()}
+        pieces = {
+            name: {key: self._piece(name, value) for key, value in moments.items()}
+            for name, moments in state.items()
+            if name in self.room
+        }
         self.optimizer.load_state_dict(state | pieces)
 
     def _piece(self, name, moment):

@@ -37,10 +37,10 @@ def mistakes():
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return
     limits = {"RANK": launched(), "LOCAL_RANK": neighbours(), "MASTER_PORT": 1 << 16}
-    values = {name: os.environ.get(name, "") for name in (*NUMBERS, "MASTER_ADDR")}
-    for name, value in values.items():
-        fits = value.isdecimal() and int(value) < limits.get(name, math.inf) if name in NUMBERS else value
-        if not fits:
+    for name in (*NUMBERS, "MASTER_ADDR"):
+        value = os.environ.get(name, "")
+        fits = value.isdecimal() and int(value) < limits.get(name, math.inf)
+        if not (fits if name in NUMBERS else value):
             what = f"{name}={value}" if value else f"no {name}"
             yield f"the environment has WORLD_SIZE, as of several processes, and {what}; start them with torchrun"
 

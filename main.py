@@ -98,29 +98,31 @@ def load_data(args):
         folder = find_mapped(args.dataset, Path(args.data_dir))
     check_alike({"a data set of arrays": folder is not None})
     if folder:
-        return load_arrays(folder, args)
-    ratio = "valid_ratio" if args.origin["valid_ratio"] == "command line" else "suggested_ratio"
-    with together():
-        data = load_dataset(
-            args.dataset,
-            args.data_dir,
-            ratings=find(MODELS, args.model).ratings,
-            fold=args.fold,
-            test_ratio=args.test_ratio,
-            validate=validates(args),
-            **{ratio: args.valid_ratio},
-            split_seed=args.split_seed,
-            download=not args.no_download,
-        )
-    check_alike({"data with digest": data.digest})
+        data = load_arrays(folder, args)
+    else:
+        ratio = "valid_ratio" if args.origin["valid_ratio"] == "command line" else "suggested_ratio"
+        with together():
+            data = load_dataset(
+                args.dataset,
+                args.data_dir,
+                ratings=find(MODELS, args.model).ratings,
+                fold=args.fold,
+                test_ratio=args.test_ratio,
+                validate=validates(args),
+                **{ratio: args.valid_ratio},
+                split_seed=args.split_seed,
+                download=not args.no_download,
+            )
+        check_alike({"data with digest": data.digest})
+        data = own_share(data)
     args.dataset = data.name
     if args.regularizer == "lambdaopt":
         return data.with_tuning_part(1 if args.select == "test" else TUNED, args.split_seed)
-    return own_share(data.with_valid_in_train() if args.refit_epochs else data)
+    return data.with_valid_in_train() if args.refit_epochs else data
 
 
 def load_arrays(folder, args):
-    """Like load_data, for a data set that is mapped."""
+    """The data set of arrays in a folder. Raises UserError for flags that it has no use for."""
     from mapped import load_mapped
     from registry import MODELS, find
 
@@ -129,9 +131,7 @@ def load_arrays(folder, args):
             raise OfAll(f"--{flag} does not apply: {folder} has its parts; leave the flag out")
     if find(MODELS, args.model).ratings or args.regularizer == "lambdaopt":
         raise OfAll(f"{folder} has no ratings and no part to tune on; take another --model and --regularizer")
-    args.dataset = folder.name
-    data = load_mapped(folder, validates(args))
-    return data.with_valid_in_train() if args.refit_epochs else data
+    return load_mapped(folder, validates(args))
 
 
 def load_click_data(args):

@@ -15,7 +15,7 @@ import ranks
 from dataloader import PARTS, Interactions, description, find_folder
 from errors import UserError
 from evaluate import item_counts
-from shards import Share, cuts
+from shards import Share, cuts, own_span
 
 BLOCK = 1 << 22  # interactions that are looked at together
 MIXER = np.uint64(0x9E3779B97F4A7C15)
@@ -35,7 +35,7 @@ def load_mapped(folder, validate):
     name = folder.name
     with ranks.together():
         users, items, ends, parts = read_parts(folder, validate)
-    first = ends[ranks.rank()]
+    first, _ = own_span(ends)
     # The digest is of what all ranks have together, so it does not tell that these are parts of different copies.
     ranks.check_alike({f"{name} of (users, items)": [users, items], f"{name} divided at users": ends})
     digest = hashlib.sha256(json.dumps([users, items, [sum_of_pairs(parts[part], first) for part in PARTS]]).encode())
@@ -56,7 +56,7 @@ def read_parts(folder, validate):
         if not indptr[-1]:
             raise UserError(f"data set {folder.name}: no {part} interaction")
     ends = cuts(folder.name, arrays["train"][0])
-    first, last = ends[ranks.rank() : ranks.rank() + 2]
+    first, last = own_span(ends)
     parts = {part: own_part(folder, part, *arrays[part], first, last, items) for part in arrays}
     parts.setdefault("valid", csr_array((last - first, items), dtype=np.int8))
     for one, other in combinations(parts, 2):

@@ -44,7 +44,7 @@ def own_share(data):
     """
     if ranks.count() == 1:
         return data
-    first, last = cuts(data.name, data.train.indptr)[ranks.rank() : ranks.rank() + 2]
+    first, last = own_span(cuts(data.name, data.train.indptr))
     parts = {part: getattr(data, part)[first:last] for part in ("train", "valid", "test")}
     return Share(
         data.name,
@@ -69,6 +69,11 @@ def cuts(name, indptr):
     if not all(np.diff(indptr[ends]) > 0):
         raise OfAll(f"data set {name} has fewer users to train on than the {ranks.count()} ranks; start fewer of them")
     return ends
+
+
+def own_span(ends):
+    """(first, after the last) of this rank's users, from `cuts`."""
+    return ends[ranks.rank() : ranks.rank() + 2]
 
 
 def common_flags(args):

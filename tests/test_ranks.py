@@ -236,13 +236,19 @@ def test_two_ranks_go_on_as_if_never_interrupted_also_as_one(work):
     )
 
 
-def saved_and_loaded(folder, lr=0.05):
-    """The moments of this rank's piece of the items after an epoch, and those that a new model loads."""
-    model, again = (made_model("OneBP", 5) for _ in range(2))
+def trained_and_loaded(folder, lr, *made):
+    """A model after an epoch, and a new one that has loaded its checkpoint."""
+    model, again = (made_model(*made) for _ in range(2))
     model.train_epoch(lr, lambda: None)
     save({"epoch": 1, "model": model.state_dict()}, model.data, folder / "last.pt")
     ranks.total(0)  # the first one has written
     again.load_state_dict(load(folder / "last.pt", model.data)["model"])
+    return model, again
+
+
+def saved_and_loaded(folder, lr=0.05):
+    """The moments of this rank's piece of the items after an epoch, and those that a new model loads."""
+    model, again = trained_and_loaded(folder, lr, "OneBP", 5)
     assert torch.equal(model.weights["item"], again.weights["item"])
     assert model.optimizer.ways == again.optimizer.ways == PIECES
     return [torch.stack(one.optimizer.optimizer.moments["item"]) for one in (model, again)]
@@ -262,11 +268,7 @@ def test_moments_of_pieces_become_whole_in_a_checkpoint(tmp_path):
 
 def two_epochs(folder, *made):
     """This rank's weights after two epochs, and after one, a checkpoint, and another."""
-    model, again = (made_model(*made) for _ in range(2))
-    model.train_epoch(0.05, lambda: None)
-    save({"epoch": 1, "model": model.state_dict()}, model.data, folder / "last.pt")
-    ranks.total(0)  # the first one has written
-    again.load_state_dict(load(folder / "last.pt", again.data)["model"])
+    model, again = trained_and_loaded(folder, 0.05, *made)
     for one in (model, again):
         one.train_epoch(0.05, lambda: None)
     return dict(model.weights), dict(again.weights), model.optimizer.ways
@@ -677,8 +679,8 @@ def test_every_interaction_is_in_one_batch(batch_size):
     ],
 )
 def test_what_cannot_be_divided_is_refused(words, message, monkeypatch, capsys):
-    for name, value in {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 29500}.items():
-        monkeypatch.setenv("MASTER_ADDR", "localhost")
+    places = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": 29500}
+    for name, value in places.items():
         monkeypatch.setenv(name, str(value))
     for rank in "01":
         monkeypatch.setenv("RANK", rank)

@@ -3,36 +3,19 @@
 Shapes: b users or ratings of a block, m pairs of a block, U users, I items, D dim, K list length.
 """
 
-import math
-
 import numpy as np
 import torch
 
-from ranks import summed, total
+from distributed.collectives import all_reduce_, all_reduce_int
+from engine.tables import UserItems, item_counts
+from engine.topk import rank_of, stable_topk, topk_group_width
 
 LIST_LENGTHS = (5, 10, 20)
 METRICS = tuple(f"{name}@{k}" for name in ("Recall", "NDCG", "Precision", "F1") for k in LIST_LENGTHS)
 PAIR_LENGTHS = (50, 100)
 PAIR_METRICS = ("AUC", *(f"{name}@{k}" for name in ("HR", "NDCG") for k in PAIR_LENGTHS))
-RATING_METRICS = ("RMSE", "MAE", "MSE")
 BLOCK_SCORES = 1 << 23  # scores held at a time, 32 MB
-BLOCK_RATINGS = 1 << 16  # ratings predicted at a time
 TILE_SCORES = 1 << 18  # of them, computed at a time on a CPU, 1 MB
-
-
-class SeenItems:
-    """A part's pairs on the device, to look up by user: indptr (U+1,), int64, and indices (nnz,), int32."""
-
-    def __init__(self, matrix, device):
-        self.indptr = torch.as_tensor(matrix.indptr.astype(np.int64), device=device)
-        self.indices = torch.as_tensor(matrix.indices.astype(np.int32), device=device)
-
-    def of(self, users):
-        """Pairs of the given users (n,): (row in `users`, item), two flat tensors of equal length, sorted by row."""
-        start, count = self.indptr[users], self.indptr[users + 1] - self.indptr[users]
-        row = torch.repeat_interleave(torch.arange(len(users), device=users.device), count)
-        offset = torch.arange(len(row), device=users.device) - (count.cumsum(0) - count)[row]
-        return row, self.indices[start[row] + offset].long()
 
 
 class DotProduct:
@@ -51,18 +34,6 @@ class DotProduct:
         for tile in range(0, len(self.items), width):
             q = self.items[tile : tile + width]  # (t, D)
             torch.mm(p, q.T, out=out[:, tile : tile + len(q)])  # (b, D) (D, t) -> (b, t)
-
-
-class PredictedRatings(DotProduct):
-    """Scores that are ratings; as a prediction, a score stays within the scale (lowest, highest)."""
-
-    def __init__(self, user_encodings, item_encodings, scale):
-        super().__init__(user_encodings, item_encodings)
-        self.scale = scale
-
-    def predict(self, users, items):
-        """The ratings (b,) that users (b,) give to items (b,)."""
-        return (self.users[users] * self.items[items]).sum(1).clamp(*self.scale)
 
 
 def masked_scores(scorer, n_items, users, seen, width=1):
@@ -91,73 +62,9 @@ def top_items(scorer, n_items, users, seen, k):
     k items remain, the list is filled up with score -inf and any index, even past the last item's. Ties: the item with
     the lower index comes first. k may not exceed the number of items.
     """
-    width = group_width(n_items, k + 1)
+    width = topk_group_width(n_items, k + 1)
     for block, scores in masked_scores(scorer, n_items, users, seen, width):
         yield block, *stable_topk(scores, k, width)
-
-
-def group_width(items, count):
-    """Width of the groups for `largest`, a power of two: where its two searches, of like length, are shortest."""
-    return 1 << round(math.log2(max(count * items, 1)) / 2)
-
-
-def stable_topk(scores, k, width):
-    """Like torch.topk over the last axis of (b, I), but with ties in the order of the index: (indices, values).
-
-    width divides I, see `largest`.
-    """
-    # One more than asked for shows whether a tie crosses the end of the list; then only a whole stable sort is right.
-    values, indices = largest(scores, min(k + 1, scores.shape[1]), width)  # (b, k+1)
-    if values.shape[1] > k:
-        crossing = (values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)
-        if crossing.any():
-            ordered = scores[crossing].sort(stable=True, descending=True)
-            values[crossing], indices[crossing] = ordered.values[:, : k + 1], ordered.indices[:, : k + 1]
-    values, indices = values[:, :k], indices[:, :k]
-    # Inside the list: by index first, then stably by value.
-    indices, order = indices.sort()
-    values, second = values.gather(1, order).sort(stable=True, descending=True)
-    return indices.gather(1, second), values
-
-
-def largest(scores, count, width):
-    """torch.topk over the last axis of (b, I), reading it once: (values, indices), ties in any order.
-
-    The columns that are equal modulo `width` are a group. The `count` largest scores are all in the `count` groups with
-    the largest maxima (or equal ones are).
-    """
-    if width <= count:
-        return scores.topk(count)
-    maxima = scores.view(len(scores), -1, width).amax(1)  # (b, I) -> (b, I / width, width) -> (b, width)
-    groups = maxima.topk(count, sorted=False).indices  # (b, count)
-    first = torch.arange(0, scores.shape[1], width, device=scores.device)
-    members = (groups[:, None] + first[:, None]).flatten(1)  # (b, I / width, count) -> (b, I / width * count)
-    values, place = scores.gather(1, members).topk(count)
-    return values, members.gather(1, place)
-
-
-def ranks(scores, row, item):
-    """Ranks (m,), from 1 for the best, of the scores (b, I) at (row, item); ties: the lower index first. row is sorted.
-
-    A sorted row tells for a score how many are higher, by bisection.
-    """
-    place = torch.arange(len(row), device=row.device) - torch.searchsorted(row, row)  # among the pairs of its row
-    own = scores.new_zeros(len(scores), place.max() + 1)  # (b, the most pairs of a row)
-    own[row, place] = scores[row, item]
-    ordered = sorted_rows(scores)
-    below, upto = (torch.searchsorted(ordered, own, side=side)[row, place] for side in ("left", "right"))
-    found = scores.shape[1] - upto + 1
-    tied = upto - below > 1
-    if tied.any():  # only a stable sort is right
-        rows, of_rows = row[tied].unique(return_inverse=True)
-        order = scores[rows].argsort(stable=True, descending=True)
-        found[tied] = order.argsort()[of_rows, item[tied]] + 1
-    return found
-
-
-def sorted_rows(scores):
-    """The rows of (b, I) in ascending order. On a CPU numpy's sort is eight times as fast as torch's."""
-    return scores.sort().values if scores.is_cuda else torch.from_numpy(np.sort(scores.numpy()))
 
 
 class Ranking:
@@ -177,11 +84,11 @@ class Ranking:
         degree = np.diff(part.indptr)
         self.users = torch.as_tensor(np.flatnonzero(degree), device=device)  # (n,)
         self.relevant = torch.as_tensor(degree, device=device, dtype=torch.float64)  # (U,)
-        self.seen = [SeenItems(matrix, device) for matrix in seen if matrix.nnz]
+        self.seen = [UserItems(matrix, device) for matrix in seen if matrix.nnz]
         self.items = part.shape[1]
         users = np.repeat(np.arange(part.shape[0], dtype=np.int64), degree)
         self.keys = torch.as_tensor(users * self.items + part.indices, device=device)  # (nnz,), sorted
-        self.evaluated, self.pairs = total(len(self.users)), total(part.nnz)
+        self.evaluated, self.pairs = all_reduce_int(len(self.users)), all_reduce_int(part.nnz)
 
     @property
     def protocol(self):
@@ -201,7 +108,7 @@ class Ranking:
             place = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
             hits = ((self.keys[place] == wanted) & (scores > -torch.inf)).double()  # (b, k)
             sums += ranking_metrics(hits, self.relevant[users]).sum(0)
-        return dict(zip(METRICS, (summed(sums) / self.evaluated).tolist(), strict=True))
+        return dict(zip(METRICS, (all_reduce_(sums) / self.evaluated).tolist(), strict=True))
 
 
 def ranking_metrics(hits, relevant):
@@ -237,7 +144,7 @@ class PairRanking(Ranking):
 
     def __init__(self, part, seen, device):
         super().__init__(part, seen, device)
-        self.part = SeenItems(part, device)
+        self.part = UserItems(part, device)
         left_out = sum((np.diff(matrix.indptr) for matrix in seen), np.zeros(part.shape[0], np.int64))
         self.candidates = torch.as_tensor(self.items - left_out, device=device)  # (U,)
 
@@ -255,9 +162,9 @@ class PairRanking(Ranking):
             row, item = self.part.of(users)  # (m,) each
             candidates = self.candidates[users[row]]
             # Among those left out, an item of score -inf has no place; it is the last.
-            rank = torch.where(scores[row, item] > -torch.inf, ranks(scores, row, item), candidates)
+            rank = torch.where(scores[row, item] > -torch.inf, rank_of(scores, row, item), candidates)
             sums += pair_metrics(rank, candidates).sum(0)
-        means = dict(zip(PAIR_METRICS, (summed(sums) / self.pairs).tolist(), strict=True))
+        means = dict(zip(PAIR_METRICS, (all_reduce_(sums) / self.pairs).tolist(), strict=True))
         return super().evaluate(scorer) | means
 
 
@@ -274,48 +181,7 @@ def pair_metrics(rank, candidates):
     return torch.stack([auc, *hit, *(h * discount for h in hit)], dim=1)
 
 
-class RatingErrors:
-    """Evaluator of one part: how far predicted ratings are from those given."""
-
-    metrics = RATING_METRICS
-    monitor = "RMSE"
-    headline = ("RMSE", "MAE")
-    larger_is_better = False
-    from_zero = False
-
-    def __init__(self, part, seen, device):
-        """part: csr_array (U, I) of ratings; seen: the parts that may be known, of no use here."""
-        pairs = part.tocoo().coords  # (ratings,) each
-        self.users, self.items = (torch.as_tensor(index.astype(np.int64), device=device) for index in pairs)
-        self.ratings = torch.as_tensor(part.data.astype(np.float64), device=device)
-
-    @property
-    def protocol(self):
-        """What is done, for summary.json."""
-        return {"errors": "of predictions within the scale of the ratings", "ratings_evaluated": len(self.ratings)}
-
-    def evaluate(self, scorer):
-        """RATING_METRICS by name, as floats, of scorer, like PredictedRatings.
-
-        With e a prediction less the rating: MSE = mean of e^2, RMSE = its root, MAE = mean of |e|; over all ratings of
-        the part, so that users weigh as much as they rated.
-        """
-        square = absolute = 0.0
-        blocks = (column.split(BLOCK_RATINGS) for column in (self.users, self.items, self.ratings))
-        for users, items, ratings in zip(*blocks, strict=True):
-            error = scorer.predict(users, items).double() - ratings  # (b,)
-            square, absolute = square + error.square().sum(), absolute + error.abs().sum()
-        mse = (square / len(self.ratings)).item()
-        return {"RMSE": math.sqrt(mse), "MAE": (absolute / len(self.ratings)).item(), "MSE": mse}
-
-
 def popularity_encodings(train, device):
     """Encodings that score an item by its training interactions, the same for every user: (U, 1) and (I, 1)."""
     counts = torch.as_tensor(item_counts(train).astype(np.float32), device=device)
     return torch.ones(train.shape[0], 1, device=device), counts[:, None]
-
-
-def item_counts(train):
-    """Training interactions of each item (I,)."""
-    counts = np.bincount(train.indices, minlength=train.shape[1])
-    return summed(torch.from_numpy(counts)).numpy()

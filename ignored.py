@@ -1,6 +1,6 @@
 """Flags that a choice ignores, by the flag that makes the choice: whoever gives one of them expects something else."""
 
-from registry import ENCODERS, LOSSES, MEMORIES, MODELS, REGULARIZERS, SAMPLERS
+from cli.registry import ENCODERS, LOSSES, MEMORIES, MODELS, REGULARIZERS, SAMPLERS
 
 CHOICES = {
     "mode": ("train", "evaluate", "recommend", "export"),

@@ -3,10 +3,9 @@
 import argparse
 import os
 
-import launch
-from flags import Parser, folder_name, number, one_of, positive, share, text, whole
-from ignored import CHOICES, IGNORED, ignoring
-from registry import (
+from cli import launch
+from cli.flags import Parser, folder_name, number, one_of, positive, share, text, whole
+from cli.registry import (
     CLICK_MODELS,
     ENCODERS,
     LOSSES,
@@ -17,20 +16,9 @@ from registry import (
     SAMPLERS,
     WITHOUT_NEGATIVES,
 )
+from ignored import CHOICES, IGNORED, ignoring
+from regularizers.flags import GRANULARITIES
 from suggested import CLICK_DATASETS, HELD_OUT, PRESETS, SUGGESTED, SUGGESTED_FOR, SUGGESTED_FOR_MEMORY
-
-# Of lambdaOpt, what can have strengths of its own, by its short form.
-GRANULARITIES = {
-    "g": "global",
-    "d": "dimension",
-    "dd": "double-dimension",
-    "u": "user",
-    "i": "item",
-    "ui": "user+item",
-    "du": "dimension+user",
-    "di": "dimension+item",
-    "dui": "dimension+user+item",
-}
 
 RUN_FILES = ("metrics.csv", "summary.json", "log.txt", "curves.png", "stream.csv", "stream.png", "tensorboard")
 
@@ -99,7 +87,7 @@ def contradictions(args, given):
         yield f"{args.dataset} has no impressions for --model {args.model}; demo, {' and '.join(CLICK_DATASETS)} have"
     if args.model not in CLICK_MODELS and args.dataset in CLICK_DATASETS:
         yield f"{args.dataset} is of clicks, for --model {' or '.join(CLICK_MODELS)}, not {args.model}"
-    if launch.launched() > 1:
+    if launch.world_size() > 1:
         yield from (f"{choice} runs in one process; start it without torchrun" for choice in undivided(args))
     if args.sampler == "none" and args.loss not in WITHOUT_NEGATIVES:
         yield f"--loss {args.loss} needs negatives: give another --sampler than none"

@@ -8,20 +8,19 @@ from functools import partial
 
 import torch
 
-import ranks
-from errors import UserError
+from cli.errors import UserError
+from cli.registry import RANKINGS, REGULARIZERS, find
+from distributed import agreement, collectives
+from distributed.optimizer import FEW, ShardedOptimizer
+from distributed.schedule import Schedule
+from engine.compiling import SAVED_BY_ROW, SAVED_BY_TABLE, WAIT, compiles
+from engine.optimizer import SGD, Adam
+from engine.tables import value_and_gradients
 from evaluate import DotProduct, popularity_encodings
-from instep import FEW, InStep, Schedule
-from optimizer import SGD, Adam, value_and_gradients
 from parse import last_epoch
-from registry import RANKINGS, REGULARIZERS, find
-from utils import compiles, cpu_threads, make_generator
+from utils import cpu_threads, make_generator
 
 log = logging.getLogger("onebp")
-
-# Seconds that compiling saves, per step and per number: in the rows that a step touches, in the tables. Seconds that it
-# takes the first time. Round figures, from steps on 100k, 1M and Gowalla on a core of an AMD EPYC.
-SAVED_BY_ROW, SAVED_BY_TABLE, WAIT = 2e-9, 1e-9, 25
 
 
 class Recommender:
@@ -39,7 +38,7 @@ class Recommender:
     def __init__(self, data, args, device):
         """data: Interactions; args: the flags of parse.py; device: where everything lives and is computed."""
         self.data, self.args, self.device = data, args, device
-        self.generator = make_generator(ranks.own_seed(args.seed), device)
+        self.generator = make_generator(agreement.rank_seed(args.seed), device)
         self.evaluator = self.evaluator_class(args)
         self.evaluators = self.make_evaluators()
 
@@ -118,7 +117,7 @@ class Recommender:
         return {"Popularity": self.evaluators["test"].evaluate(popularity)}
 
 
-class Backpropagated(Recommender):
+class BatchTrained(Recommender):
     """A model that is trained by batches: an encoder's weights, a sampler of batches, a loss.
 
     A subclass has `make_encoder`, `make_sampler`, `touched` and `loss`, `trained` where not all weights are, and
@@ -131,7 +130,7 @@ class Backpropagated(Recommender):
         super().__init__(data, args, device)
         self.encoder = self.make_encoder()
         self.weights = dict(self.encoder.named_parameters())
-        ranks.copy_from_first(self.shared().values())
+        collectives.broadcast_(self.shared().values())
 
     def make_encoder(self):
         """An encoders.Encoder, whose weights are trained."""
@@ -147,7 +146,7 @@ class Backpropagated(Recommender):
 
     def shared(self):
         """The weights that all ranks have in common, by name."""
-        return {name: table for name, table in self.weights.items() if name != ranks.OWN}
+        return {name: table for name, table in self.weights.items() if name != collectives.OWN}
 
     def decayed(self):
         """The names of the weights that weight decay shrinks; None for all."""
@@ -176,10 +175,13 @@ class Backpropagated(Recommender):
         rows = self.rows_read()
         tables = {name: len(table) for name, table in trained.items() if name in rows}
         decided = state["compiled"] if state and args.compile == "auto" else self.repays_compiling(rows, tables)
-        self.compiled = ranks.agree(decided and compiles(self.device))
+        self.compiled = collectives.agree(decided and compiles(self.device))
         by_row = self.compiled and self.encoder.by_row and args.optimizer == "Adam"
-        moved = sum(rows[name] * (1 if name == ranks.OWN or self.sampler.common else ranks.count()) for name in tables)
-        by_row = ranks.agree(by_row and FEW * moved < sum(tables.values()))
+        moved = sum(
+            rows[name] * (1 if name == collectives.OWN or self.sampler.common else collectives.world_size())
+            for name in tables
+        )
+        by_row = collectives.agree(by_row and FEW * moved < sum(tables.values()))
         self.regularizer = find(REGULARIZERS, args.regularizer)(self, by_row)
         decay, by_row = self.regularizer.decay, self.regularizer.by_row
         decayed = self.decayed()
@@ -187,8 +189,8 @@ class Backpropagated(Recommender):
             make = partial(SGD, l2=decay, decayed=decayed)
         else:
             make = partial(Adam, l2=decay, by_row=by_row, decayed=decayed)
-        if ranks.count() > 1:
-            self.optimizer = InStep(make, trained, rows, by_row, self.schedule)
+        if collectives.world_size() > 1:
+            self.optimizer = ShardedOptimizer(make, trained, rows, by_row, self.schedule)
             self.share = self.optimizer.share
         else:
             self.optimizer = make(trained)
@@ -201,7 +203,7 @@ class Backpropagated(Recommender):
 
     def make_step(self, prepare):
         """A function of a batch and of what is held out that makes a step and returns its loss. prepare: its parts."""
-        if ranks.count() == 1:
+        if collectives.world_size() == 1:
             return prepare(self.train_step)
         parts = [prepare(part) for part in (self.look, self.move, self.follow)]
         return lambda batch, held_out=None: self.optimizer.train_step(batch, self.touched(*batch), *parts)
@@ -256,7 +258,7 @@ class Backpropagated(Recommender):
         self.regularizer.finish_epoch()
         # What the last step did to the weights is in no loss yet.
         finite = torch.stack([torch.stack(table.aminmax()).isfinite().all() for table in self.weights.values()]).all()
-        return ranks.summed(torch.where(finite, total / self.schedule.interactions, torch.nan)).item()
+        return collectives.all_reduce_(torch.where(finite, total / self.schedule.interactions, torch.nan)).item()
 
     def train_step(self, batch, held_out=None):
         """One step on a batch of the sampler. Returns the loss before the step. held_out: see regularizer."""
@@ -292,7 +294,7 @@ class Backpropagated(Recommender):
         self.after_step(self.weights, self.touched(*batch), *batch)
 
     def evaluate(self, part):
-        ranks.check_same(self.shared())
+        agreement.check_tables_equal(self.shared())
         return super().evaluate(part)
 
     def after_step(self, weights, place, *batch):
@@ -325,3 +327,15 @@ class Backpropagated(Recommender):
     def load_weights(self, state):
         """Of what `state_dict` returned, take over what evaluation needs."""
         self.encoder.load_state_dict(state["encoder"])
+
+
+class SolvedAtOnce(Recommender):
+    """A model that is the solution of an equation: its one epoch has one step."""
+
+    steps_per_epoch = 1
+
+    def train_epoch(self, lr, on_step):
+        """Solve; returns the loss at the solution, per interaction."""
+        loss = self.solve()
+        on_step()
+        return loss

@@ -10,14 +10,14 @@ from functools import cached_property
 import numpy as np
 import torch
 
-import ranks
-from errors import OfAll
-from evaluate import SeenItems, item_counts
-from negatives import UniformNegatives, WeightedNegatives
+from cli.errors import RaisedByAllRanks
+from distributed import collectives
+from engine.negatives import UniformNegatives, WeightedNegatives
+from engine.tables import UserItems, item_counts
 
 log = logging.getLogger("onebp")
 
-POOL, PIECE = 1 << 20, 1 << 14  # rows of clicks in memory; of them, read at a time
+
 CHUNK = 1 << 16  # numbers drawn at a time, so that they stay in the cache, but at least those of one batch
 
 
@@ -126,22 +126,6 @@ class NoNegatives(Sampler):
         return [None] * len(users)
 
 
-class Ratings(Sampler):
-    """Interactions with their ratings."""
-
-    def __init__(self, train, args, generator):
-        """train: csr_array (U, I) of ratings."""
-        super().__init__(train, args, generator)
-        self.ratings = torch.as_tensor(train.data, device=self.device)  # (interactions,)
-
-    @property
-    def columns(self):
-        return self.users, self.items, self.ratings
-
-    def draw(self, users, items, ratings):
-        return ratings
-
-
 class Uniform(Sampler):
     """--N negatives, all items that the user never interacted with equally likely."""
 
@@ -152,12 +136,14 @@ class Uniform(Sampler):
         self.negatives = self.distribution(known, args)
         # Who has interacted with every item has no negative, and nothing to learn from.
         usable = self.negatives.unseen[self.users] > 0
-        left_out = ranks.total(int((~usable).sum()))
+        left_out = collectives.all_reduce_int(int((~usable).sum()))
         if left_out:
             log.info("%d interactions of users who have every item are left out: they have no negative", left_out)
             self.users, self.items = self.users[usable], self.items[usable]
-        if not ranks.total(len(self.users)):
-            raise OfAll("every user in training has every item, so there is nothing to learn from; add items")
+        if not collectives.all_reduce_int(len(self.users)):
+            raise RaisedByAllRanks(
+                "every user in training has every item, so there is nothing to learn from; add items"
+            )
 
     def distribution(self, known, args):
         """What draws the negatives."""
@@ -178,7 +164,7 @@ class ByPopularity(Uniform):
         return WeightedNegatives(known, counts**args.alpha, self.device)
 
 
-class Hardest(Uniform):
+class DynamicNegatives(Uniform):
     """Dynamic negative sampling: of --candidates uniform ones, the --N with the highest scores.
 
     As they are drawn with replacement, an item can be among them twice. Source: Zhang et al., Optimizing top-n
@@ -206,8 +192,8 @@ class InBatch(NoNegatives):
 
     def __init__(self, known, args, generator, part=None):
         super().__init__(known, args, generator, part)
-        self.seen, self.whole_size = SeenItems(known, self.device), ranks.total(self.batch_size)
-        counts = ranks.summed(torch.bincount(self.items, minlength=known.shape[1]))
+        self.seen, self.whole_size = UserItems(known, self.device), collectives.all_reduce_int(self.batch_size)
+        counts = collectives.all_reduce_(torch.bincount(self.items, minlength=known.shape[1]))
         self.log_share = (counts.clamp(min=1) / counts.sum()).log()  # (I,)
         self.place = torch.full((known.shape[1],), -1, device=self.device)  # (I,) scratch
 
@@ -223,9 +209,9 @@ class InBatch(NoNegatives):
         users, items, _ = batch
         others = items[:0]
         if len(sizes) > 1:
-            parts = ranks.start_rows(items, max(sizes))().view(len(sizes), -1)  # (W, the largest)
+            parts = collectives.start_all_gather_padded(items, max(sizes))().view(len(sizes), -1)  # (W, the largest)
             parts = [part[:size] for part, size in zip(parts, sizes, strict=True)]
-            others = torch.cat(parts[ranks.rank() + 1 :] + parts[: ranks.rank()])
+            others = torch.cat(parts[collectives.rank() + 1 :] + parts[: collectives.rank()])
         return users, items, self.offsets(users, torch.cat([items, others])), others
 
     def offsets(self, users, items):
@@ -246,35 +232,3 @@ class InBatch(NoNegatives):
 
     def scores(self, p, q, offsets, others):
         return (q[0, : len(p)] * p).sum(-1), q[0] @ p.T + offsets  # (B,), (A, B)
-
-
-class Impressions(Batches):
-    """Batches of click data: every row of a part is in one of them. The rows of large data stay on disk.
-
-    Rows are shuffled in pools of at most POOL, of pieces of PIECE rows from random places.
-    """
-
-    def __init__(self, data, span, args, generator):
-        """data: clicks.Clicks; span: (first row, row after the last) of the part; generator: see Sampler."""
-        self.data, self.generator, self.batch_size = data, generator, args.batch_size
-        self.pieces = [(start, min(start + PIECE, span[1])) for start in range(*span, PIECE)]
-        self.size = span[1] - span[0]
-
-    def epoch(self):
-        """Yield (ids (B, F), labels (B,)) until every row was in one batch."""
-        device = self.generator.device
-        order = torch.randperm(len(self.pieces), device=device, generator=self.generator).tolist()
-        rest = None
-        for pool in range(0, len(order), POOL // PIECE):
-            read = [self.data.rows(*self.pieces[number]) for number in order[pool : pool + POOL // PIECE]]
-            ids, labels = (torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*read, strict=True))
-            shuffled = torch.randperm(len(ids), device=device, generator=self.generator)
-            rows = ids[shuffled], labels[shuffled]
-            if rest is not None:
-                rows = tuple(torch.cat(parts) for parts in zip(rest, rows, strict=True))
-            last = pool + POOL // PIECE >= len(order)
-            whole = len(rows[0]) if last else len(rows[0]) - len(rows[0]) % self.batch_size
-            rest = tuple(column[whole:] for column in rows)
-            for start in range(0, whole, self.batch_size):
-                ids, labels = (column[start : start + self.batch_size] for column in rows)
-                yield ids.long(), labels.float()

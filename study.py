@@ -16,13 +16,13 @@ import sys
 import textwrap
 from pathlib import Path
 
-from errors import UserError, interrupts_held_back
-from flags import Parser, folder_name, whole
-from main import status_of
+from cli.errors import UserError, defer_interrupts, status_of
+from cli.flags import Parser, folder_name, whole
 from parse import validates
-from sweep import NAMED, Sweep, checked
+from sweeps.studies import NAMED, Sweep, checked
 
 log = logging.getLogger("onebp")
+
 
 # Flags of main.py that a study sets itself: what to do instead.
 OWN_FLAGS = {
@@ -83,9 +83,9 @@ def run(name, given, fixed):
     combinations = [(values, checked(study.fixed, values)) for values in study.combinations()]
 
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
-    with interrupts_held_back():
-        from registry import MODELS, find
-        from trials import collect, load_once, plan, run_all
+    with defer_interrupts():
+        from cli.registry import MODELS, find
+        from sweeps.trials import collect, load_once, plan, run_all
         from utils import log_to_console
 
     log_to_console()
@@ -127,8 +127,8 @@ def check_flags(study, name, given):
 
 def report(study, runs, folder, flags):
     """Write runs.csv, study.csv and study.png, and log the headline; flags: those of every combination."""
-    from figures import save_figure
-    from trials import summarise
+    from reports.figures import save_figure
+    from sweeps.trials import summarise
     from utils import write_csv
 
     dataset, select = (

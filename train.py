@@ -5,33 +5,28 @@ two results, and gives and takes its state. What its numbers mean is its own aff
 """
 
 import argparse
-import copy
 import logging
 import math
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-import launch
-import ranks
-import shards
-from errors import Diverged, OfAll, UserError, explain
-from ignored import MEMORY, ignored_flags
+from checkpointing import shards
+from checkpointing.files import load_checkpoint
+from checkpointing.last_and_best import Checkpoints
+from checkpointing.resume import checkpoint_state, restore, trained_flags
+from cli import launch
+from cli.errors import Diverged, UserError
+from distributed import collectives, group
+from ignored import ignored_flags
 from parse import last_epoch
-from report import Bystander, Run, how_to_continue, log_end, log_epoch, log_start
-from utils import load_checkpoint, on_terminal
+from reports.console import how_to_continue, log_end, log_epoch, log_start
+from reports.run import Run, SilentRun
+from utils import on_terminal
 
 log = logging.getLogger("onebp")
-
-SAVING_SHARE = 0.04  # of the time from one checkpoint to the next may go into writing them
-# Flags about where and how long, not about what is trained: a continuation may change them without a warning.
-FREE_FLAGS = {"train_mode", "run_name", "device", "log_root", "checkpoint_dir", "save_every", "data_dir", "no_download"}
-FREE_FLAGS |= {"epochs", "eval_every", "patience", "refit", "l2_grid", "threads", "timeout", "origin"}
-FREE_FLAGS |= {"eval_file_name", "loss_file_name", "incremental", "incremental_lr", "slots", "memory", *MEMORY.split()}
-FREE_FLAGS |= {"mode", "checkpoint", "users", "history", "passes", "topk", "keep_seen", "output", "log"}
 
 
 def fit(model, data, args):
@@ -42,7 +37,7 @@ def fit(model, data, args):
     """
     begin = time.perf_counter()
     progress = Progress()
-    with (Run if launch.leads() else Bystander)(args, model.evaluator.metrics) as run:
+    with (Run if launch.is_main_process() else SilentRun)(args, model.evaluator.metrics) as run:
         checkpoints = Checkpoints(run.checkpoint_folder, args.save_every, data)
         try:
             if args.train_mode == "continue":
@@ -54,7 +49,7 @@ def fit(model, data, args):
                         "be of that run; give its flags, leave --refit out, or --train_mode new"
                     )
                 concluded = run.summary_file.exists() and model.concluded(run.checkpoint_folder)
-                if progress.done(args) and ranks.of_first(concluded):
+                if progress.done(args) and collectives.first_rank_says(concluded):
                     end = last_epoch(args)
                     log.info("%s is done: epoch %d of %d, nothing to do", args.run_name, progress.epoch, end)
                     for flag, before, now in changes:
@@ -65,7 +60,7 @@ def fit(model, data, args):
                 changes = []
                 model.start_training()
                 run.set_aside()
-                ranks.note_begun()
+                group.note_run_started()
             run.open_log(progress.epoch)
             earlier_seconds = sum(run.seconds())
             log_start(model, data, args, progress.epoch, changes)
@@ -139,7 +134,7 @@ def train(model, run, progress, checkpoints, args):
                 run.journalise(steps, row)
                 log_epoch(epoch, loss, metrics, since_row + evaluated, improved, model, args)
                 since_row = 0.0
-            checkpoints.update(full_state(model, progress, args), improved, final=progress.done(args))
+            checkpoints.update(checkpoint_state(model, progress, args), improved, final=progress.done(args))
 
 
 def learning_rate(args, epoch):
@@ -171,148 +166,6 @@ class Progress:
     def done(self, args):
         """Whether the last epoch is reached, or patience is at its end."""
         return self.epoch >= last_epoch(args) or (args.patience is not None and self.since_best >= args.patience)
-
-
-class Checkpoints:
-    """last.pt and best.pt of a run, written together: every `save_every` epochs, or (None) when it costs little.
-
-    They always fit: the best epoch that last.pt names is the one in best.pt. A new best state goes to best.next.pt;
-    replacing last.pt is what decides; then best.next.pt is renamed. `recover` finishes what a kill cut off.
-    """
-
-    def __init__(self, folder, save_every, data=None):
-        """data: this rank's, where there are several."""
-        self.last_file, self.best_file, self.next_file = (
-            folder / f"{name}.pt" for name in ("last", "best", "best.next")
-        )
-        self.folder, self.save_every, self.data = folder, save_every, data
-        self.cost, self.saved_at, self.saved_epoch = 0.0, time.perf_counter(), 0
-        self.unsaved_best = None
-
-    def update(self, state, improved, final):
-        """Take note of the state after an epoch and write what is due."""
-        if improved:
-            self.unsaved_best = state
-        if self.save_every:
-            due = state["epoch"] % self.save_every == 0
-        else:
-            due = ranks.agree(self.cost <= SAVING_SHARE * (time.perf_counter() - self.saved_at))
-        if due or final:
-            begin = time.perf_counter()
-            if self.unsaved_best is state:
-                shards.save(state, self.data, self.next_file, self.last_file)
-            else:
-                if self.unsaved_best is not None:
-                    shards.save(self.unsaved_best, self.data, self.next_file)
-                shards.save(state, self.data, self.last_file)
-            if ranks.rank() == 0:
-                if self.unsaved_best is not None:
-                    self.next_file.replace(self.best_file)
-                shards.drop_stale(self.folder, {state["epoch"], state["best_epoch"]})
-            self.unsaved_best = None
-            self.saved_at, self.saved_epoch = time.perf_counter(), state["epoch"]
-            self.cost = self.saved_at - begin
-        elif improved:
-            self.unsaved_best = copy.deepcopy(state)  # the live tensors go on changing
-
-    def recover(self, epoch, best_epoch):
-        """After a kill: make best.pt the state of `best_epoch`, as last.pt, of `epoch`, says.
-
-        Raises UserError where it is lost.
-        """
-        with ranks.together():
-            if ranks.rank() == 0:
-                self._recover(best_epoch)
-                shards.drop_stale(self.folder, {epoch, best_epoch})
-
-    def _recover(self, best_epoch):
-        if self.next_file.exists():
-            if load_checkpoint(self.next_file)["epoch"] == best_epoch:
-                self.next_file.replace(self.best_file)
-            else:  # killed before last.pt was replaced; the run comes to that epoch again
-                self.next_file.unlink()
-        if best_epoch and load_checkpoint(self.best_file)["epoch"] != best_epoch:
-            raise UserError(f"{self.best_file} is not of epoch {best_epoch}, the best by {self.last_file}; put it back")
-
-    def describe(self):
-        """Where the last good state is."""
-        return f"{self.last_file} holds epoch {self.saved_epoch}" if self.saved_epoch else "No epoch was saved"
-
-
-def full_state(model, progress, args):
-    """The checkpoint after an epoch: tensors and plain types. The tensors are the live ones."""
-    about = {"identity": identity(model, args), "flags": trained_flags(args)}
-    return {**vars(progress), **about, "model": model.state_dict()}
-
-
-def identity(model, args):
-    """What a checkpoint must have in common with this run to be taken over."""
-    return {"select": args.select, "seed": args.seed, "refit_epochs": args.refit_epochs, **model.identity}
-
-
-def trained_flags(args):
-    """The flags that decide what is trained, by name."""
-    flags = {flag: value for flag, value in vars(args).items() if flag not in FREE_FLAGS}
-    if args.lr_schedule == "cosine":
-        flags["epochs"] = args.epochs  # the decay is spread over them
-    return flags
-
-
-def restore(model, progress, checkpoints, args):
-    """Bring model and progress to the state of last.pt. Returns [(flag, value then, value now)] of the changed flags.
-
-    Raises UserError where the checkpoint is absent, damaged, not whole, or of another model or data set.
-    """
-    path = checkpoints.last_file
-    with ranks.together():
-        state = shards.load(path, model.data)
-        with fitting(path):
-            check_identity(path, state, model, args)
-    ranks.check_alike({f"{path} of epoch": state["epoch"]})
-    with fitting(path):
-        for name in vars(progress):
-            setattr(progress, name, state[name])
-        if progress.done(args):
-            model.load_weights(state["model"])
-        else:
-            model.start_training(state["model"])
-        checkpoints.recover(progress.epoch, progress.best_epoch)
-        checkpoints.saved_epoch = progress.epoch
-        before = state["flags"].get("ranking", "users")  # once there was no choice
-        if before != args.ranking:
-            raise OfAll(
-                f"{path} was trained with --ranking {before}, by whose metrics it goes on; "
-                "give that, another --run_name, or --train_mode new"
-            )
-        return changed_flags(state, args)
-
-
-def changed_flags(state, args):
-    """[(flag, value then, value now)] of the flags that the checkpoint's `state` was trained with and args have not."""
-    before, now = state["flags"], trained_flags(args)
-    return [(flag, before[flag], now[flag]) for flag in now if flag in before and before[flag] != now[flag]]
-
-
-@contextmanager
-def fitting(path):
-    """Where the block takes over the checkpoint `path`: a UserError for what does not fit the model."""
-    try:
-        yield
-    except (KeyError, ValueError, RuntimeError) as error:
-        if explain(error):
-            raise
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} does not fit this model ({reason}); start with --train_mode new") from None
-
-
-def check_identity(path, state, model, args):
-    """Raise UserError where the checkpoint `path` with `state` is of another model, data set, seed or protocol."""
-    for name, value in identity(model, args).items():
-        if (found := state["identity"].get(name)) != value:
-            raise UserError(
-                f"{path} has {name} {found!s:.12}, this command {value!s:.12}; "
-                "give the flags and data of that run, another --run_name, or --train_mode new"
-            )
 
 
 def final_metrics(model, progress, checkpoints, args):

@@ -8,25 +8,23 @@ import os
 import platform
 import resource
 import sys
-import warnings
-import zipfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
-import launch
-from errors import UserError, explain, interrupts_held_back
+from cli import launch
+from cli.errors import UserError
 
 log = logging.getLogger("onebp")
 
-CHECKPOINT_FORMAT = 1
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 
 def log_to_console():
     """Send the program's log to stdout. Called once, by main.py."""
-    log.setLevel(logging.INFO if launch.leads() else logging.CRITICAL)
+    log.setLevel(logging.INFO if launch.is_main_process() else logging.CRITICAL)
     logging.raiseExceptions = False  # a closed pipe (`| head`) is no reason to stop training
     log.addHandler(logging.StreamHandler(sys.stdout))
     # Kept until the run's log.txt is open.
@@ -47,7 +45,7 @@ def keep_freed_memory():
 
 def on_terminal():
     """Whether progress bars have somebody who looks at them."""
-    return launch.leads() and sys.stderr is not None and sys.stderr.isatty()
+    return launch.is_main_process() and sys.stderr is not None and sys.stderr.isatty()
 
 
 def choose_device(name):
@@ -55,10 +53,10 @@ def choose_device(name):
     given = name
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if launch.neighbours() > 1 and name.startswith("cuda:"):
+    if launch.local_world_size() > 1 and name.startswith("cuda:"):
         raise UserError(f"--device {name} would be that of all processes; with --device cuda each has one of its own")
-    if name == "cuda" and launch.launched() > 1:
-        name = f"cuda:{launch.local_number()}"
+    if name == "cuda" and launch.world_size() > 1:
+        name = f"cuda:{launch.local_rank()}"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
@@ -91,39 +89,6 @@ def cpu_threads(count):
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(fixed_order, warn_only=True)
-
-
-def compiles(device):
-    """Whether torch.compile works, and rightly, for the device; where it does not, a line says so."""
-    # A few small kernels: worker processes would cost more than they save. Read when the compiler is loaded.
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    log.info("compiling the training step: about 20 s the first time, 4 s later")
-    table, index = torch.ones(7, 16, device=device), torch.arange(96, device=device) % 7
-    try:
-        torch.compile(_halve)(table, index)
-        reason = "" if (table == 0.5).all() else "gives wrong results"
-    except Exception as error:  # of whatever kind the absence of a C++ compiler, say, provokes
-        error = getattr(error, "inner_exception", error)  # what the compiler's own error is about
-        reason = "does not work: " + (str(error).strip() or type(error).__name__).splitlines()[0]
-    if reason:
-        log.warning("warning: not compiled, so slower; torch.compile of PyTorch %s %s", torch.__version__, reason)
-    return not reason
-
-
-def _halve(table, index):
-    """Halve the rows at `index` once, as the training step updates rows that it touches several times.
-
-    Compiled by PyTorch 2.6, repeats find their row already written, and halve it again.
-    """
-    table[index] = 0.5 * table.index_select(0, index)
-
-
-def csr_tensor(indptr, indices, values, shape, device):
-    """A sparse matrix from its three arrays or tensors. PyTorch calls them beta; the products used here are not."""
-    indptr, indices, values = (torch.as_tensor(part, device=device) for part in (indptr, indices, values))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(indptr.long(), indices.long(), values, shape, check_invariants=False)
 
 
 @contextmanager
@@ -162,53 +127,6 @@ def _sync_folder(folder):
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def save_checkpoint(path, state):
-    """Write `state` (a dict of tensors and plain types) atomically: equal states make equal bytes.
-
-    Raises UserError when the disk refuses.
-    """
-    try:
-        with interrupts_held_back(), atomic_file(path) as file:
-            torch.save(_canonical({"format": CHECKPOINT_FORMAT, **state}), file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its archive writer
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"cannot write {path} ({reason}); free disk space or set --checkpoint_dir") from error
-
-
-def _canonical(value):
-    """The same value with fresh containers and one object per text: pickle writes down which objects are shared."""
-    if isinstance(value, dict):
-        return {_canonical(key): _canonical(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_canonical(item) for item in value]
-    return sys.intern(value) if isinstance(value, str) else value
-
-
-def load_checkpoint(path):
-    """Read what `save_checkpoint` wrote, on the CPU. No code in the file can run.
-
-    Raises UserError when the file is absent, cut off, not a checkpoint, or of another format.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"no checkpoint at {path}; check --run_name and --checkpoint_dir, or train it first (--train_mode new)"
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if changed := archive.testzip():  # torch.load does not look at the checksums
-                raise ValueError(f"wrong checksum of {changed}")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever bytes can provoke: zip, pickle, unicode, value and key errors among them
-        if explain(error):
-            raise
-        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
-        raise UserError(f"{path} is damaged or no checkpoint ({reason}); start with --train_mode new") from None
-    if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-        raise UserError(f"{path} is not a checkpoint of this program; start with --train_mode new")
-    return state
 
 
 def file_sha256(path):

@@ -9,19 +9,19 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+import pandas as pd
+import torch
+
+from cli.registry import MODELS, find
+from dataloader import load_data
+from parse import parse_args
+from train import learning_rate
+from utils import choose_device, keep_freed_memory
+
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as implicit asks for; read when numpy is loaded
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-
-import pandas as pd  # noqa: E402
-import torch  # noqa: E402
-
-from main import load_data  # noqa: E402
-from parse import parse_args  # noqa: E402
-from registry import MODELS, find  # noqa: E402
-from train import learning_rate  # noqa: E402
-from utils import choose_device, keep_freed_memory  # noqa: E402
 
 keep_freed_memory()  # as main.py does
 

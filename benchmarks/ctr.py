@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from common import build, epochs_of, in_turns, options, show, spread
 
-from auc import click_metrics
+from families.clicks.metrics import click_metrics
 from train import learning_rate
 
 PEER = "FuxiCTR's DeepFM"

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from common import options, show, spread
 
-from dataloader import pair_matrix
-from evaluate import DotProduct, SeenItems
-from recommend import recommendations
+from engine.tables import UserItems
+from evaluate import DotProduct
+from inference.recommend import recommendations
+from sources.interactions import pair_matrix
 from utils import choose_device, peak_memory_mb
 
 SIZES = {"6,040 users, 3,706 items": (6040, 3706), "600,000 users, 3,000 items": (600_000, 3000)}
@@ -29,7 +30,7 @@ def main():
         generator = torch.Generator(device).manual_seed(0)
         scorer = DotProduct(*(torch.randn(size, given.dim, generator=generator, device=device) for size in shape))
         pairs = np.repeat(np.arange(shape[0]), given.seen), random.integers(shape[1], size=shape[0] * given.seen)
-        seen = [SeenItems(pair_matrix(*pairs, None, shape), device)]
+        seen = [UserItems(pair_matrix(*pairs, None, shape), device)]
         users, seconds = torch.arange(shape[0], device=device), []
         for _ in range(given.rounds + 1):
             begin = time.perf_counter()

@@ -32,7 +32,7 @@ def examples(rows, generator):
 
 def parts(memory, rows, generator):
     """Seconds of addressing, reading (with the correction) and writing `rows` examples, by name."""
-    from reloop2 import corrected, recalled
+    from families.clicks.memory import corrected, recalled
 
     keys, labels, predictions = examples(rows, generator)
     times = [time.perf_counter()]
@@ -50,7 +50,7 @@ def main():
     given = options(__doc__, rows=16_384, rounds=15)
     import torch
 
-    from registry import MEMORIES, find
+    from cli.registry import MEMORIES, find
 
     torch.set_num_threads(1)
     generator, memories = torch.Generator().manual_seed(0), {}

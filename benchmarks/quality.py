@@ -11,7 +11,7 @@ import time
 
 from common import build, epochs_of, options, show
 
-from errors import UserError
+from cli.errors import UserError
 
 HEADLINE = ("Recall@20", "NDCG@20")
 

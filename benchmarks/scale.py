@@ -32,25 +32,25 @@ def seconds_of_epochs(given, negatives, size):
     """On a rank: {"whole": seconds of each epoch, "alone": without communication}; interactions of an epoch."""
     import torch
 
-    import ranks
-    from main import load_data
+    from cli.registry import MODELS, find
+    from dataloader import load_data
+    from distributed import collectives, group
+    from distributed.agreement import own_flags
     from parse import parse_args
-    from registry import MODELS, find
-    from shards import own_flags
 
     found, device = {}, torch.device("cpu")
-    with ranks.joined(device, 600):
+    with group.process_group(device, 600):
         flags = f"--dataset {given.dataset} --dim {given.dim} --batch_size {size} --compile on {FLAGS[negatives]}"
         args = parse_args([*flags.split(), "--data_dir", given.data_dir])
         model = find(MODELS, args.model)(load_data(args), own_flags(args), device)
         model.start_training()
-        ways = {"whole": (ranks.swap, ranks.start_sum)}
-        if ranks.count() > 1:
+        ways = {"whole": (collectives.start_send_receive, collectives.start_all_reduce)}
+        if collectives.world_size() > 1:
             ways["alone"] = lambda outgoing, incoming: [], lambda tensor: lambda: tensor
-        for name, (ranks.swap, ranks.start_sum) in ways.items():
+        for name, (collectives.start_send_receive, collectives.start_all_reduce) in ways.items():
             found[name] = []
             for _ in range(1 + EPOCHS[negatives]):
-                ranks.total(0)  # all begin at the same time
+                collectives.all_reduce_int(0)  # all begin at the same time
                 begin = time.perf_counter()
                 model.train_epoch(1e-3, lambda: None)
                 found[name].append(time.perf_counter() - begin)

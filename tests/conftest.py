@@ -14,10 +14,10 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-import ranks
-from dataloader import Interactions, pair_matrix
-from errors import UserError
+from cli.errors import UserError
+from distributed.group import process_group
 from main import main
+from sources.interactions import Interactions, pair_matrix
 
 torch.set_num_threads(1)  # the sizes here are too small for more
 
@@ -113,7 +113,7 @@ def as_rank(rank, count, port, function, arguments):
     os.environ["MASTER_ADDR"] = "localhost"
     torch.set_num_threads(1)
     torch.compiler.reset()
-    with ranks.joined(torch.device("cpu"), 30):
+    with process_group(torch.device("cpu"), 30):
         try:
             return function(*arguments)
         except UserError as error:

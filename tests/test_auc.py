@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
-from auc import auc, auc_by_group, click_metrics, gauc, logloss
+from families.clicks.metrics import auc, auc_by_group, click_metrics, gauc, logloss
 
 
 def made(rows, values, users, seed=0):

@@ -10,8 +10,8 @@ from conftest import finish, interactions, start, toy_data
 from test_model import build
 from test_optimizer import made_data
 
-import baselines
-from errors import UserError
+from cli.errors import UserError
+from families.baselines import ease
 
 
 def test_ease_is_the_least_squares_solution_with_a_zero_diagonal(device):
@@ -35,7 +35,7 @@ def test_ease_is_the_least_squares_solution_with_a_zero_diagonal(device):
 
 
 def test_ease_says_what_does_not_fit(monkeypatch):
-    monkeypatch.setattr(baselines, "memory", lambda device: 1e3)
+    monkeypatch.setattr(ease, "memory", lambda device: 1e3)
     with pytest.raises(UserError, match=r"EASE needs 0 GB for its 32 x 32 matrices, cpu has 0 GB"):
         build("EASE")
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import finish, start, write
 
-from errors import UserError
-from utils import load_checkpoint, save_checkpoint
+from checkpointing.files import load_checkpoint, save_checkpoint
+from cli.errors import UserError
 
 RUN = "demo-OneBP-MF"
 
@@ -320,7 +320,7 @@ def test_a_folder_that_cannot_be_made_costs_no_earlier_run(trained, work, flag):
 
 def test_best_always_fits_last(tmp_path):
     """Whichever of the writes is the last before a kill, `recover` leaves the best state that last.pt names."""
-    from train import Checkpoints
+    from checkpointing.last_and_best import Checkpoints
 
     def state(epoch, best_epoch):
         return {"epoch": epoch, "best_epoch": best_epoch, "table": torch.full((3,), float(epoch))}

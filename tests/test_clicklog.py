@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-import clicklog
-from clicklog import ClickLog, discretise, first_line, hash_values
-from errors import UserError
+from cli.errors import UserError
+from families.clicks import reader
+from families.clicks.reader import ClickLog, discretise, first_line, hash_values
 
 
 def table(path, text, skip=False, **settings):
@@ -42,7 +42,7 @@ def test_rows_as_they_are(tmp_path):
 @pytest.mark.parametrize("size", [60, 200, 1 << 20])
 @pytest.mark.parametrize("packed", [False, True])
 def test_size_of_blocks_does_not_matter(tmp_path, monkeypatch, size, packed):
-    monkeypatch.setattr(clicklog, "BLOCK_BYTES", size)
+    monkeypatch.setattr(reader, "BLOCK_BYTES", size)
     rows = [(number % 3 // 2, f"city {number % 7}", str(number % 3)) for number in range(100)]
     text = "click,city,age\n" + "".join(f"{label},{city},{age}\n" for label, city, age in rows)
     log = table(tmp_path / "a.csv", gzip.compress(text.encode()) if packed else text)
@@ -90,7 +90,7 @@ HEAD = "click,city,age\n"
     ],
 )
 def test_number_of_a_broken_line(tmp_path, monkeypatch, lines, number, what, packed, size):
-    monkeypatch.setattr(clicklog, "BLOCK_BYTES", size)
+    monkeypatch.setattr(reader, "BLOCK_BYTES", size)
     text = (HEAD + lines).encode()
     log = table(tmp_path / "a.csv", gzip.compress(text) if packed else text)
     with pytest.raises(UserError) as error:
@@ -101,7 +101,7 @@ def test_number_of_a_broken_line(tmp_path, monkeypatch, lines, number, what, pac
 
 @pytest.mark.parametrize("size", [40, 1 << 20])
 def test_broken_lines_left_out(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(clicklog, "BLOCK_BYTES", size)
+    monkeypatch.setattr(reader, "BLOCK_BYTES", size)
     lines = ["1,a,1", "0,b", "0,c,9", "", "2,d,1", "1,e,x", "1,f,1,1,1", "x,g,y", "0,h,"]
     log = table(tmp_path / "a.csv", HEAD + "\n".join(lines), skip=True)
     assert rows_of(log) == expected([(1, "a", "1"), (0, "c", "4"), (0, "h", "")])
@@ -141,6 +141,6 @@ def test_no_header_line_among_the_rows(tmp_path, monkeypatch):
     """A header that looks like a row is none; a row that looks like the header is one."""
     log = table(tmp_path / "a.csv", "1,a,1\n1,b,1\n")
     assert len(rows_of(log)) == 1
-    monkeypatch.setattr(clicklog, "BLOCK_BYTES", 30)
+    monkeypatch.setattr(reader, "BLOCK_BYTES", 30)
     log = table(tmp_path / "a.csv", HEAD + "1,a,1\n" * 9)
     assert len(rows_of(log)) == 9

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-import clicklog
-import encode
-from clicks import Rows, load_clicks
-from errors import UserError
+from cli.errors import UserError
+from families.clicks import cache, reader
+from families.clicks.dataset import RowRange, load_clicks
 
 FIELDS = ("city", "colour")
 
@@ -39,7 +38,7 @@ def ids_by_loops(rows, train, threshold):
     for place in (1, 2):
         counts = Counter(row[place] for row in rows[:train])
         kept = [value for value, count in counts.items() if count >= threshold]
-        kept.sort(key=lambda value: (-counts[value], int(clicklog.hash_values(np.array([value.encode()], object))[0])))
+        kept.sort(key=lambda value: (-counts[value], int(reader.hash_values(np.array([value.encode()], object))[0])))
         number = {value: offset + 1 + position for position, value in enumerate(kept)}
         ids.append([number.get(row[place], offset) for row in rows])
         sizes.append(len(kept) + 1)
@@ -50,7 +49,7 @@ def ids_by_loops(rows, train, threshold):
 @pytest.mark.parametrize("block", [64, 1 << 20])
 @pytest.mark.parametrize("threshold", [1, 2, 9])
 def test_ids_by_loops(tmp_path, monkeypatch, threshold, block):
-    monkeypatch.setattr(clicklog, "BLOCK_BYTES", block)
+    monkeypatch.setattr(reader, "BLOCK_BYTES", block)
     rows = random_rows()
     data = load_clicks("shop", folder_of(tmp_path, rows), threshold=threshold)
     assert data.parts == {"train": (0, 160), "valid": (160, 180), "test": (180, 200)}
@@ -65,7 +64,7 @@ def test_ids_by_loops(tmp_path, monkeypatch, threshold, block):
 
 
 def test_counts_are_merged_in_any_order():
-    counts, slow, random = encode.Counts(), Counter(), np.random.default_rng(1)
+    counts, slow, random = cache.Counts(), Counter(), np.random.default_rng(1)
     for _ in range(30):
         hashes = random.choice(2**40, 9000, replace=False).astype(np.uint64) % np.uint64(20_000)
         hashes = np.unique(hashes)
@@ -103,7 +102,7 @@ def test_the_same_bytes_twice(tmp_path):
 def test_a_copy_is_used_until_something_changes(tmp_path, monkeypatch):
     folder_of(tmp_path, random_rows())
     made = []
-    monkeypatch.setattr("clicks.encode", lambda *args: made.append(1) or encode.encode(*args))
+    monkeypatch.setattr("families.clicks.dataset.encode", lambda *args: made.append(1) or cache.encode(*args))
     flags = [{}, {}, {"threshold": 3}, {"validate": False}, {"test_ratio": 0.2}, {"numeric": ["colour"]}, {}]
     for flag, copies in zip(flags, [1, 1, 2, 3, 4, 5, 5], strict=True):
         if "numeric" in flag:
@@ -138,13 +137,13 @@ def test_a_damaged_copy_is_made_anew(tmp_path, damage):
 def test_nothing_half_done_stays(tmp_path, monkeypatch, where, error):
     folder_of(tmp_path, random_rows())
     with monkeypatch.context() as patch:
-        real = getattr(encode, where)
+        real = getattr(cache, where)
 
         def fail(*args):
             real(*args)
             raise error
 
-        patch.setattr(encode, where, fail)
+        patch.setattr(cache, where, fail)
         with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else UserError):
             load_clicks("shop", tmp_path)
     assert list((tmp_path / "shop" / ".cache").iterdir()) == []
@@ -211,9 +210,9 @@ def test_counts_and_description(tmp_path):
 
 
 def test_rows_by_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("clicks.READ_ROWS", 7)
+    monkeypatch.setattr("families.clicks.dataset.READ_ROWS", 7)
     data = load_clicks("shop", folder_of(tmp_path, random_rows()))
-    rows = Rows(data, 13, 60, torch.device("cpu"))
+    rows = RowRange(data, 13, 60, torch.device("cpu"))
     blocks = list(rows.blocks())
     assert [len(labels) for _, labels in blocks] == [7] * 6 + [5]
     assert torch.cat([ids for ids, _ in blocks]).tolist() == data.rows(13, 60)[0].tolist()

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from conftest import write
 
-import clicksources
-from clicks import load_clicks
-from demo import CLICK_FIELDS, demo_clicks
-from errors import UserError
+from cli.errors import UserError
+from families.clicks import formats
+from families.clicks.dataset import load_clicks
+from sources.demo import CLICK_FIELDS, demo_clicks
 
 
 def find(name, folder, **flags):
-    return clicksources.find_clicks(
+    return formats.find_clicks(
         name, folder, **{"label": None, "categorical": None, "numeric": None} | flags, download=False
     )
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from test_model import build
 
-from losses import Batch
-from utils import compiles
+from engine.compiling import compiles
+from model import Batch
 
 
 def test_inner_products_are_negated_squared_distances(device):

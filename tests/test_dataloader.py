@@ -8,10 +8,10 @@ import pytest
 from conftest import matrix, write
 
 import dataloader
-from dataloader import PARTS, load_dataset, split_per_user
-from errors import UserError
-from main import load_data
+from cli.errors import UserError
+from dataloader import load_data, load_dataset
 from parse import parse_args
+from sources.interactions import SPLITS, split_per_user
 
 TRAIN, TEST = "user,item\nbob,x\namy,y\nbob,10\nbob,x\n", "user,item\namy,x\nzoe,new\n"
 
@@ -192,7 +192,7 @@ def test_demo_is_the_same_everywhere():
         == "f3df9d5036feb869c2e8c5caaf65718d3dab70ff178dd6131d62d0f1e0ef8fe7"
     )
     assert data.shape == (600, 900)
-    assert 35_000 < sum(getattr(data, part).nnz for part in PARTS) < 45_000
+    assert 35_000 < sum(getattr(data, part).nnz for part in SPLITS) < 45_000
     popularity = np.sort(np.asarray(data.train.sum(axis=0)))
     assert popularity[-90:].sum() > 2 * popularity[:450].sum()  # a tenth of the items outweighs the tail
 
@@ -263,7 +263,7 @@ def test_parts_for_strengths_that_tune_themselves():
     whole = load_dataset("demo", "nowhere")
     degree = np.diff((whole.train + whole.test).indptr)
     data = loaded()
-    parts = {name: getattr(data, name) for name in (*PARTS, "tune")}
+    parts = {name: getattr(data, name) for name in (*SPLITS, "tune")}
     degrees = {name: np.diff(part.indptr) for name, part in parts.items()}
     assert (degrees["test"] == np.floor(0.2 * degree + 0.5)).all()
     assert (degrees["valid"] + degrees["tune"] == np.floor(0.25 * (degree - degrees["test"]) + 0.5)).all()
@@ -285,7 +285,7 @@ def test_tuning_part_is_seeded_and_may_be_all_of_the_validation_part():
     assert all_of_it.valid.nnz == 0
     assert (all_of_it.tune != data.tune + data.valid).nnz == 0
     assert (all_of_it.test != data.test).nnz == 0
-    assert loaded("--valid_ratio", 0.5).train.nnz < 0.42 * sum(data.counts()[part] for part in (*PARTS, "tune"))
+    assert loaded("--valid_ratio", 0.5).train.nnz < 0.42 * sum(data.counts()[part] for part in (*SPLITS, "tune"))
 
 
 def test_parts_that_a_ranking_leaves_out():

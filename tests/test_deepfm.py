@@ -6,10 +6,10 @@ import torch
 from conftest import write
 from test_model import build
 
-from clicks import load_clicks
-from deepfm import pairs
-from optimizer import value_and_gradients
-from utils import compiles
+from engine.compiling import compiles
+from engine.tables import value_and_gradients
+from families.clicks.dataset import load_clicks
+from families.clicks.networks import pairs
 
 MODELS = ("LR", "FM", "DeepFM", "DCNv2")
 SIZES = {"LR": (), "FM": ("--dim", 3), "DeepFM": ("--dim", 3, "--hidden", 5, 4)}

@@ -11,10 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-import download
+from cli.errors import UserError
 from dataloader import load_dataset
-from download import REGISTRY, Published, RemoteFile, fetch
-from errors import UserError
+from sources import download
+from sources.download import REGISTRY, Published, RemoteFile, fetch
 
 FILES = {"train.csv": b"user,item\na,x\nb,y\n" + b"c,z\n" * 5000, "test.csv": b"user,item\na,y\n"}
 

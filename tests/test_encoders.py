@@ -6,9 +6,9 @@ import torch
 from conftest import matrix
 from test_model import build
 
-from encoders import LightGCN
+from cli.registry import ENCODERS, find
+from model import LightGCN
 from parse import parse_args
-from registry import ENCODERS, find
 from utils import make_generator
 
 PAIRS = {(0, 0), (0, 1), (0, 4), (1, 1), (2, 2), (2, 0), (2, 4)}  # user 3 and item 3 have none

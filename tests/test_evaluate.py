@@ -10,7 +10,8 @@ import torch
 from conftest import interactions, matrix
 from test_dataloader import random_matrix
 
-from dataloader import load_dataset, split_per_user
+from dataloader import load_dataset
+from engine.topk import stable_topk
 from evaluate import (
     LIST_LENGTHS,
     METRICS,
@@ -21,8 +22,8 @@ from evaluate import (
     pair_metrics,
     popularity_encodings,
     ranking_metrics,
-    stable_topk,
 )
+from sources.interactions import split_per_user
 
 
 def slow_metrics(scores, relevant, seen):

@@ -8,8 +8,8 @@ import torch
 from conftest import interactions
 from test_model import build
 
-from parse import GRANULARITIES
-from utils import compiles
+from engine.compiling import compiles
+from regularizers.flags import GRANULARITIES
 
 USERS, ITEMS, DIM = 7, 9, 3
 PATHS = ("truncated", "full")

@@ -11,10 +11,12 @@ from conftest import interactions, matrix
 from test_model import build, loop_aggregation
 from test_optimizer import made_data
 
-from dataloader import Interactions
-from main import load_data
-from parse import GRANULARITIES, parse_args
-from utils import compiles, load_checkpoint
+from checkpointing.files import load_checkpoint
+from dataloader import load_data
+from engine.compiling import compiles
+from parse import parse_args
+from regularizers.flags import GRANULARITIES
+from sources.interactions import Interactions
 
 USERS, ITEMS, DIM = 10, 80, 3  # few users, so that a batch has rows twice
 SIZE = ("--dim", DIM, "--batch_size", 8, "--lr", 0.05, "--beta", 0.9)

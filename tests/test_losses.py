@@ -7,9 +7,9 @@ from conftest import toy_data
 from scipy.special import expit, logsumexp
 from test_model import build
 
-from losses import Batch
+from cli.registry import ENCODERS, LOSSES, find
+from model import Batch
 from parse import parse_args
-from registry import ENCODERS, LOSSES, find
 
 B, N, D = 6, 4, 3
 USERS = np.array([2, 0, 2, 1, 0, 2])

@@ -5,6 +5,8 @@ import json
 import pytest
 from conftest import finish, start, write
 
+import dataloader
+
 
 @pytest.mark.parametrize(
     ("flags", "words"),
@@ -53,7 +55,6 @@ def test_no_progress_bar_where_nobody_looks(work):
 
 
 def test_a_bug_keeps_its_traceback(cli, monkeypatch):
-    import dataloader
 
     def broken(*args, **settings):
         raise ZeroDivisionError

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from conftest import finish, on_ranks, save_arrays, torchrun, toy_data
 
-import ranks
-from errors import UserError
-from mapped import find_mapped, load_mapped
+from cli.errors import UserError
+from distributed import collectives
+from sources.arrays import find_mapped, load_mapped
 
 
 def test_what_is_loaded(tmp_path):
@@ -37,7 +37,7 @@ def test_ranks_load_their_users(tmp_path):
 
 
 def own_copy(folders):
-    return load_mapped(folders[ranks.rank()], validate=False)
+    return load_mapped(folders[collectives.rank()], validate=False)
 
 
 def test_copies_that_are_divided_at_other_users_are_told(tmp_path):
@@ -149,7 +149,7 @@ def test_a_rank_without_interactions_is_told(tmp_path):
 
 
 def damaged_for_the_second(folder):
-    return load_mapped(folder if ranks.rank() == 0 else folder / "absent", validate=False)
+    return load_mapped(folder if collectives.rank() == 0 else folder / "absent", validate=False)
 
 
 def test_what_a_rank_cannot_read_is_told_by_all(tmp_path):

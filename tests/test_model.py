@@ -5,10 +5,10 @@ import pytest
 import torch
 from conftest import toy_data
 
+from cli.registry import MODELS, find
+from engine.tables import value_and_gradients
 from model import moving_aggregation
-from optimizer import value_and_gradients
 from parse import parse_args
-from registry import MODELS, find
 
 GRADIENTS = ("OneBP", "TwoBP")
 

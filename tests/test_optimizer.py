@@ -8,9 +8,10 @@ import torch
 from conftest import finish, matrix, start
 from test_model import build
 
-from dataloader import Interactions
-from optimizer import SGD, Adam, value_and_gradients
-from utils import compiles
+from engine.compiling import compiles
+from engine.optimizer import SGD, Adam
+from engine.tables import value_and_gradients
+from sources.interactions import Interactions
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])

@@ -3,7 +3,8 @@
 import pytest
 
 from ignored import CHOICES, IGNORED, ignored_flags
-from parse import GRANULARITIES, build_parser, default_run_name, parse_args
+from parse import build_parser, default_run_name, parse_args
+from regularizers.flags import GRANULARITIES
 from suggested import PRESETS, SUGGESTED
 
 

@@ -19,15 +19,17 @@ import torch
 from conftest import ROOT, finish, interactions, on_ranks, save_arrays, start, torchrun, toy_data, write
 from scipy.sparse import csr_array
 
-import optimizer
-import ranks
-from errors import Diverged, UserError, explain, tells
+from checkpointing.files import save_checkpoint
+from checkpointing.last_and_best import Checkpoints
+from checkpointing.shards import drop_stale, load, save
+from cli.errors import Diverged, UserError, message_of, should_report
+from distributed import agreement, collectives
+from distributed.agreement import own_flags
+from engine import tables
 from main import work as work_as_rank
 from model import OneBP, TwoBP
 from parse import parse_args
-from shards import bounds, drop_stale, load, own_flags, own_share, save
-from train import Checkpoints
-from utils import save_checkpoint
+from sources.share import balanced_cuts, own_share
 
 FLAGS = ("--dim", 8, "--lr", 0.05)
 CPU = torch.device("cpu")
@@ -67,7 +69,7 @@ def one_step(*made):
     batch = next(iter(model.schedule.batches()))
     model.optimizer.prepare(0.05)
     # Which of equal rows is the place of all is chance on several threads, and on a GPU.
-    with mock.patch.object(optimizer, "merge", merge_first if ranks.rank() else optimizer.merge):
+    with mock.patch.object(tables, "merge", merge_first if collectives.rank() else tables.merge):
         loss = (model.compiled_step if model.compiled else model.step)(batch)
     model.optimizer.finish()
     batch = batch[0] + model.data.first, *batch[1:3]
@@ -127,7 +129,7 @@ def test_a_step_is_that_of_one_process(kind, groups, flags, ways):
 def whole(name, weights):
     """The table of all users from the ranks' weights, or another one, which is the same on all ranks."""
     tables = [own[name] for own in weights]
-    if name == ranks.OWN:
+    if name == collectives.OWN:
         return torch.cat(tables)
     assert all(torch.equal(table, tables[0]) for table in tables), name
     return tables[0]
@@ -180,12 +182,12 @@ import os, sys
 from pathlib import Path
 import torch
 sys.path.insert(0, "ROOT")
-import ranks
+from distributed import collectives, group
 def threads():
     return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
-with ranks.joined(torch.device("cpu"), 60):
+with group.process_group(torch.device("cpu"), 60):
     import torch._dynamo
-    ranks.total(1)
+    collectives.all_reduce_int(1)
     before = threads()
 sys.stdout.write(f"threads: {before}, then {threads()}\\n")
 """
@@ -241,7 +243,7 @@ def trained_and_loaded(folder, lr, *made):
     model, again = (made_model(*made) for _ in range(2))
     model.train_epoch(lr, lambda: None)
     save({"epoch": 1, "model": model.state_dict()}, model.data, folder / "last.pt")
-    ranks.total(0)  # the first one has written
+    collectives.all_reduce_int(0)  # the first one has written
     again.load_state_dict(load(folder / "last.pt", model.data)["model"])
     return model, again
 
@@ -297,7 +299,7 @@ def best_written_late(folder):
         model.train_epoch(0.05, lambda: None)
         checkpoints.update({"epoch": epoch, "best_epoch": 1, "model": model.state_dict()}, epoch == 1, epoch == 2)
         seen.append(model.weights["item"].clone())
-    ranks.total(0)  # the first one has written
+    collectives.all_reduce_int(0)  # the first one has written
     return seen[0], [load(folder / f"{name}.pt", model.data)["model"]["encoder"]["item"] for name in ("best", "last")]
 
 
@@ -395,7 +397,7 @@ def test_a_file_of_another_run_or_kind_is_told(tmp_path):
 
 
 def saved_apart(folder):
-    saved_and_loaded(folder / str(ranks.rank()))
+    saved_and_loaded(folder / str(collectives.rank()))
 
 
 def test_checkpoints_in_folders_that_are_not_shared_are_told(tmp_path):
@@ -416,7 +418,7 @@ def test_recover_drops_what_a_kill_left(tmp_path):
 def started_with(folder, words):
     """What main.py does on this rank in the folder, with its own one of `words`."""
     os.chdir(folder)
-    work_as_rank(CPU, parse_args(["--dataset", "shop", *words[ranks.rank()].split()]))
+    work_as_rank(CPU, parse_args(["--dataset", "shop", *words[collectives.rank()].split()]))
 
 
 @pytest.mark.parametrize(
@@ -436,7 +438,7 @@ def test_ranks_need_the_same_flags_and_data(work, words, others, message):
     save_arrays(work / "arrays" / "shop")
     for error in on_ranks(started_with, work, (words, others)):
         assert message in str(error)
-        assert tells(error)
+        assert should_report(error)
 
 
 def train_beside_who_has_every_item():
@@ -459,14 +461,14 @@ def test_a_rank_may_have_nothing_to_train_on():
 
 def test_who_tells_of_an_error(monkeypatch):
     gone = RuntimeError("[/x/y.cc:538] Connection closed by peer [10.9.0.1]:4321. And more")
-    assert explain(gone) is None  # in one process that is a bug
+    assert message_of(gone) is None  # in one process that is a bug
     for name, value in {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))
-    assert explain(gone).startswith("lost another rank (Connection closed by peer [10.9.0.1]:4321);")
+    assert message_of(gone).startswith("lost another rank (Connection closed by peer [10.9.0.1]:4321);")
     for rank, local, own, common, lost in ((0, 0, 1, 1, 1), (1, 1, 1, 0, 0), (2, 0, 1, 0, 1)):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("LOCAL_RANK", str(local))
-        assert [tells(error) for error in (UserError("own"), Diverged("nan"), gone)] == [own, common, lost]
+        assert [should_report(error) for error in (UserError("own"), Diverged("nan"), gone)] == [own, common, lost]
 
 
 @pytest.mark.parametrize(
@@ -602,8 +604,8 @@ def test_a_link_that_is_cut_ends_both_nodes_with_a_line(work, nodes):
 def changed_weights():
     """What the check says after a rank changed one bit of the items."""
     model = made_model("OneBP", 4)
-    ranks.check_same(model.shared())
-    if ranks.rank() == 1:
+    agreement.check_tables_equal(model.shared())
+    if collectives.rank() == 1:
         model.weights["item"].view(torch.int32)[3, 5] ^= 1
     model.evaluate("test")
 
@@ -615,12 +617,12 @@ def test_weights_that_differ_stop_the_run():
 
 def test_fingerprint_tells_places_and_bits_apart():
     table = torch.randn(100, 8)
-    seen = {ranks.fingerprint(table)}
+    seen = {agreement.fingerprint(table)}
     for place in range(100):
         changed = table.clone()
         changed.view(torch.int32)[place, place % 8] ^= 1 << place % 32
-        seen.add(ranks.fingerprint(changed))
-        seen.add(ranks.fingerprint(table.roll(place + 1, 0)) if place < 99 else place)
+        seen.add(agreement.fingerprint(changed))
+        seen.add(agreement.fingerprint(table.roll(place + 1, 0)) if place < 99 else place)
     assert len(seen) == 201
 
 
@@ -631,7 +633,7 @@ def test_users_are_divided_by_interactions(seed):
     degree = (random.pareto(1, 500) * 3).astype(np.int64) + 1
     indptr = np.append(0, degree.cumsum())
     for parts in (1, 2, 3, 7):
-        ends = bounds(indptr, parts)
+        ends = balanced_cuts(indptr, parts)
         assert ends[0] == 0
         assert ends[-1] == 500
         assert (np.diff(indptr[ends]) > 0).all()
@@ -644,14 +646,14 @@ def test_users_are_divided_by_interactions(seed):
 )
 def test_no_part_is_empty_where_that_can_be(degrees):
     indptr = np.append(0, np.cumsum(degrees))
-    assert (np.diff(indptr[bounds(indptr, 4)]) > 0).all() == (np.count_nonzero(degrees) >= 4)
+    assert (np.diff(indptr[balanced_cuts(indptr, 4)]) > 0).all() == (np.count_nonzero(degrees) >= 4)
 
 
 def steps(batch_size):
     """Of this rank the pairs of each step, and how many were announced."""
     model = made_model("OneBP", 4, "--batch_size", batch_size)
     batches = [torch.stack([users + model.data.first, items]) for users, items, _ in model.schedule.batches()]
-    return batches, [model.schedule.sizes(number)[ranks.rank()] for number in range(len(model.schedule))]
+    return batches, [model.schedule.sizes(number)[collectives.rank()] for number in range(len(model.schedule))]
 
 
 @pytest.mark.parametrize("batch_size", [2, 9, 31, 500])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import write
 
-from errors import UserError
-from readers import read_interactions
+from cli.errors import UserError
+from sources.readers import read_interactions
 
 
 def read(tmp_path, text):

@@ -8,7 +8,7 @@ import sys
 
 from conftest import ROOT, finish, start
 
-from demo import demo_interactions
+from sources.demo import demo_interactions
 
 README = (ROOT / "README.md").read_text()
 

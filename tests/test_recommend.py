@@ -8,11 +8,12 @@ import pytest
 import torch
 from conftest import finish, matrix, start, write
 
-from demo import demo_interactions
-from evaluate import DotProduct, SeenItems
+from checkpointing.files import load_checkpoint
+from engine.tables import UserItems
+from evaluate import DotProduct
+from inference.recommend import recommendations
 from model import moving_aggregation
-from recommend import recommendations
-from utils import load_checkpoint
+from sources.demo import demo_interactions
 
 RUN = ("--epochs", 6, "--lr", 0.02, "--dim", 8, "--device", "cpu", "--run_name", "mine")
 USE = ("--run_name", "mine", "--device", "cpu")
@@ -93,7 +94,7 @@ def test_recommend_to_some_and_what_they_have_seen(shop, cli):
 
 def test_lists_end_where_no_item_is_left():
     scorer = DotProduct(torch.ones(2, 1), torch.arange(3.0)[:, None])
-    seen = SeenItems(matrix({(0, 2), (1, 0), (1, 1), (1, 2)}, (2, 3)), "cpu")
+    seen = UserItems(matrix({(0, 2), (1, 0), (1, 1), (1, 2)}, (2, 3)), "cpu")
     table = recommendations(scorer, 3, torch.tensor([0, 1]), [seen], 3)
     assert table.to_numpy().tolist() == [[0, 1, 1, 1.0], [0, 2, 0, 0.0]]
 

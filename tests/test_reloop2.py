@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from registry import MEMORIES, find
-from reloop2 import Similar, corrected, recalled
+from cli.registry import MEMORIES, find
+from families.clicks.memory import Similar, corrected, recalled
 
 KINDS = [name for name in MEMORIES if name != "none"]
 
@@ -49,7 +49,7 @@ def numpy_neighbours(query, stored, count):
 @pytest.mark.parametrize("sizes", [[3], [17, 17], [40], [39, 1, 1], [25, 25, 25], [7] * 20, [130], [5, 130, 11]])
 def test_knn_is_brute_force_over_the_latest(device, sizes, block, monkeypatch):
     """Before and after the ring is full, with fewer than --memory_k stored, with writes larger than it."""
-    monkeypatch.setattr("reloop2.BLOCK_SIMILARITIES", block)
+    monkeypatch.setattr("families.clicks.memory.BLOCK_SIMILARITIES", block)
     built, stored = memory("knn", device), []
     for number, size in enumerate(sizes):
         columns = examples(size, device, seed=number)

@@ -8,11 +8,11 @@ import torch
 from conftest import matrix
 from scipy.stats import chisquare
 
-from errors import UserError
-from negatives import UniformNegatives, WeightedNegatives
+from cli.errors import UserError
+from cli.registry import SAMPLERS, find
+from engine.negatives import UniformNegatives, WeightedNegatives
+from families.clicks.dataset import ImpressionBatches
 from parse import parse_args
-from registry import SAMPLERS, find
-from sampler import Impressions
 from utils import make_generator
 
 USERS, ITEMS = 6, 12
@@ -226,15 +226,15 @@ def impressions(device, seed, span, batch_size=7):
         return np.stack([number, number + 1000], axis=1), (number % 3 == 0).astype(np.uint8)
 
     data, args = SimpleNamespace(rows=rows), SimpleNamespace(batch_size=batch_size)
-    return Impressions(data, span, args, make_generator(seed, device))
+    return ImpressionBatches(data, span, args, make_generator(seed, device))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 30, 1000])
 @pytest.mark.parametrize(("pool", "piece"), [(1 << 21, 1 << 14), (40, 8), (5, 5), (16, 1)])
 def test_an_epoch_of_clicks_has_every_row_once(device, pool, piece, batch_size, monkeypatch):
     """In pools of several pieces, of one, and where a pool is smaller than a batch."""
-    monkeypatch.setattr("sampler.POOL", pool)
-    monkeypatch.setattr("sampler.PIECE", piece)
+    monkeypatch.setattr("families.clicks.dataset.POOL", pool)
+    monkeypatch.setattr("families.clicks.dataset.PIECE", piece)
     drawing = impressions(device, 0, (20, 143), batch_size)
     assert drawing.size == 123
     for _ in range(2):
@@ -250,8 +250,8 @@ def test_an_epoch_of_clicks_has_every_row_once(device, pool, piece, batch_size, 
 
 def test_clicks_are_in_an_order_of_the_generator_alone(device, monkeypatch):
     """Rows of far away pieces come together, and pools are of other pieces in every epoch."""
-    monkeypatch.setattr("sampler.POOL", 40)
-    monkeypatch.setattr("sampler.PIECE", 8)
+    monkeypatch.setattr("families.clicks.dataset.POOL", 40)
+    monkeypatch.setattr("families.clicks.dataset.PIECE", 8)
 
     def epochs(seed):
         drawing = impressions(device, seed, (0, 400))
@@ -276,7 +276,7 @@ def test_negatives_made_ready_by_blocks_of_users_are_the_same(monkeypatch, block
     taken[28] = random.random(50) < 0.9
     train = matrix(zip(*taken.nonzero(), strict=True), taken.shape)
     whole = UniformNegatives(train, torch.device("cpu"))
-    monkeypatch.setattr("negatives.BLOCK", block)
+    monkeypatch.setattr("engine.negatives.BLOCK", block)
     parts = UniformNegatives(train, torch.device("cpu"))
     for name, value in vars(whole).items():
         other = getattr(parts, name)

@@ -11,10 +11,11 @@ from conftest import write
 from test_model import build
 
 import train
-from auc import auc
-from clicks import load_clicks
+from families.clicks.dataset import load_clicks
+from families.clicks.metrics import auc
+from families.clicks.stream import Stream, is_done
+from families.clicks.tuning import STRENGTHS
 from parse import parse_args
-from stream import STRENGTHS, Stream, is_done
 
 ROWS, SLOTS = 4000, 5
 TEST, VALID = ROWS * 9 // 10, ROWS * 8 // 10  # where these parts begin

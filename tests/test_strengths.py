@@ -10,11 +10,19 @@ from conftest import interactions, write
 from matplotlib.figure import Figure
 from test_model import build
 
+from checkpointing.files import load_checkpoint, save_checkpoint
 from dataloader import load_dataset
-from figures import Series
-from parse import GRANULARITIES
-from strengths import GROUPS, by_epoch, dimension_panels, epoch_panels, frequency_groups, group_means, write_files
-from utils import load_checkpoint, save_checkpoint
+from regularizers.flags import GRANULARITIES
+from regularizers.strengths import (
+    GROUPS,
+    by_epoch,
+    dimension_panels,
+    epoch_panels,
+    frequency_groups,
+    group_means,
+    write_files,
+)
+from reports.figures import Series
 
 USERS, ITEMS, DIM = 30, 40, 4
 RUN = ("--dataset", "shop", "--dim", DIM, "--batch_size", 64, "--lr", 0.02, "--device", "cpu", "--run_name", "mine")

@@ -17,13 +17,12 @@ import pytest
 from conftest import ROOT, finish, start, write
 from matplotlib.figure import Figure
 
-import clusters
 import study
-import trials
-from figures import Bars, Lines, save_figure
+from checkpointing.files import load_checkpoint
 from main import main
-from sweep import Hyperparameters
-from utils import load_checkpoint
+from reports.figures import Bars, Lines, save_figure
+from sweeps import genres, trials
+from sweeps.studies import Hyperparameters
 
 TINY = ("--dim", 4, "--epochs", 2)
 
@@ -283,10 +282,10 @@ def test_clusters(work, run_study, started):
 
 def test_nearest_items_by_hand(monkeypatch):
     """By cosine to x's mean (1, 1): 2, then 0 and 1 alike, 3, 4; y's (1.5, 2.5): 2, 1, 0, 3, 4; z's: 3, 0, 2, 1, 4."""
-    monkeypatch.setattr(clusters, "NEAREST", (2, 3, 6))  # there are no 6
+    monkeypatch.setattr(genres, "NEAREST", (2, 3, 6))  # there are no 6
     encodings = np.array([[1.0, 0], [0, 2], [3, 3], [5, -1], [-1, 0]])
     member = pd.DataFrame({"x": [1, 0, 1, 0, 1], "y": [0, 1, 1, 0, 0], "z": [0, 0, 0, 1, 0]}).astype(bool)
-    table = clusters.nearest_items(encodings, member).set_index(["k", "genre"])[["precision", "recall", "F1"]]
+    table = genres.nearest_items(encodings, member).set_index(["k", "genre"])[["precision", "recall", "F1"]]
     expected = {
         (2, "x"): (1, 2 / 3, 4 / 5),
         (2, "y"): (1, 1, 1),
@@ -306,10 +305,10 @@ def test_projection():
     plane = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 2)))[0]  # (5, 2)
     encodings = np.random.default_rng(1).normal(size=(40, 2)) @ plane.T
     genres = pd.Series([genre for number, genre in enumerate("gfedcba") for _ in range(number + 1)] + ["a"] * 12)
-    points, shares = clusters.project(encodings, genres)
+    points, shares = genres.project(encodings, genres)
     assert "".join(points) == "abcdef"
     assert sum(shares) == pytest.approx(1)
-    own = clusters.directions(encodings[genres == "a"])
+    own = genres.directions(encodings[genres == "a"])
     for found, expected in zip(points["a"][:-1] - points["a"][1:], own[:-1] - own[1:], strict=True):
         assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(expected))
 

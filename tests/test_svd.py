@@ -10,10 +10,10 @@ import torch
 from conftest import finish, ratings, start, write
 from test_model import build
 
-from evaluate import RATING_METRICS
-from optimizer import value_and_gradients
-from svd import deviations
-from utils import compiles
+from engine.compiling import compiles
+from engine.tables import value_and_gradients
+from families.ratings.metrics import RATING_METRICS
+from families.ratings.svd import deviations
 
 MODELS = ("SVD", "SVDpp")
 
@@ -93,7 +93,7 @@ def test_rank_one_is_recovered(name, device):
 
 @pytest.mark.parametrize("block", [5, 1000])
 def test_prediction_within_the_scale_and_by_a_loop(device, block, monkeypatch):
-    monkeypatch.setattr("evaluate.BLOCK_RATINGS", block)
+    monkeypatch.setattr("families.ratings.metrics.BLOCK_RATINGS", block)
     data = small()
     model = build("SVD", "--dim", 3, data=data, device=device)
     generator = torch.Generator().manual_seed(2)

@@ -5,9 +5,9 @@ import gzip
 import pytest
 from conftest import interactions, write
 
+from cli.errors import UserError
 from dataloader import load_dataset
-from errors import UserError
-from titles import item_titles
+from sources.titles import item_titles
 
 
 def named(data, name, items):

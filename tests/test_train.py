@@ -9,14 +9,15 @@ import pandas as pd
 import pytest
 import torch
 
-import shards
 import train
+from checkpointing import shards
+from checkpointing.files import load_checkpoint, save_checkpoint
+from checkpointing.last_and_best import Checkpoints
+from dataloader import load_data
 from evaluate import METRICS
-from main import load_data
+from families.ratings.svd import SVD
 from parse import parse_args
-from svd import SVD
-from train import Checkpoints, Progress, learning_rate
-from utils import load_checkpoint, save_checkpoint
+from train import Progress, learning_rate
 
 FAST = ("--epochs", 3, "--dim", 8)
 
@@ -174,7 +175,7 @@ def test_checkpoints_cost_little_and_keep_the_best_weights(tmp_path, monkeypatch
 
 
 def test_own_data_set_needs_no_flag_but_its_name(cli, work):
-    from demo import demo_interactions
+    from sources.demo import demo_interactions
 
     users, items, _ = demo_interactions()
     (work / "datasets/shop").mkdir(parents=True)

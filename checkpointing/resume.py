@@ -1,0 +1,90 @@
+"""What a checkpoint holds, whether it fits a run, and how a run takes it over."""
+
+from contextlib import contextmanager
+
+from checkpointing import shards
+from cli.errors import RaisedByAllRanks, UserError, message_of
+from distributed import agreement
+from ignored import MEMORY
+
+# Flags about where and how long, not about what is trained: a continuation may change them without a warning.
+FREE_FLAGS = {"train_mode", "run_name", "device", "log_root", "checkpoint_dir", "save_every", "data_dir", "no_download"}
+FREE_FLAGS |= {"epochs", "eval_every", "patience", "refit", "l2_grid", "threads", "timeout", "origin"}
+FREE_FLAGS |= {"eval_file_name", "loss_file_name", "incremental", "incremental_lr", "slots", "memory", *MEMORY.split()}
+FREE_FLAGS |= {"mode", "checkpoint", "users", "history", "passes", "topk", "keep_seen", "output", "log"}
+
+
+def checkpoint_state(model, progress, args):
+    """The checkpoint after an epoch: tensors and plain types. The tensors are the live ones."""
+    about = {"identity": identity(model, args), "flags": trained_flags(args)}
+    return {**vars(progress), **about, "model": model.state_dict()}
+
+
+def identity(model, args):
+    """What a checkpoint must have in common with this run to be taken over."""
+    return {"select": args.select, "seed": args.seed, "refit_epochs": args.refit_epochs, **model.identity}
+
+
+def trained_flags(args):
+    """The flags that decide what is trained, by name."""
+    flags = {flag: value for flag, value in vars(args).items() if flag not in FREE_FLAGS}
+    if args.lr_schedule == "cosine":
+        flags["epochs"] = args.epochs  # the decay is spread over them
+    return flags
+
+
+def restore(model, progress, checkpoints, args):
+    """Bring model and progress to the state of last.pt. Returns [(flag, value then, value now)] of the changed flags.
+
+    Raises UserError where the checkpoint is absent, damaged, not whole, or of another model or data set.
+    """
+    path = checkpoints.last_file
+    with agreement.raise_on_all_ranks():
+        state = shards.load(path, model.data)
+        with explain_mismatch(path):
+            check_identity(path, state, model, args)
+    agreement.check_equal_on_ranks({f"{path} of epoch": state["epoch"]})
+    with explain_mismatch(path):
+        for name in vars(progress):
+            setattr(progress, name, state[name])
+        if progress.done(args):
+            model.load_weights(state["model"])
+        else:
+            model.start_training(state["model"])
+        checkpoints.recover(progress.epoch, progress.best_epoch)
+        checkpoints.saved_epoch = progress.epoch
+        before = state["flags"].get("ranking", "users")  # once there was no choice
+        if before != args.ranking:
+            raise RaisedByAllRanks(
+                f"{path} was trained with --ranking {before}, by whose metrics it goes on; "
+                "give that, another --run_name, or --train_mode new"
+            )
+        return changed_flags(state, args)
+
+
+def changed_flags(state, args):
+    """[(flag, value then, value now)] of the flags that the checkpoint's `state` was trained with and args have not."""
+    before, now = state["flags"], trained_flags(args)
+    return [(flag, before[flag], now[flag]) for flag in now if flag in before and before[flag] != now[flag]]
+
+
+@contextmanager
+def explain_mismatch(path):
+    """Where the block takes over the checkpoint `path`: a UserError for what does not fit the model."""
+    try:
+        yield
+    except (KeyError, ValueError, RuntimeError) as error:
+        if message_of(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} does not fit this model ({reason}); start with --train_mode new") from None
+
+
+def check_identity(path, state, model, args):
+    """Raise UserError where the checkpoint `path` with `state` is of another model, data set, seed or protocol."""
+    for name, value in identity(model, args).items():
+        if (found := state["identity"].get(name)) != value:
+            raise UserError(
+                f"{path} has {name} {found!s:.12}, this command {value!s:.12}; "
+                "give the flags and data of that run, another --run_name, or --train_mode new"
+            )

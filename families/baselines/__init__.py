@@ -1,0 +1,1 @@
+"""Baselines without gradients (Popularity, EASE, ALS), and collaborative metric learning (CML)."""

@@ -1,0 +1,1 @@
+"""Models of explicit ratings: SVD and SVD++."""

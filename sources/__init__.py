@@ -1,0 +1,1 @@
+"""Where interactions come from: files, arrays, downloads, the generated demo; what they become."""

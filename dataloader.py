@@ -14,7 +14,14 @@ from sources import demo
 from sources.cache import number_ids, read_cached
 from sources.download import REGISTRY
 from sources.folders import find_folder, find_sources
-from sources.interactions import SPLITS, Interactions, digest_of, pair_matrix, split_at_random, split_per_user
+from sources.interactions import (
+    SPLITS,
+    Interactions,
+    digest_of,
+    pair_matrix,
+    split_at_random,
+    split_per_user,
+)
 from suggested import TUNED
 
 log = logging.getLogger("onebp")
@@ -65,7 +72,9 @@ def load_arrays(folder, args):
 
     for flag in ("fold", "test_ratio", "valid_ratio"):
         if args.origin[flag] == "command line":
-            raise RaisedByAllRanks(f"--{flag} does not apply: {folder} has its parts; leave the flag out")
+            raise RaisedByAllRanks(
+                f"--{flag} does not apply: {folder} has its parts; leave the flag out"
+            )
     if find(MODELS, args.model).ratings or args.regularizer == "lambdaopt":
         raise RaisedByAllRanks(
             f"{folder} has no ratings and no part to tune on; take another --model and --regularizer"
@@ -108,17 +117,25 @@ def load_dataset(
     parts = dict.fromkeys(SPLITS, csr_array(shape, dtype=np.float32 if ratings else np.int8))
     for part, (users, items, values) in pairs.items():
         if ratings and values is None:
-            raise UserError(f"{sources[part]} has no ratings; name its column of them rating, or take another --model")
+            raise UserError(
+                f"{sources[part]} has no ratings; name its column of them rating, or take another --model"
+            )
         parts[part] = pair_matrix(users, items, values if ratings else None, shape)
         if ratings and (repeated := len(users) - parts[part].nnz):
-            log.warning("warning: %s: %d ratings are replaced by later ones of their pairs", sources[part], repeated)
+            log.warning(
+                "warning: %s: %d ratings are replaced by later ones of their pairs",
+                sources[part],
+                repeated,
+            )
     random = np.random.default_rng(split_seed)
     split = split_at_random if ratings else split_per_user
     if "interactions" in sources:
         share = (0.1 if ratings else 0.2) if test_ratio is None else test_ratio
         parts["train"], parts["test"] = split(parts.pop("interactions"), share, random)
     elif test_ratio is not None:
-        raise UserError(f"--test_ratio does not apply: {sources['test']} is the test part; leave the flag out")
+        raise UserError(
+            f"--test_ratio does not apply: {sources['test']} is the test part; leave the flag out"
+        )
     _check_disjoint(user_ids, item_ids, parts, sources)
     if name in REGISTRY:
         _check_published(name, shape, parts)
@@ -126,11 +143,17 @@ def load_dataset(
         share = valid_ratio or suggested_ratio or 0.1  # none of them is 0
         parts["train"], parts["valid"] = split(parts["train"], share, random)
     elif valid_ratio is not None and "valid" in sources:
-        raise UserError(f"--valid_ratio does not apply: {sources['valid']} is the validation part; leave the flag out")
+        raise UserError(
+            f"--valid_ratio does not apply: {sources['valid']} is the validation part; leave the flag out"
+        )
     for part in ("train", "valid", "test") if validate else ("train", "test"):
         if not parts[part].nnz:
-            raise UserError(f"data set {name}: no {part} interaction; there are too few, or {part}.* is empty")
-    return Interactions(name, user_ids, item_ids, **parts, digest=digest_of(user_ids, item_ids, parts))
+            raise UserError(
+                f"data set {name}: no {part} interaction; there are too few, or {part}.* is empty"
+            )
+    return Interactions(
+        name, user_ids, item_ids, **parts, digest=digest_of(user_ids, item_ids, parts)
+    )
 
 
 def _check_disjoint(user_ids, item_ids, parts, sources):
@@ -141,7 +164,9 @@ def _check_disjoint(user_ids, item_ids, parts, sources):
             user, item = user_ids[shared.coords[0][0]], item_ids[shared.coords[1][0]]
             more = f" (and {shared.nnz - 1} more)" if shared.nnz > 1 else ""
             files = f"{sources[first]} and {sources[second]}"
-            raise UserError(f"user {user!r} with item {item!r}{more} is in both {files}; keep each pair in one of them")
+            raise UserError(
+                f"user {user!r} with item {item!r}{more} is in both {files}; keep each pair in one of them"
+            )
 
 
 def _ones(matrix):
@@ -152,9 +177,18 @@ def _ones(matrix):
 def _check_published(name, shape, parts):
     """Warn where a named data set is not the published one: results would be compared with other data's."""
     sizes = {part: matrix.nnz for part, matrix in parts.items()}
-    found = dict(zip(("users", "items"), shape, strict=True)) | sizes | {"interactions": sum(sizes.values())}
+    found = (
+        dict(zip(("users", "items"), shape, strict=True))
+        | sizes
+        | {"interactions": sum(sizes.values())}
+    )
     published = REGISTRY[name].counts
     found = {what: found[what] for what in published}
     if found != published:
-        as_text = [", ".join(f"{number} {what}" for what, number in counts.items()) for counts in (found, published)]
-        log.warning("warning: %s has %s; published: %s. Remove its files to download it", name, *as_text)
+        as_text = [
+            ", ".join(f"{number} {what}" for what, number in counts.items())
+            for counts in (found, published)
+        ]
+        log.warning(
+            "warning: %s has %s; published: %s. Remove its files to download it", name, *as_text
+        )

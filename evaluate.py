@@ -11,7 +11,9 @@ from engine.tables import UserItems, item_counts
 from engine.topk import rank_of, stable_topk, topk_group_width
 
 LIST_LENGTHS = (5, 10, 20)
-METRICS = tuple(f"{name}@{k}" for name in ("Recall", "NDCG", "Precision", "F1") for k in LIST_LENGTHS)
+METRICS = tuple(
+    f"{name}@{k}" for name in ("Recall", "NDCG", "Precision", "F1") for k in LIST_LENGTHS
+)
 PAIR_LENGTHS = (50, 100)
 PAIR_METRICS = ("AUC", *(f"{name}@{k}" for name in ("HR", "NDCG") for k in PAIR_LENGTHS))
 BLOCK_SCORES = 1 << 23  # scores held at a time, 32 MB
@@ -46,7 +48,9 @@ def masked_scores(scorer, n_items, users, seen, width=1):
     # One buffer for all blocks: fresh memory costs as much as the product that is written to it.
     at_once = min(max(1, BLOCK_SCORES // padded), max(1, len(users)))
     buffer = torch.empty(at_once, padded, device=scorer.device)
-    for block in users.split(at_once) if len(users) else ():  # several ranks: one may have nobody to rank for
+    for block in (
+        users.split(at_once) if len(users) else ()
+    ):  # several ranks: one may have nobody to rank for
         scores = buffer[: len(block)]  # (b, I)
         scorer.score(block, scores[:, :n_items])
         scores[:, n_items:] = -torch.inf
@@ -87,7 +91,9 @@ class Ranking:
         self.seen = [UserItems(matrix, device) for matrix in seen if matrix.nnz]
         self.items = part.shape[1]
         users = np.repeat(np.arange(part.shape[0], dtype=np.int64), degree)
-        self.keys = torch.as_tensor(users * self.items + part.indices, device=device)  # (nnz,), sorted
+        self.keys = torch.as_tensor(
+            users * self.items + part.indices, device=device
+        )  # (nnz,), sorted
         self.evaluated, self.pairs = all_reduce_int(len(self.users)), all_reduce_int(part.nnz)
 
     @property
@@ -145,7 +151,9 @@ class PairRanking(Ranking):
     def __init__(self, part, seen, device):
         super().__init__(part, seen, device)
         self.part = UserItems(part, device)
-        left_out = sum((np.diff(matrix.indptr) for matrix in seen), np.zeros(part.shape[0], np.int64))
+        left_out = sum(
+            (np.diff(matrix.indptr) for matrix in seen), np.zeros(part.shape[0], np.int64)
+        )
         self.candidates = torch.as_tensor(self.items - left_out, device=device)  # (U,)
 
     @property
@@ -162,7 +170,9 @@ class PairRanking(Ranking):
             row, item = self.part.of(users)  # (m,) each
             candidates = self.candidates[users[row]]
             # Among those left out, an item of score -inf has no place; it is the last.
-            rank = torch.where(scores[row, item] > -torch.inf, rank_of(scores, row, item), candidates)
+            rank = torch.where(
+                scores[row, item] > -torch.inf, rank_of(scores, row, item), candidates
+            )
             sums += pair_metrics(rank, candidates).sum(0)
         means = dict(zip(PAIR_METRICS, (all_reduce_(sums) / self.pairs).tolist(), strict=True))
         return super().evaluate(scorer) | means

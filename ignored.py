@@ -4,7 +4,13 @@ from cli.registry import ENCODERS, LOSSES, MEMORIES, MODELS, REGULARIZERS, SAMPL
 
 CHOICES = {
     "mode": ("train", "evaluate", "recommend", "export"),
-    **{"model": MODELS, "encoder": ENCODERS, "sampler": SAMPLERS, "loss": LOSSES, "regularizer": REGULARIZERS},
+    **{
+        "model": MODELS,
+        "encoder": ENCODERS,
+        "sampler": SAMPLERS,
+        "loss": LOSSES,
+        "regularizer": REGULARIZERS,
+    },
     "memory": MEMORIES,
 }
 LAMBDAOPT = "granularity lambda_lr lambda_interval lambda_grad lambda_clip"
@@ -12,7 +18,9 @@ OF_ENCODINGS = "encoder similarity beta aggregation sampler alpha candidates los
 OF_ENCODINGS += f" regularizer {LAMBDAOPT}"
 TOWERS = f"{OF_ENCODINGS} layers preset"
 MEMORY = "memory_key memory_k memory_lambda memory_tau memory_gamma memory_bits memory_size memory_sigma memory_tune"
-CLICKS = "threshold label categorical numeric skip_bad_lines hidden slots eval_file_name loss_file_name"
+CLICKS = (
+    "threshold label categorical numeric skip_bad_lines hidden slots eval_file_name loss_file_name"
+)
 CLICKS += f" memory {MEMORY} incremental incremental_lr"
 INTERACTIONS = f"{OF_ENCODINGS} N reg confidence margin ranking fold refit split_seed"
 GRADIENTS = f"{TOWERS} N batch_size optimizer lr l2 l2_grid lr_schedule lr_dc lr_dc_epoch compile"

@@ -20,7 +20,9 @@ def run(args):
     # Threads that wait for each other spin, and take the core from those that have work: on a machine that does other
     # work too, an epoch would take ten times as long. 1000 turns are OpenMP's own limit where threads outnumber cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is loaded
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as implicit asks for; read when numpy is loaded
+    os.environ.setdefault(
+        "OPENBLAS_NUM_THREADS", "1"
+    )  # as implicit asks for; read when numpy is loaded
     # Imported here, so that --help and a wrong flag are answered before torch is loaded.
     with defer_interrupts():
         from distributed.group import process_group
@@ -49,7 +51,9 @@ def work(device, args):
     check_equal_on_ranks({**common_flags(args), "a device of type": device.type})
     data = load_data(args)
     args.run_name = args.run_name or default_run_name(args)
-    if restarted_run() and first_rank_says((Path(args.checkpoint_dir) / args.run_name / "last.pt").exists()):
+    if restarted_run() and first_rank_says(
+        (Path(args.checkpoint_dir) / args.run_name / "last.pt").exists()
+    ):
         args.train_mode = "continue"
     model_class = find(MODELS, args.model)
     if args.l2_grid:

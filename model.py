@@ -64,7 +64,9 @@ class MLP(Encoder):
             for matrix in matrices:
                 nn.init.xavier_normal_(matrix, generator=generator)
             self.register(f"{tower}_matrices", torch.stack(matrices))  # (L, D, D)
-            self.register(f"{tower}_biases", torch.zeros(args.layers, args.dim, device=device))  # (L, D)
+            self.register(
+                f"{tower}_biases", torch.zeros(args.layers, args.dim, device=device)
+            )  # (L, D)
 
     def forward(self, weights, users=None, items=None):
         return self.tower(weights, "user", users), self.tower(weights, "item", items)
@@ -74,7 +76,9 @@ class MLP(Encoder):
         x = rows(weights[name], index)  # (*shape, D)
         if f"{name}_matrices" not in weights:
             return x
-        layers = zip(weights[f"{name}_matrices"].unbind(), weights[f"{name}_biases"].unbind(), strict=True)
+        layers = zip(
+            weights[f"{name}_matrices"].unbind(), weights[f"{name}_biases"].unbind(), strict=True
+        )
         for number, (matrix, bias) in enumerate(layers):
             x = (x.relu() if number else x) @ matrix + bias
         return x
@@ -93,11 +97,17 @@ class LightGCN(Encoder):
     def __init__(self, train, args, generator):
         super().__init__(train, args, generator)
         self.layers = args.layers
-        scale = [1 / np.sqrt(np.maximum(np.diff(matrix.indptr), 1)) for matrix in (train, train.tocsc())]  # (U,), (I,)
+        scale = [
+            1 / np.sqrt(np.maximum(np.diff(matrix.indptr), 1)) for matrix in (train, train.tocsc())
+        ]  # (U,), (I,)
         weighted = train.tocoo().astype(np.float32)
-        weighted.data = (scale[0][weighted.coords[0]] * scale[1][weighted.coords[1]]).astype(np.float32)
+        weighted.data = (scale[0][weighted.coords[0]] * scale[1][weighted.coords[1]]).astype(
+            np.float32
+        )
         matrices = weighted.tocsr(), weighted.T.tocsr()
-        self.graph = [csr_tensor(m.indptr, m.indices, m.data, m.shape, generator.device) for m in matrices]
+        self.graph = [
+            csr_tensor(m.indptr, m.indices, m.data, m.shape, generator.device) for m in matrices
+        ]
 
     def forward(self, weights, users=None, items=None):
         from_items, from_users = self.graph  # (U, I) and (I, U)
@@ -108,7 +118,10 @@ class LightGCN(Encoder):
                 SparseProduct.apply(layer[0], from_users, from_items),
             )
             total = total[0] + layer[0], total[1] + layer[1]
-        return tuple(rows(part / (self.layers + 1), index) for part, index in zip(total, (users, items), strict=True))
+        return tuple(
+            rows(part / (self.layers + 1), index)
+            for part, index in zip(total, (users, items), strict=True)
+        )
 
 
 class Batch(NamedTuple):
@@ -144,7 +157,10 @@ def bsl(batch, args):
     2312.12882, with the means as in the authors' code.
     """
     same = batch.users == batch.users[:, None]  # (B, B)
-    positive = batch.positive.expand_as(same).masked_fill(~same, -torch.inf).logsumexp(1) - same.sum(1).log()
+    positive = (
+        batch.positive.expand_as(same).masked_fill(~same, -torch.inf).logsumexp(1)
+        - same.sum(1).log()
+    )
     count = (batch.negative > -torch.inf).sum(0)  # (B,)
     # Where all are masked, zeros in their place: the mean of e^0, without a gradient.
     masked = batch.negative.masked_fill(count == 0, 0.0)
@@ -184,26 +200,41 @@ def moving_aggregation(user_encodings, users, item_encodings, beta, how):
     """
     # All three are p_u <- keep * p_u + sum_b weight_b * q_b.
     place = merge(torch.empty_like(user_encodings[:, 0], dtype=torch.int64), users)  # (B,)
-    count = torch.zeros_like(item_encodings[:, 0]).index_add_(0, place, torch.ones_like(item_encodings[:, 0]))
+    count = torch.zeros_like(item_encodings[:, 0]).index_add_(
+        0, place, torch.ones_like(item_encodings[:, 0])
+    )
     count = count.index_select(0, place)  # (B,) how often the user occurs
     if how == "mean":
         keep, weight = beta, (1 - beta) / count
     elif how == "sequential":
-        keep, weight = (beta**count)[:, None], (1 - beta) * beta ** repeats_to_come(users).to(count.dtype)
+        keep, weight = (
+            (beta**count)[:, None],
+            (1 - beta) * beta ** repeats_to_come(users).to(count.dtype),
+        )
     else:
         keep, weight = beta, (1 - beta) * (repeats_to_come(users) == 0).to(count.dtype)
-    pull = torch.zeros_like(item_encodings).index_add_(0, place, weight[:, None] * item_encodings)  # (B, D)
+    pull = torch.zeros_like(item_encodings).index_add_(
+        0, place, weight[:, None] * item_encodings
+    )  # (B, D)
     moved = keep * user_encodings.index_select(0, users) + pull.index_select(0, place)  # (B, D)
-    if moved.requires_grad:  # for lambdaopt; of the repeats of a user, which write the same, one passes the gradient on
-        moved = torch.where((place == torch.arange(len(place), device=place.device))[:, None], moved, moved.detach())
+    if (
+        moved.requires_grad
+    ):  # for lambdaopt; of the repeats of a user, which write the same, one passes the gradient on
+        moved = torch.where(
+            (place == torch.arange(len(place), device=place.device))[:, None], moved, moved.detach()
+        )
     user_encodings[users] = moved
 
 
 def repeats_to_come(users):
     """users (B,) -> (B,) int64: how often the same user occurs after this place in the batch."""
     users, order = users.sort(stable=True)
-    last = torch.searchsorted(users, users, right=True) - 1  # (B,) of the user's run in the sorted batch
-    return torch.empty_like(order).index_copy_(0, order, last - torch.arange(len(users), device=users.device))
+    last = (
+        torch.searchsorted(users, users, right=True) - 1
+    )  # (B,) of the user's run in the sorted batch
+    return torch.empty_like(order).index_copy_(
+        0, order, last - torch.arange(len(users), device=users.device)
+    )
 
 
 class TwoBP(BatchTrained):
@@ -226,10 +257,15 @@ class TwoBP(BatchTrained):
         super().start_training(state)
 
     def touched(self, users, items, *drawn):
-        return {"user": users, "item": self.sampler.candidates(items, *drawn)}  # (B,) and (*, B or more)
+        return {
+            "user": users,
+            "item": self.sampler.candidates(items, *drawn),
+        }  # (B,) and (*, B or more)
 
     def loss(self, trained, constant, place, users, items, *drawn):
-        p, q = self.encoder(trained | constant, place["user"], place["item"])  # (B, D), (*, B or more, D)
+        p, q = self.encoder(
+            trained | constant, place["user"], place["item"]
+        )  # (B, D), (*, B or more, D)
         if "user" in constant:
             p = p.detach()
         p, q = self.comparable(p, q)
@@ -255,7 +291,9 @@ class OneBP(TwoBP):
 
     def after_step(self, weights, place, users, items, *drawn):
         """Move the batch's users."""
-        _, positives = self.encoder(weights, items=place["item"][0, : len(users)])  # (B, D), just updated
+        _, positives = self.encoder(
+            weights, items=place["item"][0, : len(users)]
+        )  # (B, D), just updated
         moving_aggregation(weights["user"], users, positives, self.args.beta, self.args.aggregation)
 
     def encode_history(self, users, items, count):
@@ -266,7 +304,9 @@ class OneBP(TwoBP):
         encoder does more than that.
         """
         if not self.encoder.users_are_rows:
-            raise UserError(f"--history needs an --encoder like MF; {self.args.encoder} computes users from the graph")
+            raise UserError(
+                f"--history needs an --encoder like MF; {self.args.encoder} computes users from the graph"
+            )
         _, positives = self.encoder(self.weights, items=items)  # (H, D)
         encodings = self.encoder.user.mean(0).repeat(count, 1)  # (count, D)
         for _ in range(self.args.passes):

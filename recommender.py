@@ -31,9 +31,13 @@ class Recommender:
     A subclass has besides them `encodings` (or `scorer`) and `load_state_dict`.
     """
 
-    ratings = False  # whether it learns from ratings; else from the interactions, whatever they are rated
+    ratings = (
+        False  # whether it learns from ratings; else from the interactions, whatever they are rated
+    )
     clicks = False  # whether it learns from clicks, a data set of its own kind
-    identifying = ("model",)  # the flags that a checkpoint must have in common with this model to be taken over
+    identifying = (
+        "model",
+    )  # the flags that a checkpoint must have in common with this model to be taken over
 
     def __init__(self, data, args, device):
         """data: Interactions; args: the flags of parse.py; device: where everything lives and is computed."""
@@ -51,7 +55,9 @@ class Recommender:
         """An evaluator of each part that there is, by its name."""
         data = self.data
         parts = {"test": data.test} | ({"valid": data.valid} if data.counts()["valid"] else {})
-        return {name: self.evaluator(part, data.seen(name), self.device) for name, part in parts.items()}
+        return {
+            name: self.evaluator(part, data.seen(name), self.device) for name, part in parts.items()
+        }
 
     @property
     def identity(self):
@@ -82,7 +88,9 @@ class Recommender:
 
     def encode_history(self, users, items, count):
         """Encodings of users who were not in training. Raises UserError: that needs a rule, which OneBP has."""
-        raise UserError(f"--history moves new users as OneBP moves its own; {self.args.model} has no such rule")
+        raise UserError(
+            f"--history moves new users as OneBP moves its own; {self.args.model} has no such rule"
+        )
 
     def evaluate(self, part):
         """The metrics of `part` ("valid" or "test"), by name."""
@@ -174,11 +182,16 @@ class BatchTrained(Recommender):
         self.train_on(self.make_sampler())
         rows = self.rows_read()
         tables = {name: len(table) for name, table in trained.items() if name in rows}
-        decided = state["compiled"] if state and args.compile == "auto" else self.repays_compiling(rows, tables)
+        decided = (
+            state["compiled"]
+            if state and args.compile == "auto"
+            else self.repays_compiling(rows, tables)
+        )
         self.compiled = collectives.agree(decided and compiles(self.device))
         by_row = self.compiled and self.encoder.by_row and args.optimizer == "Adam"
         moved = sum(
-            rows[name] * (1 if name == collectives.OWN or self.sampler.common else collectives.world_size())
+            rows[name]
+            * (1 if name == collectives.OWN or self.sampler.common else collectives.world_size())
             for name in tables
         )
         by_row = collectives.agree(by_row and FEW * moved < sum(tables.values()))
@@ -198,7 +211,9 @@ class BatchTrained(Recommender):
         if self.compiled:
             # By the row, memory is the limit: what was read from afar is kept for its second use, not read again.
             options = {"realize_reads_threshold": 1} if by_row and self.device.type == "cpu" else {}
-            self.compiled_step = self.make_step(partial(torch.compile, fullgraph=True, dynamic=False, options=options))
+            self.compiled_step = self.make_step(
+                partial(torch.compile, fullgraph=True, dynamic=False, options=options)
+            )
         super().start_training(state)
 
     def make_step(self, prepare):
@@ -206,7 +221,9 @@ class BatchTrained(Recommender):
         if collectives.world_size() == 1:
             return prepare(self.train_step)
         parts = [prepare(part) for part in (self.look, self.move, self.follow)]
-        return lambda batch, held_out=None: self.optimizer.train_step(batch, self.touched(*batch), *parts)
+        return lambda batch, held_out=None: self.optimizer.train_step(
+            batch, self.touched(*batch), *parts
+        )
 
     def train_on(self, sampler):
         """From here on, train on the batches of `sampler`."""
@@ -223,13 +240,19 @@ class BatchTrained(Recommender):
             log.info("the training step is not compiled: no batch is whole")
             return False
         if not self.encoder.compiles:
-            log.info("the training step is not compiled: the compiler does not take sparse products")
+            log.info(
+                "the training step is not compiled: the compiler does not take sparse products"
+            )
             return False
-        step = (SAVED_BY_ROW * sum(rows.values()) + SAVED_BY_TABLE * sum(tables.values())) * self.args.dim
+        step = (
+            SAVED_BY_ROW * sum(rows.values()) + SAVED_BY_TABLE * sum(tables.values())
+        ) * self.args.dim
         saved = step * last_epoch(self.args) * len(self.schedule)
         if self.args.compile == "auto" and saved < WAIT:
             log.info(
-                "the training step is not compiled: that takes %d s the first time, to save about %.0f s", WAIT, saved
+                "the training step is not compiled: that takes %d s the first time, to save about %.0f s",
+                WAIT,
+                saved,
             )
             return False
         return True
@@ -257,8 +280,12 @@ class BatchTrained(Recommender):
             self.optimizer.finish()
         self.regularizer.finish_epoch()
         # What the last step did to the weights is in no loss yet.
-        finite = torch.stack([torch.stack(table.aminmax()).isfinite().all() for table in self.weights.values()]).all()
-        return collectives.all_reduce_(torch.where(finite, total / self.schedule.interactions, torch.nan)).item()
+        finite = torch.stack(
+            [torch.stack(table.aminmax()).isfinite().all() for table in self.weights.values()]
+        ).all()
+        return collectives.all_reduce_(
+            torch.where(finite, total / self.schedule.interactions, torch.nan)
+        ).item()
 
     def train_step(self, batch, held_out=None):
         """One step on a batch of the sampler. Returns the loss before the step. held_out: see regularizer."""
@@ -279,7 +306,9 @@ class BatchTrained(Recommender):
             else:
                 trained[name] = table
         loss, gradients = value_and_gradients(self.weighted_loss, trained, constant, place, *batch)
-        gradients = self.regularizer.regularised(gradients, trained, constant, place, batch, held_out)
+        gradients = self.regularizer.regularised(
+            gradients, trained, constant, place, batch, held_out
+        )
         return loss, gradients, (trained, place)
 
     def move(self, batch, gradients, fetched):
@@ -316,7 +345,9 @@ class BatchTrained(Recommender):
     def load_state_dict(self, state):
         """Take over what `state_dict` returned; the flags (learning rate, l2) stay this run's."""
         self.optimizer.load_state_dict(state["optimizer"])
-        self.regularizer.load_state_dict(state.get("regularizer", {}))  # those of before the regularizers lack it
+        self.regularizer.load_state_dict(
+            state.get("regularizer", {})
+        )  # those of before the regularizers lack it
         self.load_weights(state)
         if len(state["generator"]) == len(self.generator.get_state()):
             self.generator.set_state(state["generator"])

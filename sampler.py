@@ -18,7 +18,9 @@ from engine.tables import UserItems, item_counts
 log = logging.getLogger("onebp")
 
 
-CHUNK = 1 << 16  # numbers drawn at a time, so that they stay in the cache, but at least those of one batch
+CHUNK = (
+    1 << 16
+)  # numbers drawn at a time, so that they stay in the cache, but at least those of one batch
 
 
 class Batches:
@@ -48,8 +50,13 @@ class Sampler(Batches):
         self.device, self.generator, self.batch_size = generator.device, generator, args.batch_size
         self.n_users = part.shape[0]
         users = np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(part.indptr))
-        columns = users, part.indices.astype(np.int32)  # half the bytes of a batch's, of which there are few
-        self.users, self.items = (torch.as_tensor(column, device=self.device) for column in columns)  # (interactions,)
+        columns = (
+            users,
+            part.indices.astype(np.int32),
+        )  # half the bytes of a batch's, of which there are few
+        self.users, self.items = (
+            torch.as_tensor(column, device=self.device) for column in columns
+        )  # (interactions,)
 
     @property
     def size(self):
@@ -67,14 +74,19 @@ class Sampler(Batches):
         whole = len(order) - len(order) % self.batch_size
         at_once = max(1, CHUNK // (self.batch_size * max(1, self.drawn)))
         # (batches, B) in chunks, and what remains, (1, rest)
-        for numbers in (*order[:whole].view(-1, self.batch_size).split(at_once), order[whole:][None]):
+        for numbers in (
+            *order[:whole].view(-1, self.batch_size).split(at_once),
+            order[whole:][None],
+        ):
             if numbers.numel():
                 yield from self.at(numbers)
 
     def at(self, numbers):
         """The batches of the interactions with these numbers (b, B), before they are complete."""
         flat = numbers.flatten()
-        users, items, *others = (column.index_select(0, flat).view(numbers.shape) for column in self.columns)
+        users, items, *others = (
+            column.index_select(0, flat).view(numbers.shape) for column in self.columns
+        )
         users, items = users.long(), items.long()
         return zip(users, items, self.draw(users, items, *others), strict=True)
 
@@ -88,7 +100,9 @@ class Sampler(Batches):
     def of(self, users):
         """A batch with a random positive of each of the users (B,), or of anybody where the user has none."""
         begin, degree = (table[users] for table in self.spans)  # (B,)
-        uniform = torch.rand(users.shape, dtype=torch.float64, device=self.device, generator=self.generator)
+        uniform = torch.rand(
+            users.shape, dtype=torch.float64, device=self.device, generator=self.generator
+        )
         return self.complete(next(self.at((begin + (uniform * degree).long())[None])))
 
     @property
@@ -138,7 +152,10 @@ class Uniform(Sampler):
         usable = self.negatives.unseen[self.users] > 0
         left_out = collectives.all_reduce_int(int((~usable).sum()))
         if left_out:
-            log.info("%d interactions of users who have every item are left out: they have no negative", left_out)
+            log.info(
+                "%d interactions of users who have every item are left out: they have no negative",
+                left_out,
+            )
             self.users, self.items = self.users[usable], self.items[usable]
         if not collectives.all_reduce_int(len(self.users)):
             raise RaisedByAllRanks(
@@ -192,7 +209,10 @@ class InBatch(NoNegatives):
 
     def __init__(self, known, args, generator, part=None):
         super().__init__(known, args, generator, part)
-        self.seen, self.whole_size = UserItems(known, self.device), collectives.all_reduce_int(self.batch_size)
+        self.seen, self.whole_size = (
+            UserItems(known, self.device),
+            collectives.all_reduce_int(self.batch_size),
+        )
         counts = collectives.all_reduce_(torch.bincount(self.items, minlength=known.shape[1]))
         self.log_share = (counts.clamp(min=1) / counts.sum()).log()  # (I,)
         self.place = torch.full((known.shape[1],), -1, device=self.device)  # (I,) scratch
@@ -209,7 +229,9 @@ class InBatch(NoNegatives):
         users, items, _ = batch
         others = items[:0]
         if len(sizes) > 1:
-            parts = collectives.start_all_gather_padded(items, max(sizes))().view(len(sizes), -1)  # (W, the largest)
+            parts = collectives.start_all_gather_padded(items, max(sizes))().view(
+                len(sizes), -1
+            )  # (W, the largest)
             parts = [part[:size] for part, size in zip(parts, sizes, strict=True)]
             others = torch.cat(parts[collectives.rank() + 1 :] + parts[: collectives.rank()])
         return users, items, self.offsets(users, torch.cat([items, others])), others
@@ -222,7 +244,9 @@ class InBatch(NoNegatives):
         here = place >= 0
         own = torch.zeros(len(items), len(users), dtype=torch.bool, device=self.device)
         own[place[here], row[here]] = True
-        own = own.index_select(0, self.place[items])  # an item may be in the batch several times, but has one place
+        own = own.index_select(
+            0, self.place[items]
+        )  # an item may be in the batch several times, but has one place
         self.place[items] = -1
         log_q = self.log_share[items] + math.log(len(items))
         return -log_q[:, None].masked_fill(own, torch.inf)

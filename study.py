@@ -56,11 +56,27 @@ def build_parser():
     parser = Parser(prog="study.py", usage=usage, description=__doc__, formatter_class=style)
     group, flag = parser.start_group, parser.add_flag
     group("study")
-    flag("over", None, flag_values, "flags of main.py, each with its values: beta=0.9,0.99 N=1,5", nargs="+")
-    flag("seeds", None, whole(1), "train with the seeds 1, 2, ... up to this one (default: 3; clusters: 1)")
+    flag(
+        "over",
+        None,
+        flag_values,
+        "flags of main.py, each with its values: beta=0.9,0.99 N=1,5",
+        nargs="+",
+    )
+    flag(
+        "seeds",
+        None,
+        whole(1),
+        "train with the seeds 1, 2, ... up to this one (default: 3; clusters: 1)",
+    )
     flag("jobs", 1, whole(1), "runs at a time")
     flag("study_root", "studies", str, "folder of the studies")
-    flag("name", None, folder_name, "name of the study's folder (default: what it is about, and the data set)")
+    flag(
+        "name",
+        None,
+        folder_name,
+        "name of the study's folder (default: what it is about, and the data set)",
+    )
     return parser
 
 
@@ -69,7 +85,9 @@ def flag_values(text):
     flag, _, values = text.partition("=")
     values = [value.strip() for value in values.split(",")]
     if not flag or not all(values):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a flag with its values, like beta=0.9,0.99")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a flag with its values, like beta=0.9,0.99"
+        )
     return flag, values
 
 
@@ -89,18 +107,26 @@ def run(name, given, fixed):
         from utils import log_to_console
 
     log_to_console()
-    headlines = {find(MODELS, args.model).evaluator_class(args).headline for _, args in combinations}
+    headlines = {
+        find(MODELS, args.model).evaluator_class(args).headline for _, args in combinations
+    }
     if len(headlines) > 1:
-        raise UserError("the runs have different metrics; compare models of rankings, or of ratings, and one --ranking")
+        raise UserError(
+            "the runs have different metrics; compare models of rankings, or of ratings, and one --ranking"
+        )
     (study.headline,) = headlines
     parts = {(args.select, args.valid_ratio, validates(args)) for _, args in combinations}
     if len(parts) > 1 and not {"select", "valid_ratio"} & combinations[0][0].keys():
-        raise UserError("the runs have different training parts; give --select valid --valid_ratio 0.25, say, to all")
+        raise UserError(
+            "the runs have different training parts; give --select valid --valid_ratio 0.25, say, to all"
+        )
     load_once([args for _, args in combinations])
     args = combinations[0][1]
     study.prepare(args)
     parts = [name] if name else list(study.over)
-    folder = Path(given.study_root) / (given.name or "-".join(parts + [args.dataset] * ("dataset" not in study.over)))
+    folder = Path(given.study_root) / (
+        given.name or "-".join(parts + [args.dataset] * ("dataset" not in study.over))
+    )
     seeds = given.seeds or study.seeds
     trials = plan(study.fixed, combinations, seeds, folder)
     log.info("%s; combinations: %d, seeds: %d", study.answers, len(combinations), seeds)
@@ -122,7 +148,9 @@ def check_flags(study, name, given):
         if study.given(flag) or (flag in study.over and flag in OWN_FLAGS):
             raise UserError(f"--{flag} is for the study itself to set; {advice}")
     if study.alone and given.jobs > 1:
-        raise UserError(f"{name} takes the time of every run, so they must be alone; leave --jobs {given.jobs} out")
+        raise UserError(
+            f"{name} takes the time of every run, so they must be alone; leave --jobs {given.jobs} out"
+        )
 
 
 def report(study, runs, folder, flags):
@@ -132,7 +160,8 @@ def report(study, runs, folder, flags):
     from utils import write_csv
 
     dataset, select = (
-        " or ".join(dict.fromkeys(getattr(args, name) for args in flags)) for name in ("dataset", "select")
+        " or ".join(dict.fromkeys(getattr(args, name) for args in flags))
+        for name in ("dataset", "select")
     )
     table = summarise(runs, study.over)
     write_csv(folder / "runs.csv", runs)
@@ -141,11 +170,16 @@ def report(study, runs, folder, flags):
         seeds = table["n_seeds"].max()
         spread = "seed 1" if seeds == 1 else f"mean and standard deviation of {seeds} seeds"
         command = textwrap.fill(shlex.join(["python", "main.py", *study.fixed]), 100)
-        save_figure(folder / "study.png", f"{folder.name} on {dataset}, {spread}\n{command}", panels)
+        save_figure(
+            folder / "study.png", f"{folder.name} on {dataset}, {spread}\n{command}", panels
+        )
     shown = table[list(study.over)].map(str)
     for label, measure, digits in study.shown:
         pairs = zip(table[f"{measure}_mean"], table[f"{measure}_std"], strict=True)
-        shown[label] = [f"{mean:.{digits}f}" + f" ± {std:.{digits}f}" * (not math.isnan(std)) for mean, std in pairs]
+        shown[label] = [
+            f"{mean:.{digits}f}" + f" ± {std:.{digits}f}" * (not math.isnan(std))
+            for mean, std in pairs
+        ]
     shown["n"] = table["n_seeds"]
     log.info("\n%s:\n\n%s\n", study.note.format(select=select), shown.to_string(index=False))
     log.info("%s: %s", folder, ", ".join(["runs.csv", "study.csv"] + ["study.png"] * bool(panels)))

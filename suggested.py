@@ -2,9 +2,33 @@
 
 # From the README of the paper's repository, epochs from its example commands; those of demo are ours.
 SUGGESTED = {
-    "demo": {"batch_size": 1024, "l2": 3e-5, "lr": 5e-3, "dim": 32, "beta": 0.99, "N": 5, "epochs": 40},
-    "100k": {"batch_size": 1024, "l2": 1e-5, "lr": 5e-4, "dim": 32, "beta": 0.99, "N": 5, "epochs": 2000},
-    "1M": {"batch_size": 1024, "l2": 1e-6, "lr": 1e-3, "dim": 128, "beta": 0.99, "N": 5, "epochs": 200},
+    "demo": {
+        "batch_size": 1024,
+        "l2": 3e-5,
+        "lr": 5e-3,
+        "dim": 32,
+        "beta": 0.99,
+        "N": 5,
+        "epochs": 40,
+    },
+    "100k": {
+        "batch_size": 1024,
+        "l2": 1e-5,
+        "lr": 5e-4,
+        "dim": 32,
+        "beta": 0.99,
+        "N": 5,
+        "epochs": 2000,
+    },
+    "1M": {
+        "batch_size": 1024,
+        "l2": 1e-6,
+        "lr": 1e-3,
+        "dim": 128,
+        "beta": 0.99,
+        "N": 5,
+        "epochs": 200,
+    },
     "Gowalla": {"batch_size": 1024, "l2": 0.0, "lr": 5e-4, "dim": 1024, "beta": 0.999, "N": 5},
     "Yelp2018": {"batch_size": 1024, "l2": 0.0, "lr": 5e-5, "dim": 2048, "beta": 0.999, "N": 5},
     "ml-100k": {},
@@ -60,7 +84,14 @@ PRESETS = {
     "paper": {},
     "fast": {"100k": {"lr": 2e-2, "lr_schedule": "cosine", "epochs": 50}},
     "x4_001": {
-        "criteo": {"batch_size": 10_000, "hidden": [1000] * 5, "threshold": 10, "dim": 16, "l2": 1e-5, "lr": 1e-3}
+        "criteo": {
+            "batch_size": 10_000,
+            "hidden": [1000] * 5,
+            "threshold": 10,
+            "dim": 16,
+            "l2": 1e-5,
+            "lr": 1e-3,
+        }
     },
     "inbatch": {"Gowalla": _INBATCH, "Yelp2018": _INBATCH},
 }

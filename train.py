@@ -51,9 +51,19 @@ def fit(model, data, args):
                 concluded = run.summary_file.exists() and model.concluded(run.checkpoint_folder)
                 if progress.done(args) and collectives.first_rank_says(concluded):
                     end = last_epoch(args)
-                    log.info("%s is done: epoch %d of %d, nothing to do", args.run_name, progress.epoch, end)
+                    log.info(
+                        "%s is done: epoch %d of %d, nothing to do",
+                        args.run_name,
+                        progress.epoch,
+                        end,
+                    )
                     for flag, before, now in changes:
-                        log.warning("warning: it has --%s %s, not %s; for that, --train_mode new", flag, before, now)
+                        log.warning(
+                            "warning: it has --%s %s, not %s; for that, --train_mode new",
+                            flag,
+                            before,
+                            now,
+                        )
                     return progress.best_epoch
                 run.rewind(progress.epoch)
             else:
@@ -76,7 +86,9 @@ def fit(model, data, args):
             log_end(run, checkpoints, args, result, left)
             return progress.best_epoch
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(how_to_continue(progress.epoch, checkpoints.saved_epoch, args)) from None
+            raise KeyboardInterrupt(
+                how_to_continue(progress.epoch, checkpoints.saved_epoch, args)
+            ) from None
 
 
 def refit(model_class, device, data, args, epochs):
@@ -96,7 +108,9 @@ def refit(model_class, device, data, args, epochs):
     args = argparse.Namespace(**{**vars(args), **own, "origin": origin, "refit_epochs": epochs})
     last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
     try:
-        goes_on = args.train_mode == "continue" and load_checkpoint(last_file)["flags"] == trained_flags(args)
+        goes_on = args.train_mode == "continue" and load_checkpoint(last_file)[
+            "flags"
+        ] == trained_flags(args)
     except UserError:  # absent or damaged
         goes_on = False
     args.train_mode = "continue" if goes_on else "new"
@@ -118,10 +132,18 @@ def train(model, run, progress, checkpoints, args):
             lr = learning_rate(args, epoch)
             loss = model.train_epoch(lr, bar.update)
             if not math.isfinite(loss):
-                flags = {"lr": f"lower --lr ({lr:g})", "lambda_lr": "lower --lambda_lr", "l2": "lower --l2"}
+                flags = {
+                    "lr": f"lower --lr ({lr:g})",
+                    "lambda_lr": "lower --lambda_lr",
+                    "l2": "lower --l2",
+                }
                 flags["temperature"] = "raise --temperature"
-                advice = ", or ".join(text for flag, text in flags.items() if flag not in ignored_flags(args))
-                raise Diverged(f"the loss is {loss} in epoch {epoch}; {advice}. {checkpoints.describe()}")
+                advice = ", or ".join(
+                    text for flag, text in flags.items() if flag not in ignored_flags(args)
+                )
+                raise Diverged(
+                    f"the loss is {loss} in epoch {epoch}; {advice}. {checkpoints.describe()}"
+                )
             trained = time.perf_counter()
             since_row += trained - begin
             progress.epoch = epoch
@@ -134,7 +156,9 @@ def train(model, run, progress, checkpoints, args):
                 run.journalise(steps, row)
                 log_epoch(epoch, loss, metrics, since_row + evaluated, improved, model, args)
                 since_row = 0.0
-            checkpoints.update(checkpoint_state(model, progress, args), improved, final=progress.done(args))
+            checkpoints.update(
+                checkpoint_state(model, progress, args), improved, final=progress.done(args)
+            )
 
 
 def learning_rate(args, epoch):
@@ -165,7 +189,9 @@ class Progress:
 
     def done(self, args):
         """Whether the last epoch is reached, or patience is at its end."""
-        return self.epoch >= last_epoch(args) or (args.patience is not None and self.since_best >= args.patience)
+        return self.epoch >= last_epoch(args) or (
+            args.patience is not None and self.since_best >= args.patience
+        )
 
 
 def final_metrics(model, progress, checkpoints, args):

@@ -54,7 +54,9 @@ def choose_device(name):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if launch.local_world_size() > 1 and name.startswith("cuda:"):
-        raise UserError(f"--device {name} would be that of all processes; with --device cuda each has one of its own")
+        raise UserError(
+            f"--device {name} would be that of all processes; with --device cuda each has one of its own"
+        )
     if name == "cuda" and launch.world_size() > 1:
         name = f"cuda:{launch.local_rank()}"
     try:
@@ -62,7 +64,10 @@ def choose_device(name):
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("neither cpu nor cuda")
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch's own words for a misspelt or absent one
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # torch's own words for a misspelt or absent one
         raise UserError(
             f"--device {given}: {str(error).splitlines()[0][:100]}; use auto, cpu, cuda or cuda:<number>"
         ) from None
@@ -100,7 +105,9 @@ def atomic_file(path, mode="wb", **open_args):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")  # others may write it too
+    temporary = path.with_name(
+        f".{path.name}.{platform.node()}.{os.getpid()}.tmp"
+    )  # others may write it too
     try:
         with open(temporary, mode, **open_args) as file:
             yield file

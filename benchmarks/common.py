@@ -19,7 +19,9 @@ from train import learning_rate
 from utils import choose_device, keep_freed_memory
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as implicit asks for; read when numpy is loaded
+os.environ.setdefault(
+    "OPENBLAS_NUM_THREADS", "1"
+)  # as implicit asks for; read when numpy is loaded
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -28,7 +30,9 @@ keep_freed_memory()  # as main.py does
 
 def options(description, **numbers):
     """The benchmark's flags: --data_dir, and one per number with its default."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_dir", default="datasets")
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
@@ -47,7 +51,9 @@ def build(flags, data_dir):
 
 def epochs_of(model, args, count=1):
     """A function that trains `count` epochs, with the negatives that they need."""
-    return lambda: [model.train_epoch(learning_rate(args, epoch), lambda: None) for epoch in range(1, count + 1)]
+    return lambda: [
+        model.train_epoch(learning_rate(args, epoch), lambda: None) for epoch in range(1, count + 1)
+    ]
 
 
 def in_turns(functions, rounds):
@@ -82,8 +88,12 @@ def show(title, rows):
     chip = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        chip = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), chip)
+        chip = next(
+            (line.split(":")[1].strip() for line in lines if line.startswith("model name")), chip
+        )
     if torch.cuda.is_available():
         chip += f", {torch.cuda.get_device_name()}"
-    print(f"\n{title}\n{chip}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(packages)}\n")
+    print(
+        f"\n{title}\n{chip}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(packages)}\n"
+    )
     print(pd.DataFrame.from_dict(rows, orient="index").fillna("").to_string())

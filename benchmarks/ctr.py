@@ -34,7 +34,11 @@ def fuxictr_loaders(data, folder, batch_size):
         name: {"source": "", "type": "categorical", "vocab_size": size}
         for name, size in zip(data.fields, data.sizes, strict=True)
     }
-    about = {"dataset_id": data.name, "labels": ["label"], "features": [{name: spec} for name, spec in specs.items()]}
+    about = {
+        "dataset_id": data.name,
+        "labels": ["label"],
+        "features": [{name: spec} for name, spec in specs.items()],
+    }
     (folder / "feature_map.json").write_text(json.dumps(about))
     features = FeatureMap(data.name, str(folder))
     features.load(str(folder / "feature_map.json"), {"embedding_dim": 16})
@@ -43,7 +47,9 @@ def fuxictr_loaders(data, folder, batch_size):
         ids, labels = data.rows(*span)
         columns = dict(zip(data.fields, (ids - data.offsets).T, strict=True))
         np.savez(folder / f"{part}.npz", **columns, label=labels)
-        loaders[part] = NpzDataLoader(features, str(folder / part), batch_size=batch_size, shuffle=part == "train")
+        loaders[part] = NpzDataLoader(
+            features, str(folder / part), batch_size=batch_size, shuffle=part == "train"
+        )
     return features, loaders
 
 
@@ -59,7 +65,10 @@ def fuxictr_model(features, given, seed, folder):
             self.embedding_layer = FeatureEmbedding(features, 16)
             self.fm = FactorizationMachine(features)
             self.mlp = MLP_Block(
-                input_dim=features.sum_emb_out_dim(), output_dim=1, hidden_units=[given.hidden] * 3, dropout_rates=0
+                input_dim=features.sum_emb_out_dim(),
+                output_dim=1,
+                hidden_units=[given.hidden] * 3,
+                dropout_rates=0,
             )
             self.compile("adam", "binary_crossentropy", given.lr)
             self.reset_parameters()
@@ -73,12 +82,19 @@ def fuxictr_model(features, given, seed, folder):
 
     seed_everything(seed)
     (folder / features.dataset_id).mkdir(exist_ok=True)
-    return DeepFM(embedding_regularizer=given.l2, metrics=["AUC"], model_root=str(folder), verbose=0)
+    return DeepFM(
+        embedding_regularizer=given.l2, metrics=["AUC"], model_root=str(folder), verbose=0
+    )
 
 
 def fuxictr_epoch(model, loader):
     """A function that trains an epoch, without its evaluation."""
-    model._eval_steps, model._total_steps, model._stop_training, model._max_gradient_norm = 1 << 40, 0, False, 10.0
+    model._eval_steps, model._total_steps, model._stop_training, model._max_gradient_norm = (
+        1 << 40,
+        0,
+        False,
+        10.0,
+    )
     return lambda: model.train_epoch(loader)
 
 
@@ -107,10 +123,20 @@ def summary(found, seconds):
 
 def main():
     given = options(
-        __doc__, dataset="criteo", rounds=5, seeds=3, hidden=64, batch_size=1024, lr=1e-3, l2=1e-5, epochs=10
+        __doc__,
+        dataset="criteo",
+        rounds=5,
+        seeds=3,
+        hidden=64,
+        batch_size=1024,
+        lr=1e-3,
+        l2=1e-5,
+        epochs=10,
     )
     flags = f"--model DeepFM --dataset {given.dataset} --dim 16 --hidden {given.hidden} {given.hidden} {given.hidden} "
-    flags += f"--batch_size {given.batch_size} --lr {given.lr} --l2 {given.l2} --epochs {given.epochs}"
+    flags += (
+        f"--batch_size {given.batch_size} --lr {given.lr} --l2 {given.l2} --epochs {given.epochs}"
+    )
     epochs, found = {}, {}
     for name, compiled in (("DeepFM", "off"), ("DeepFM, compiled", "on")):
         found[name] = []
@@ -132,13 +158,17 @@ def main():
                 torch.set_num_threads(1)
                 peer = fuxictr_model(features, given, seed, folder)
                 peer.fit(loaders["train"], epochs=given.epochs, validation_data=loaders["valid"])
-                found[PEER].append(click_metrics(labels, torch.from_numpy(peer.predict(loaders["test"]))))
+                found[PEER].append(
+                    click_metrics(labels, torch.from_numpy(peer.predict(loaders["test"])))
+                )
             epochs[PEER] = fuxictr_epoch(peer, loaders["train"])
         torch.set_num_threads(1)
         seconds = in_turns(epochs, given.rounds)
     rows = {name: summary(found[name], own) for name, own in seconds.items()}
     for name, own in seconds.items() if PEER in seconds else ():
-        rows[name]["x FuxiCTR's seconds"] = f"{statistics.median(own) / statistics.median(seconds[PEER]):.2f}"
+        rows[name]["x FuxiCTR's seconds"] = (
+            f"{statistics.median(own) / statistics.median(seconds[PEER]):.2f}"
+        )
     title = f"DeepFM on {given.dataset}, MLP 3 x {given.hidden}, batches of {given.batch_size}, l2 {given.l2:g}"
     show(f"{title}; seeds 1 to {given.seeds}, {given.rounds} epochs in turns, one thread", rows)
 

@@ -26,7 +26,9 @@ def implicit_epochs(data, count):
 
     def fit():
         # Its encodings have a bias beside the factors.
-        model = BayesianPersonalizedRanking(factors=DIM - 1, iterations=count, num_threads=1, random_state=1)
+        model = BayesianPersonalizedRanking(
+            factors=DIM - 1, iterations=count, num_threads=1, random_state=1
+        )
         model.fit(train, show_progress=False)
 
     return fit
@@ -48,7 +50,12 @@ def recbole_epoch(data):
     settings = {
         "data_path": str(folder.parent),
         "load_col": {"inter": ["user_id", "item_id"]},
-        "eval_args": {"split": {"RS": [1, 0, 0]}, "order": "RO", "group_by": "user", "mode": "full"},
+        "eval_args": {
+            "split": {"RS": [1, 0, 0]},
+            "order": "RO",
+            "group_by": "user",
+            "mode": "full",
+        },
         "embedding_size": DIM,
         "train_batch_size": 1024,
         "use_gpu": False,
@@ -71,7 +78,11 @@ def main():
 
     flags = "--dataset 100k --compile {} --threads {}"
     functions, data = {}, None
-    for name, compile, threads in (("compiled", "on", 1), ("compiled, 2 threads", "on", 2), ("eager", "off", 1)):
+    for name, compile, threads in (
+        ("compiled", "on", 1),
+        ("compiled, 2 threads", "on", 2),
+        ("eager", "off", 1),
+    ):
         model, args, data = build(flags.format(compile, threads), given.data_dir)
         functions[f"OneBP {name}"] = epochs_of(model, args, EPOCHS)
     try:
@@ -89,7 +100,10 @@ def main():
             seconds[name] = [whole / EPOCHS for whole in seconds[name]]
     rows = {}
     per_interaction = {name: 6 if "OneBP" in name else 2 for name in seconds}
-    rates = {name: per_interaction[name] * data.train.nnz / statistics.median(times) for name, times in seconds.items()}
+    rates = {
+        name: per_interaction[name] * data.train.nnz / statistics.median(times)
+        for name, times in seconds.items()
+    }
     for name, times in seconds.items():
         rows[name] = {**spread(times), "scored pairs, M/s": f"{rates[name] / 1e6:.1f}"}
         for peer in ("implicit BPR", "RecBole BPR"):

@@ -28,8 +28,13 @@ def main():
     for name, shape in SIZES.items():
         random = np.random.default_rng(0)
         generator = torch.Generator(device).manual_seed(0)
-        scorer = DotProduct(*(torch.randn(size, given.dim, generator=generator, device=device) for size in shape))
-        pairs = np.repeat(np.arange(shape[0]), given.seen), random.integers(shape[1], size=shape[0] * given.seen)
+        scorer = DotProduct(
+            *(torch.randn(size, given.dim, generator=generator, device=device) for size in shape)
+        )
+        pairs = (
+            np.repeat(np.arange(shape[0]), given.seen),
+            random.integers(shape[1], size=shape[0] * given.seen),
+        )
         seen = [UserItems(pair_matrix(*pairs, None, shape), device)]
         users, seconds = torch.arange(shape[0], device=device), []
         for _ in range(given.rounds + 1):

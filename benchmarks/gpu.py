@@ -48,7 +48,9 @@ def main():
         dim = max(4, round(dim * given.scale))
         model, args, _ = build(f"--dataset {dataset} --dim {dim} --compile on", given.data_dir)
         device = model.device
-        batches = [batch for _, batch in zip(range(given.steps), model.schedule.batches(), strict=False)]
+        batches = [
+            batch for _, batch in zip(range(given.steps), model.schedule.batches(), strict=False)
+        ]
         batches = [batch for batch in batches if len(batch[0]) == args.batch_size]
 
         def steps(model=model, batches=batches, lr=args.lr):
@@ -72,7 +74,9 @@ def main():
             "evaluation, s": f"{ranking:.3f}",
         }
         if device.type == "cuda":
-            rows[f"{dataset}, dim {dim}"]["memory, MB"] = f"{torch.cuda.max_memory_allocated(device) / 1e6:.0f}"
+            rows[f"{dataset}, dim {dim}"]["memory, MB"] = (
+                f"{torch.cuda.max_memory_allocated(device) / 1e6:.0f}"
+            )
             torch.cuda.reset_peak_memory_stats(device)
     show("Training steps against the cost of their bytes", rows)
 

@@ -34,7 +34,9 @@ print(peak_memory_mb(model.device))
 def peak_memory(flags, data_dir):
     """MB of a new process that trains an epoch."""
     command = [sys.executable, "-c", ONE_EPOCH, flags, data_dir]
-    run = subprocess.run(command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True)
+    run = subprocess.run(
+        command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True
+    )
     return float(run.stdout.split()[-1])
 
 

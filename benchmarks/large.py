@@ -33,7 +33,9 @@ def generate(folder, users, items, degree):
     tested = []
     for start in tqdm(range(0, users, PART), desc="generating", leave=False, disable=None):
         count = min(PART, users - start)
-        gaps = random.integers(1, items // (degree + 1), (count, degree + 1), dtype=np.int32)  # in all below `items`
+        gaps = random.integers(
+            1, items // (degree + 1), (count, degree + 1), dtype=np.int32
+        )  # in all below `items`
         begin = random.integers(0, items, (count, 1), dtype=np.int32)
         chosen = (begin + gaps.cumsum(1, dtype=np.int32)) % items  # (count, degree + 1)
         tested.append(chosen[: max(0, TESTED - start), 0])
@@ -44,14 +46,24 @@ def generate(folder, users, items, degree):
 
 def trained(folder, count, given, batch_size):
     """summary.json of an epoch on `count` ranks, and the seconds of the whole command."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}", "--standalone"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc_per_node={count}",
+        "--standalone",
+    ]
     flags = f"--dataset made --data_dir {folder} --dim {given.dim} --epochs 1 --batch_size {batch_size} --compile off"
     flags += f" --log_root {folder} --checkpoint_dir {folder} --run_name of-{count}"
     begin = time.perf_counter()
-    done = subprocess.run([*torchrun, "main.py", *flags.split()], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*torchrun, "main.py", *flags.split()], cwd=ROOT, capture_output=True, text=True
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
-    return json.loads((folder / f"of-{count}" / "summary.json").read_text()), time.perf_counter() - begin
+    return json.loads(
+        (folder / f"of-{count}" / "summary.json").read_text()
+    ), time.perf_counter() - begin
 
 
 def main():

@@ -67,7 +67,10 @@ def main():
     rows = {}
     for name, rounds in seconds.items():
         columns = {part: [times[part] for times in rounds] for part in rounds[0]}
-        medians = {part: f"{1e6 * statistics.median(times) / given.rows:.3f}" for part, times in columns.items()}
+        medians = {
+            part: f"{1e6 * statistics.median(times) / given.rows:.3f}"
+            for part, times in columns.items()
+        }
         rows[name] = {**medians, "spread": spread(columns["together"])["spread"]}
     title = f"Microseconds per example, keys of {DIM} numbers, one thread: medians of {given.rounds} rounds"
     show(f"{title} of {given.rows:,} examples", rows)

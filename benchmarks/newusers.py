@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 from common import ROOT, options, show
 
-FLAGS = "--dim 128 --lr 5e-3 --lr_schedule cosine --l2 1e-6 --eval_every 1000 --batch_size 1024 --N 5"
+FLAGS = (
+    "--dim 128 --lr 5e-3 --lr_schedule cosine --l2 1e-6 --eval_every 1000 --batch_size 1024 --N 5"
+)
 K, PASSES = 20, (1, 2, 5, 10)
 
 
@@ -52,7 +54,16 @@ def main():
             for part, table in parts.items():
                 kept = table[~away[part]] if dataset == "most" else table
                 kept.to_csv(folder / "datasets" / dataset / f"{part}.csv", index=False)
-            main_py(folder, "--dataset", dataset, "--run_name", dataset, "--epochs", given.epochs, *FLAGS.split())
+            main_py(
+                folder,
+                "--dataset",
+                dataset,
+                "--run_name",
+                dataset,
+                "--epochs",
+                given.epochs,
+                *FLAGS.split(),
+            )
             use = ("--mode", "recommend", "--run_name", dataset, "--topk", K)
             main_py(folder, *use, "--users", "all", "--output", f"{dataset}.csv")
             lists[dataset] = pd.read_csv(folder / f"{dataset}.csv", dtype=str)
@@ -62,16 +73,24 @@ def main():
                     moved = ("--history", "history.csv", "--passes", passes, "--output", "new.csv")
                     main_py(folder, *use, *moved)
                     lists[passes] = pd.read_csv(folder / "new.csv", dtype=str)
-        popularity = json.loads((folder / "runs/all/summary.json").read_text())["baselines"]["Popularity"]
+        popularity = json.loads((folder / "runs/all/summary.json").read_text())["baselines"][
+            "Popularity"
+        ]
     new, old = parts["test"][away["test"]], parts["test"][~away["test"]]
     rows = {
-        **{f"hidden users, {passes} times through their history": recall(lists[passes], new) for passes in PASSES},
+        **{
+            f"hidden users, {passes} times through their history": recall(lists[passes], new)
+            for passes in PASSES
+        },
         "hidden users, trained with the others": recall(lists["all"], new),
         "the other users, trained": recall(lists["most"], old),
         "popularity, all users": popularity[f"Recall@{K}"],
     }
     table = {name: {f"Recall@{K}": f"{value:.4f}"} for name, value in rows.items()}
-    show(f"1M, {len(hidden)} of {len(users)} users hidden from training, dim 128, {given.epochs} epochs", table)
+    show(
+        f"1M, {len(hidden)} of {len(users)} users hidden from training, dim 128, {given.epochs} epochs",
+        table,
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,12 @@ import numpy as np
 from common import ROOT, options, show
 
 BLOCK = 100_000  # rows generated at a time
-WORDS = [*[10_000_000] * 6, *[100_000] * 6, *[5_000] * 7, *[100] * 7]  # of each categorical column, at most
+WORDS = [
+    *[10_000_000] * 6,
+    *[100_000] * 6,
+    *[5_000] * 7,
+    *[100] * 7,
+]  # of each categorical column, at most
 
 
 def generate(path, rows, packed):
@@ -29,9 +34,15 @@ def generate(path, rows, packed):
             count = min(BLOCK, rows - start)
             columns = [random.integers(0, 2, count).astype(str)]
             for field in range(13):
-                columns.append(np.floor(random.pareto(0.7, count).clip(max=1e6) * (field + 1)).astype(int).astype(str))
+                columns.append(
+                    np.floor(random.pareto(0.7, count).clip(max=1e6) * (field + 1))
+                    .astype(int)
+                    .astype(str)
+                )
             for words in WORDS:
-                number = (words ** random.random(count)).astype(np.int64) * 2_654_435_761 % (1 << 32)
+                number = (
+                    (words ** random.random(count)).astype(np.int64) * 2_654_435_761 % (1 << 32)
+                )
                 columns.append(np.char.mod("%08x", number))
             for column in columns[1::4]:
                 column[random.random(count) < 0.8] = ""
@@ -59,13 +70,23 @@ def main():
         code += "t = time.perf_counter(); load_clicks('criteo', sys.argv[1], threshold=10); "
         code += "print(time.perf_counter() - t, peak_memory_mb(torch.device('cpu')))"
         found = subprocess.run(
-            [sys.executable, "-c", code, str(folder)], cwd=ROOT, check=True, capture_output=True, text=True
+            [sys.executable, "-c", code, str(folder)],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
         )
         seconds, memory = map(float, found.stdout.split())
         copy = next((folder / "criteo" / ".cache").iterdir())
         size = sum(path.stat().st_size for path in copy.iterdir())
-        rows["encode"] = {"s per million rows": f"{seconds / millions:.2f}", "peak memory, MB": memory}
-        rows["encode"] |= {"log, MB": f"{log.stat().st_size / 1e6:.0f}", "encoded copy, MB": f"{size / 1e6:.0f}"}
+        rows["encode"] = {
+            "s per million rows": f"{seconds / millions:.2f}",
+            "peak memory, MB": memory,
+        }
+        rows["encode"] |= {
+            "log, MB": f"{log.stat().st_size / 1e6:.0f}",
+            "encoded copy, MB": f"{size / 1e6:.0f}",
+        }
         summary = train(folder, "epoch")
         rows["train one epoch"] = {
             "s per million rows": f"{summary['seconds']['train'] / (0.8 * millions):.2f}",
@@ -73,7 +94,8 @@ def main():
         }
         values = summary["dataset"]["values"]
     show(
-        f"{given.rows:,} generated rows in Criteo's format, {values:,} ids with --threshold 10; DeepFM's defaults", rows
+        f"{given.rows:,} generated rows in Criteo's format, {values:,} ids with --threshold 10; DeepFM's defaults",
+        rows,
     )
 
 

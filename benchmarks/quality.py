@@ -44,7 +44,9 @@ def main():
         rows[name] = {"training, s": f"{statistics.median(seconds for seconds, _ in results):.2f}"}
         for metric in HEADLINE:
             values = [metrics[metric] for _, metrics in results]
-            rows[name][metric] = f"{statistics.mean(values):.4f} ± {statistics.stdev(values) if values[1:] else 0:.4f}"
+            rows[name][metric] = (
+                f"{statistics.mean(values):.4f} ± {statistics.stdev(values) if values[1:] else 0:.4f}"
+            )
     show(f"Time to quality on 100k, one thread, {given.seeds} seeds", rows)
 
 

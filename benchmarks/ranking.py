@@ -49,7 +49,10 @@ def main():
         seconds = in_turns(functions, given.rounds)
         medians = {name: statistics.median(times) for name, times in seconds.items()}
         for name, times in seconds.items():
-            rates = {f"rate / {other}'s": f"{medians[other] / medians[name]:.2f}" for other in list(medians)[:2]}
+            rates = {
+                f"rate / {other}'s": f"{medians[other] / medians[name]:.2f}"
+                for other in list(medians)[:2]
+            }
             rows[f"{flags.split()[1]}, dim {args.dim}: {name}"] = {**spread(times), **rates}
     show(f"Ranking all items for all users, one thread, {given.rounds} rounds", rows)
 

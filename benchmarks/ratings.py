@@ -59,7 +59,9 @@ def main():
     except ImportError:
         pass
     else:
-        train_set, test = surprise_parts(build(f"{flags} --model SVD --compile off", given.data_dir)[2])
+        train_set, test = surprise_parts(
+            build(f"{flags} --model SVD --compile off", given.data_dir)[2]
+        )
         begin = time.perf_counter()
         peer = SVD(n_factors=given.dim, random_state=1).fit(train_set)
         seconds = time.perf_counter() - begin
@@ -78,7 +80,9 @@ def main():
         rmse, reached = found[name]
         rows[name] = {**spread(own), "test RMSE": f"{rmse:.4f}"}
         if PEER in seconds:
-            rows[name]["x Surprise"] = f"{statistics.median(seconds[PEER]) / statistics.median(own):.2f}"
+            rows[name]["x Surprise"] = (
+                f"{statistics.median(seconds[PEER]) / statistics.median(own):.2f}"
+            )
             rows[name]["s to Surprise's RMSE"] = f"{reached:.2f}"
     show(f"An epoch on ml-1m, dim {given.dim}, one thread, median of {given.rounds} in turns", rows)
 

@@ -19,7 +19,15 @@ from common import ROOT, options, show, spread
 def run(flags, data_dir, cache):
     """Seconds and summary.json of a run; TORCHINDUCTOR_CACHE_DIR is where compiled code is kept."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, ROOT / "main.py", *flags.split(), "--data_dir", data_dir, "--run_name", "run"]
+        command = [
+            sys.executable,
+            ROOT / "main.py",
+            *flags.split(),
+            "--data_dir",
+            data_dir,
+            "--run_name",
+            "run",
+        ]
         begin = time.perf_counter()
         environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(cache)}
         subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -42,10 +50,16 @@ def main():
                 cache = Path(shared) / (f"fresh{number}" if fresh else "fresh0")
                 times.append(run(f"--dataset 100k --epochs 1 {flags}", data_dir, cache)[0])
             rows[name] = spread(times)
-        for flags in ("--dataset Gowalla --dim 64 --epochs 2 --lr 1e-3", "--dataset Gowalla --dim 1024 --epochs 1"):
+        for flags in (
+            "--dataset Gowalla --dim 64 --epochs 2 --lr 1e-3",
+            "--dataset Gowalla --dim 1024 --epochs 1",
+        ):
             seconds, summary = run(f"{flags} --compile on", data_dir, Path(shared) / "fresh0")
             memory = {"peak memory, MB": f"{summary['peak_memory_mb']:.0f}"}
-            rows[f"{flags.removeprefix('--dataset ')}, compiled, cold"] = {"median, s": f"{seconds:.1f}", **memory}
+            rows[f"{flags.removeprefix('--dataset ')}, compiled, cold"] = {
+                "median, s": f"{seconds:.1f}",
+                **memory,
+            }
     show(f"Whole runs of main.py, {given.rounds} rounds (Gowalla: one)", rows)
 
 

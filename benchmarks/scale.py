@@ -60,10 +60,20 @@ def seconds_of_epochs(given, negatives, size):
 
 def started(given, work, count):
     """What `seconds_of_epochs` finds on the first of `count` ranks."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}", "--standalone"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc_per_node={count}",
+        "--standalone",
+    ]
     flags = [f"--{name}={value}" for name, value in vars(given).items()]
     done = subprocess.run(
-        [*torchrun, __file__, *flags], cwd=ROOT, capture_output=True, text=True, env={**os.environ, WORK: str(work)}
+        [*torchrun, __file__, *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, WORK: str(work)},
     )
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -78,7 +88,9 @@ def main():
         if os.environ["RANK"] == "0":
             print(json.dumps(found))
         return
-    times = {(work, count): {"whole": [], "alone": []} for work in range(len(WORKS)) for count in RANKS}
+    times = {
+        (work, count): {"whole": [], "alone": []} for work in range(len(WORKS)) for count in RANKS
+    }
     for _ in tqdm(range(given.rounds), desc="rounds", leave=False, disable=None):
         for (work, count), seconds in times.items():
             found, interactions = started(given, work, count)
@@ -94,7 +106,10 @@ def main():
         if count > 1:
             row["x one rank"] = f"{statistics.median(times[work, 1]['whole']) / median:.2f}"
             row["communication"] = f"{1 - statistics.median(seconds['alone']) / median:.0%}"
-    show(f"A training epoch of {given.dataset}, dim {given.dim}, one thread per rank, {given.rounds} rounds", rows)
+    show(
+        f"A training epoch of {given.dataset}, dim {given.dim}, one thread per rank, {given.rounds} rounds",
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -20,9 +20,14 @@ def save_checkpoint(path, state):
     try:
         with defer_interrupts(), atomic_file(path) as file:
             torch.save(_canonical({"format": CHECKPOINT_FORMAT, **state}), file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its archive writer
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch reports a full disk as a RuntimeError of its archive writer
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"cannot write {path} ({reason}); free disk space or set --checkpoint_dir") from error
+        raise UserError(
+            f"cannot write {path} ({reason}); free disk space or set --checkpoint_dir"
+        ) from error
 
 
 def _canonical(value):
@@ -49,11 +54,15 @@ def load_checkpoint(path):
             if changed := archive.testzip():  # torch.load does not look at the checksums
                 raise ValueError(f"wrong checksum of {changed}")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever bytes can provoke: zip, pickle, unicode, value and key errors among them
+    except (
+        Exception
+    ) as error:  # whatever bytes can provoke: zip, pickle, unicode, value and key errors among them
         if message_of(error):
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
-        raise UserError(f"{path} is damaged or no checkpoint ({reason}); start with --train_mode new") from None
+        raise UserError(
+            f"{path} is damaged or no checkpoint ({reason}); start with --train_mode new"
+        ) from None
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is not a checkpoint of this program; start with --train_mode new")
     return state

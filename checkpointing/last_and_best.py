@@ -34,7 +34,9 @@ class Checkpoints:
         if self.save_every:
             due = state["epoch"] % self.save_every == 0
         else:
-            due = collectives.agree(self.cost <= SAVING_SHARE * (time.perf_counter() - self.saved_at))
+            due = collectives.agree(
+                self.cost <= SAVING_SHARE * (time.perf_counter() - self.saved_at)
+            )
         if due or final:
             begin = time.perf_counter()
             if self.unsaved_best is state:
@@ -70,8 +72,14 @@ class Checkpoints:
             else:  # killed before last.pt was replaced; the run comes to that epoch again
                 self.next_file.unlink()
         if best_epoch and load_checkpoint(self.best_file)["epoch"] != best_epoch:
-            raise UserError(f"{self.best_file} is not of epoch {best_epoch}, the best by {self.last_file}; put it back")
+            raise UserError(
+                f"{self.best_file} is not of epoch {best_epoch}, the best by {self.last_file}; put it back"
+            )
 
     def describe(self):
         """Where the last good state is."""
-        return f"{self.last_file} holds epoch {self.saved_epoch}" if self.saved_epoch else "No epoch was saved"
+        return (
+            f"{self.last_file} holds epoch {self.saved_epoch}"
+            if self.saved_epoch
+            else "No epoch was saved"
+        )

@@ -8,10 +8,46 @@ from distributed import agreement
 from ignored import MEMORY
 
 # Flags about where and how long, not about what is trained: a continuation may change them without a warning.
-FREE_FLAGS = {"train_mode", "run_name", "device", "log_root", "checkpoint_dir", "save_every", "data_dir", "no_download"}
-FREE_FLAGS |= {"epochs", "eval_every", "patience", "refit", "l2_grid", "threads", "timeout", "origin"}
-FREE_FLAGS |= {"eval_file_name", "loss_file_name", "incremental", "incremental_lr", "slots", "memory", *MEMORY.split()}
-FREE_FLAGS |= {"mode", "checkpoint", "users", "history", "passes", "topk", "keep_seen", "output", "log"}
+FREE_FLAGS = {
+    "train_mode",
+    "run_name",
+    "device",
+    "log_root",
+    "checkpoint_dir",
+    "save_every",
+    "data_dir",
+    "no_download",
+}
+FREE_FLAGS |= {
+    "epochs",
+    "eval_every",
+    "patience",
+    "refit",
+    "l2_grid",
+    "threads",
+    "timeout",
+    "origin",
+}
+FREE_FLAGS |= {
+    "eval_file_name",
+    "loss_file_name",
+    "incremental",
+    "incremental_lr",
+    "slots",
+    "memory",
+    *MEMORY.split(),
+}
+FREE_FLAGS |= {
+    "mode",
+    "checkpoint",
+    "users",
+    "history",
+    "passes",
+    "topk",
+    "keep_seen",
+    "output",
+    "log",
+}
 
 
 def checkpoint_state(model, progress, args):
@@ -22,7 +58,12 @@ def checkpoint_state(model, progress, args):
 
 def identity(model, args):
     """What a checkpoint must have in common with this run to be taken over."""
-    return {"select": args.select, "seed": args.seed, "refit_epochs": args.refit_epochs, **model.identity}
+    return {
+        "select": args.select,
+        "seed": args.seed,
+        "refit_epochs": args.refit_epochs,
+        **model.identity,
+    }
 
 
 def trained_flags(args):
@@ -65,7 +106,11 @@ def restore(model, progress, checkpoints, args):
 def changed_flags(state, args):
     """[(flag, value then, value now)] of the flags that the checkpoint's `state` was trained with and args have not."""
     before, now = state["flags"], trained_flags(args)
-    return [(flag, before[flag], now[flag]) for flag in now if flag in before and before[flag] != now[flag]]
+    return [
+        (flag, before[flag], now[flag])
+        for flag in now
+        if flag in before and before[flag] != now[flag]
+    ]
 
 
 @contextmanager
@@ -77,7 +122,9 @@ def explain_mismatch(path):
         if message_of(error):
             raise
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path} does not fit this model ({reason}); start with --train_mode new") from None
+        raise UserError(
+            f"{path} does not fit this model ({reason}); start with --train_mode new"
+        ) from None
 
 
 def check_identity(path, state, model, args):

@@ -25,7 +25,10 @@ def save(state, share, *paths):
         about = {"belongs_to": table_fingerprints(state, common), "first": share.first}
         own = {**about, "own": own, "generator": state["model"]["generator"]}
         with agreement.raise_on_all_ranks():
-            save_checkpoint(shard_file(paths[0], state["epoch"], collectives.rank(), collectives.world_size()), own)
+            save_checkpoint(
+                shard_file(paths[0], state["epoch"], collectives.rank(), collectives.world_size()),
+                own,
+            )
         check_arrived(paths[0], state["epoch"])
         common["optimizer"] = gather_pieces(common["optimizer"])
         firsts = collectives.all_gather_ints(share.first)
@@ -49,13 +52,18 @@ def check_arrived(path, epoch):
     with agreement.raise_on_all_ranks():
         for number in range(collectives.world_size() if collectives.rank() == 0 else 0):
             if not (file := shard_file(path, epoch, number, collectives.world_size())).exists():
-                raise UserError(f"{file}, of rank {number}, is not here: all need the same folder as --checkpoint_dir")
+                raise UserError(
+                    f"{file}, of rank {number}, is not here: all need the same folder as --checkpoint_dir"
+                )
 
 
 def gather_pieces(optimizer):
     """An optimizer's state with the ranks' pieces of tables made whole, on the first rank."""
     whole = {
-        name: {key: collectives.gather_to_first(value) if value.dim() else value for key, value in moments.items()}
+        name: {
+            key: collectives.gather_to_first(value) if value.dim() else value
+            for key, value in moments.items()
+        }
         for name, moments in optimizer[collectives.PIECES].items()
     }
     return {key: value for key, value in optimizer.items() if key != collectives.PIECES} | whole
@@ -92,7 +100,9 @@ def load(path, data=None):
     else:
         own, common = split_users(state["model"])
         ends = [data.users]
-    first, last = (data.first, data.first + data.shape[0]) if isinstance(data, Share) else (0, ends[-1])
+    first, last = (
+        (data.first, data.first + data.shape[0]) if isinstance(data, Share) else (0, ends[-1])
+    )
     pieces, generator, expected = [], torch.empty(0), table_fingerprints(state, common)
     for number, span in enumerate(zip(firsts, ends, strict=True)):
         if span[0] < last and first < span[1]:
@@ -102,7 +112,9 @@ def load(path, data=None):
                 own, generator = shard["own"], shard["generator"]
             pieces.append(slice_users(own, max(first - span[0], 0), last - span[0]))
     if not pieces:
-        raise UserError(f"{path} has no users from number {first} on: it is of other data; start with --train_mode new")
+        raise UserError(
+            f"{path} has no users from number {first} on: it is of other data; start with --train_mode new"
+        )
     state["model"] = merge_users(common, concatenate_users(pieces))
     if len(firsts) != collectives.world_size():
         generator = torch.empty(0)
@@ -113,10 +125,14 @@ def load(path, data=None):
 def load_shard(file, path, about):
     """What a rank wrote to `file` beside the checkpoint `path`. Raises UserError where it is absent, or not `about`."""
     if not file.exists():
-        raise UserError(f"{file}, a part of {path}, is absent; put it back, or start with --train_mode new")
+        raise UserError(
+            f"{file}, a part of {path}, is absent; put it back, or start with --train_mode new"
+        )
     shard = load_checkpoint(file)
     if any(shard.get(name) != value for name, value in about.items()):
-        raise UserError(f"{file} does not belong to {path}; put back the one that does, or start with --train_mode new")
+        raise UserError(
+            f"{file} does not belong to {path}; put back the one that does, or start with --train_mode new"
+        )
     return shard
 
 

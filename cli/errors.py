@@ -22,13 +22,24 @@ def status_of(program, action, *arguments):
         if line is None:
             raise
         if should_report(error):
-            print(f"[rank {rank}] " * bool(rank) + f"{program}: error:", " ".join(line.split("\n")), file=sys.stderr)
+            print(
+                f"[rank {rank}] " * bool(rank) + f"{program}: error:",
+                " ".join(line.split("\n")),
+                file=sys.stderr,
+            )
         return 2
     return 0
 
 
 # What torch.distributed says when another process is gone, or does not answer.
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "timeout", "timed out")
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Timed out",
+    "timeout",
+    "timed out",
+)
 
 
 class UserError(Exception):
@@ -50,7 +61,11 @@ def message_of(error):
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; check the path, its permissions and the free disk space"
-    if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+    if (
+        isinstance(error, MemoryError)
+        or "out of memory" in str(error)
+        or "can't allocate memory" in str(error)
+    ):
         return "out of memory; lower --dim, --batch_size or --N"
     if launch.world_size() > 1 and is_lost_rank(error):
         how = "its own line, if it left one, says why; from a checkpoint --train_mode continue goes on"

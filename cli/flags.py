@@ -30,10 +30,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message and (close := difflib.get_close_matches(unknown.split()[0], self._option_string_actions)):
+        if unknown != message and (
+            close := difflib.get_close_matches(unknown.split()[0], self._option_string_actions)
+        ):
             message += f"; did you mean {close[0]}?"
         message = " ".join(message.split())
-        if launch.local_rank():  # the processes of a machine have one command, of which the first one speaks
+        if (
+            launch.local_rank()
+        ):  # the processes of a machine have one command, of which the first one speaks
             self.exit(2)
         self.exit(2, f"{self.prog}: error: {message} (python {self.prog} --help lists the flags)\n")
 

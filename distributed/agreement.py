@@ -11,7 +11,16 @@ from distributed import collectives
 from distributed.collectives import all_gather_ints, all_gather_texts, rank, world_size
 
 # Of the flags, those that a rank may have its own values of: where things are there.
-PLACES = {"device", "threads", "data_dir", "log_root", "checkpoint_dir", "no_download", "timeout", "origin"}
+PLACES = {
+    "device",
+    "threads",
+    "data_dir",
+    "log_root",
+    "checkpoint_dir",
+    "no_download",
+    "timeout",
+    "origin",
+}
 
 
 def common_flags(args):
@@ -28,7 +37,9 @@ def own_flags(args):
         raise RaisedByAllRanks(
             f"--batch_size {args.batch_size} is too small for {collectives.world_size()} ranks, one each at least"
         )
-    return argparse.Namespace(**vars(args) | {"batch_size": collectives.own_portion(args.batch_size)})
+    return argparse.Namespace(
+        **vars(args) | {"batch_size": collectives.own_portion(args.batch_size)}
+    )
 
 
 BLOCK = 1 << 20  # numbers that `fingerprint` looks at together

@@ -38,7 +38,9 @@ def process_group(device, seconds):
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
     # torchrun keeps the store when it restarts the processes, with the addresses of those that are gone.
-    store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", restart_store)
+    store = dist.PrefixStore(
+        f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", restart_store
+    )
     with explain_joining():
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     try:
@@ -53,7 +55,9 @@ def explain_joining():
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        advice = "is each started, once and within --timeout seconds, and can they reach each other?"
+        advice = (
+            "is each started, once and within --timeout seconds, and can they reach each other?"
+        )
         raise UserError(f"cannot join the other ranks ({first_line(error)}); {advice}") from None
 
 

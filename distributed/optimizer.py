@@ -34,22 +34,35 @@ class ShardedOptimizer:
         tables: {name: tensor}, changed in place; rows: how many rows a step reads of a table, by the table's name.
         """
         self.tables, self.by_row, self.schedule, self.number = tables, by_row, schedule, 0
-        self.share = torch.ones((), device=next(iter(tables.values())).device)  # of the step's interactions
+        self.share = torch.ones(
+            (), device=next(iter(tables.values())).device
+        )  # of the step's interactions
         self.begin = 0  # where this rank's part of the step's batch begins
         self.widths = {
             name: max(collectives.all_gather_ints(rows[name])) for name in tables if name in rows
         }  # of any rank
         self.common = schedule.sampler.common
         self.ways = {name: self._way(name) for name in tables if name != OWN}
-        self.room = {name: self._make_room(tables[name]) for name, way in self.ways.items() if way == "pieces"}
-        self.optimizer = make(tables | {name: self._own_piece(room) for name, room in self.room.items()})
+        self.room = {
+            name: self._make_room(tables[name])
+            for name, way in self.ways.items()
+            if way == "pieces"
+        }
+        self.optimizer = make(
+            tables | {name: self._own_piece(room) for name, room in self.room.items()}
+        )
         for name, way in self.ways.items():
             # A sum, and pieces, are sent twice: gradients to where they are added up, and what becomes of them to all.
             size = self.widths[name] if way == "rows" else len(tables[name])
             if way != "rows" or self.common:
                 size *= 2 / collectives.world_size()
             traffic = 4 * (collectives.world_size() - 1) * size * tables[name][0].numel()
-            log.info("gradients of %s: exchanged by %s, %.3g MB a step from each rank", name, way, traffic / 1e6)
+            log.info(
+                "gradients of %s: exchanged by %s, %.3g MB a step from each rank",
+                name,
+                way,
+                traffic / 1e6,
+            )
 
     def _way(self, name):
         if name not in self.widths:
@@ -88,9 +101,13 @@ class ShardedOptimizer:
         way = self.ways.get(name)
         if way == "pieces":
             return self.room[name], index
-        if way == "rows":  # equal rows keep places of their own: their gradients are summed where they arrive
+        if (
+            way == "rows"
+        ):  # equal rows keep places of their own: their gradients are summed where they arrive
             rows = index.flatten()
-            return self.optimizer.read(name, rows)[0], torch.arange(len(rows), device=rows.device).view(index.shape)
+            return self.optimizer.read(name, rows)[0], torch.arange(
+                len(rows), device=rows.device
+            ).view(index.shape)
         return self.optimizer.fetch(name, index)
 
     def train_step(self, batch, index, look, move, follow):
@@ -98,7 +115,11 @@ class ShardedOptimizer:
 
         index: the rows that the batch reads of a table, by its name. The next batch is drawn while gradients are sent.
         """
-        rows = {name: self._start_numbers(name, index[name]) for name, way in self.ways.items() if way == "rows"}
+        rows = {
+            name: self._start_numbers(name, index[name])
+            for name, way in self.ways.items()
+            if way == "rows"
+        }
         loss, gradients, fetched = look(batch)
         arriving = {name: self._start(name, gradient) for name, gradient in gradients.items()}
         self.schedule.draw_ahead()
@@ -116,7 +137,9 @@ class ShardedOptimizer:
         if way == "pieces":
             return collectives.start_reduce_scatter(gradient)
         if way == "rows" and self.common:
-            return collectives.start_all_reduce(gradient.roll(self.begin, 0))  # in the order of the first rank
+            return collectives.start_all_reduce(
+                gradient.roll(self.begin, 0)
+            )  # in the order of the first rank
         if way == "rows":
             return collectives.start_all_gather_padded(gradient, self.widths[name])
         if way == "sum":
@@ -138,7 +161,9 @@ class ShardedOptimizer:
         """
         way = self.ways.get(name)
         if way == "pieces":
-            return self.optimizer.step(name, None, self.optimizer.tables[name], None, gradient.sum(0))
+            return self.optimizer.step(
+                name, None, self.optimizer.tables[name], None, gradient.sum(0)
+            )
         if way == "rows":
             return self._step_rows(name, *gradient)
         return self.optimizer.step(name, index, weights, place, gradient)

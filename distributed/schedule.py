@@ -10,7 +10,11 @@ class Schedule:
         self.sampler = sampler
         # of the ranks, (interactions, those in a step)
         self.parts = list(
-            zip(collectives.all_gather_ints(sampler.size), collectives.all_gather_ints(sampler.batch_size), strict=True)
+            zip(
+                collectives.all_gather_ints(sampler.size),
+                collectives.all_gather_ints(sampler.batch_size),
+                strict=True,
+            )
         )
         self.interactions = sum(size for size, _ in self.parts)
 
@@ -19,7 +23,9 @@ class Schedule:
 
     def sizes(self, number):
         """Of the step `number`, from 0, the interactions of each rank."""
-        return [min(max(size - number * batch_size, 0), batch_size) for size, batch_size in self.parts]
+        return [
+            min(max(size - number * batch_size, 0), batch_size) for size, batch_size in self.parts
+        ]
 
     def whole(self, number):
         """Whether in the step `number` every rank's part of the batch is whole."""

@@ -26,7 +26,11 @@ def compiles(device):
         error = getattr(error, "inner_exception", error)  # what the compiler's own error is about
         reason = "does not work: " + (str(error).strip() or type(error).__name__).splitlines()[0]
     if reason:
-        log.warning("warning: not compiled, so slower; torch.compile of PyTorch %s %s", torch.__version__, reason)
+        log.warning(
+            "warning: not compiled, so slower; torch.compile of PyTorch %s %s",
+            torch.__version__,
+            reason,
+        )
     return not reason
 
 

@@ -27,31 +27,48 @@ class UniformNegatives:
         users, items = train.shape
         self.span = items + 1
         # Half the bytes where they will do; there are at most two buckets for each interaction and each user.
-        large, small = (np.int32 if top < 2**31 else np.int64 for top in (users * self.span, 2 * (train.nnz + users)))
+        large, small = (
+            np.int32 if top < 2**31 else np.int64
+            for top in (users * self.span, 2 * (train.nnz + users))
+        )
         blocks, steps, levels = [], 0, 0
         for first, last in user_blocks(train.indptr):
             keys, skips, unseen = self.steps(train, first, last)
             degree = items - unseen
-            shift = np.frexp(np.maximum(unseen // np.maximum(degree, 1), 1))[1] - 1  # floor of the binary logarithm
+            shift = (
+                np.frexp(np.maximum(unseen // np.maximum(degree, 1), 1))[1] - 1
+            )  # floor of the binary logarithm
             buckets = (unseen >> shift) + 1
             own = np.repeat(np.arange(last - first), buckets)
-            rank = (np.arange(len(own)) - (np.cumsum(buckets) - buckets)[own]) << shift[own]  # the first of a bucket
+            rank = (np.arange(len(own)) - (np.cumsum(buckets) - buckets)[own]) << shift[
+                own
+            ]  # the first of a bucket
             guide = np.searchsorted(keys, (own + first) * self.span + rank + 1) - 1
             after = np.minimum(rank + (1 << shift[own]), items)  # the first rank of the next
             bucket_end = np.searchsorted(keys, (own + first) * self.span + after + 1) - 1
             levels = max(levels, int((bucket_end - guide).max()).bit_length())
-            columns = (column.astype(small) for column in (skips, guide + steps, buckets, shift, unseen))
+            columns = (
+                column.astype(small) for column in (skips, guide + steps, buckets, shift, unseen)
+            )
             blocks.append([keys.astype(large), *columns])
             steps += len(keys)
         self.levels = levels
-        above = np.full(1 << levels, users * self.span, large)  # above all keys, looked at, never reached
+        above = np.full(
+            1 << levels, users * self.span, large
+        )  # above all keys, looked at, never reached
         blocks[-1][0] = np.append(blocks[-1][0], above)
         # A column at a time, so that there need not be room for all of them and all blocks.
-        columns = (np.concatenate([block.pop(0) for block in blocks]) for _ in range(len(blocks[0])))
+        columns = (
+            np.concatenate([block.pop(0) for block in blocks]) for _ in range(len(blocks[0]))
+        )
         keys, skips, guide, buckets, shift, unseen = columns
         begin = (np.cumsum(buckets, dtype=np.int64) - buckets).astype(small)
-        self.keys, self.skips = (torch.as_tensor(table, device=device) for table in (keys, skips))  # (steps,)
-        self.guide, self.guide_begin, self.shift = (torch.as_tensor(v, device=device) for v in (guide, begin, shift))
+        self.keys, self.skips = (
+            torch.as_tensor(table, device=device) for table in (keys, skips)
+        )  # (steps,)
+        self.guide, self.guide_begin, self.shift = (
+            torch.as_tensor(v, device=device) for v in (guide, begin, shift)
+        )
         self.unseen = torch.as_tensor(unseen, dtype=torch.float64, device=device)  # (U,)
 
     def steps(self, train, first, last):
@@ -62,7 +79,9 @@ class UniformNegatives:
         skipped = np.arange(len(owner)) - (np.cumsum(degree) - degree)[owner]  # j
         own = train.indices[train.indptr[first] : train.indptr[last]]
         # [0] is the key of i_j - j = -1.
-        keys = np.concatenate([np.arange(last - first) * self.span, owner * self.span + own - skipped + 1])
+        keys = np.concatenate(
+            [np.arange(last - first) * self.span, owner * self.span + own - skipped + 1]
+        )
         skips = np.concatenate([np.zeros(last - first, dtype=np.int64), skipped + 1])
         order = np.argsort(keys, kind="stable")
         keys, skips = keys[order], skips[order]
@@ -71,9 +90,12 @@ class UniformNegatives:
 
     def draw(self, users, count, generator):
         """users (b, B), each with at least one unseen item -> items (b, count, B), drawn with replacement."""
-        own = users.flatten()  # what concerns the user is looked up once for its negatives, then broadcast
+        own = (
+            users.flatten()
+        )  # what concerns the user is looked up once for its negatives, then broadcast
         unseen, begin, shift = (
-            table.index_select(0, own).view(len(users), 1, -1) for table in (self.unseen, self.guide_begin, self.shift)
+            table.index_select(0, own).view(len(users), 1, -1)
+            for table in (self.unseen, self.guide_begin, self.shift)
         )  # (b, 1, B) each
         shape = len(users), count, users.shape[1]
         uniform = torch.rand(shape, dtype=torch.float64, device=users.device, generator=generator)
@@ -114,11 +136,17 @@ class WeightedNegatives:
         first = np.append(before, own.sum())[train.indptr]  # (U + 1,) where a user's begin in it
         before -= first[owner]
         keys = owner * self.span + start[train.indices] - before
-        skipped = np.append(before + own, 0)  # of the user's points, the number up to the end of an item
+        skipped = np.append(
+            before + own, 0
+        )  # of the user's points, the number up to the end of an item
 
-        self.keys, self.skipped, self.start = (torch.as_tensor(v, device=device) for v in (keys, skipped, start))
+        self.keys, self.skipped, self.start = (
+            torch.as_tensor(v, device=device) for v in (keys, skipped, start)
+        )
         self.begin = torch.as_tensor(train.indptr[:-1].astype(np.int64), device=device)  # (U,)
-        self.unseen = torch.as_tensor(self.span - 1 - np.diff(first), dtype=torch.float64, device=device)  # (U,) points
+        self.unseen = torch.as_tensor(
+            self.span - 1 - np.diff(first), dtype=torch.float64, device=device
+        )  # (U,) points
 
     def draw(self, users, count, generator):
         """users (b, B), each with at least one unseen item -> items (b, count, B), drawn with replacement."""

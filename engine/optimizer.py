@@ -57,7 +57,9 @@ class SGD:
 
     def step(self, name, index, weights, place, gradient):
         """Update a table by the gradient (R, D). Returns it."""
-        return self.tables[name].copy_(self.update(weights, (), gradient + self.l2[name] * weights)[0])
+        return self.tables[name].copy_(
+            self.update(weights, (), gradient + self.l2[name] * weights)[0]
+        )
 
     def count(self):
         """Call after the step, once for all tables."""
@@ -104,7 +106,8 @@ class Adam:
         self.device = next(iter(tables.values())).device
         # m, v and perhaps the largest v so far, (R, D) each
         self.moments = {
-            name: tuple(torch.zeros_like(table) for _ in MOMENTS[: 2 + amsgrad]) for name, table in tables.items()
+            name: tuple(torch.zeros_like(table) for _ in MOMENTS[: 2 + amsgrad])
+            for name, table in tables.items()
         }
         self.steps = torch.zeros((), device=self.device)  # over all epochs
         self.taken = 0  # the same number, on the host
@@ -117,13 +120,21 @@ class Adam:
         self.rates = torch.zeros(SEGMENT, 2, device=self.device)
         self.seen = {}
         if by_row:
-            counts = {name: torch.zeros(len(t), dtype=torch.int64, device=self.device) for name, t in tables.items()}
+            counts = {
+                name: torch.zeros(len(t), dtype=torch.int64, device=self.device)
+                for name, t in tables.items()
+            }
             self.seen = counts  # (R,) the value of `done` that a row is up to date with
             self.mark = {name: count.clone() for name, count in counts.items()}  # (R,) see `merge`
-            powers = torch.tensor([BETA1, BETA2], dtype=torch.float64) ** torch.arange(SEGMENT + 1)[:, None]
+            powers = (
+                torch.tensor([BETA1, BETA2], dtype=torch.float64)
+                ** torch.arange(SEGMENT + 1)[:, None]
+            )
             self.decay = powers.float().to(self.device)  # (SEGMENT + 1, 2) b1^k, b2^k
             # The last row is for rows that a segment's last step touched: they have missed nothing.
-            self.missed = torch.tensor(NOTHING_MISSED, device=self.device).repeat(SEGMENT + 1, REACH, 1)
+            self.missed = torch.tensor(NOTHING_MISSED, device=self.device).repeat(
+                SEGMENT + 1, REACH, 1
+            )
 
     def prepare(self, lr):
         """Call before each step: makes the step's scalars ready. Outside of the compiled code."""
@@ -138,9 +149,13 @@ class Adam:
         """Bring every row up to date. Call before the tables are read, and before the learning rate changes."""
         if self.by_row and self.behind:
             for name, table in self.tables.items():
-                for rows in torch.arange(len(table), device=self.device).split(max(1, (1 << 20) // table.shape[1])):
+                for rows in torch.arange(len(table), device=self.device).split(
+                    max(1, (1 << 20) // table.shape[1])
+                ):
                     weights, moments = self._catch_up(name, rows)
-                    for tensor, value in zip((table, *self.moments[name]), (weights, *moments), strict=True):
+                    for tensor, value in zip(
+                        (table, *self.moments[name]), (weights, *moments), strict=True
+                    ):
                         tensor[rows] = value
         self._all_up_to_date()
 
@@ -166,7 +181,9 @@ class Adam:
         """(weights, moments) of rows (M,), None for all, up to date: (M, D) each; nothing is written."""
         if self.by_row:
             return self._catch_up(name, rows)
-        return take(self.tables[name], rows), tuple(take(moment, rows) for moment in self.moments[name])
+        return take(self.tables[name], rows), tuple(
+            take(moment, rows) for moment in self.moments[name]
+        )
 
     def locate(self, name, index, rows):
         """Where rows (n,) are in what `fetch` returned for `index` last: (place (n,), whether they are there (n,)).
@@ -176,7 +193,9 @@ class Adam:
         if not self.by_row:
             return rows, None
         fetched = index.flatten()
-        place = self.mark[name].index_select(0, rows).clamp(max=len(fetched) - 1)  # that of another step may be larger
+        place = (
+            self.mark[name].index_select(0, rows).clamp(max=len(fetched) - 1)
+        )  # that of another step may be larger
         return place, fetched.index_select(0, place) == rows
 
     def step(self, name, index, weights, place, gradient):
@@ -189,17 +208,27 @@ class Adam:
             _, moments = self._catch_up(name, rows)
             weights, moments = self.update(weights, moments, gradient.index_select(0, place))
             # Equal rows write the same values.
-            for tensor, value in zip((self.tables[name], *self.moments[name]), (weights, *moments), strict=True):
+            for tensor, value in zip(
+                (self.tables[name], *self.moments[name]), (weights, *moments), strict=True
+            ):
                 tensor[rows] = value
             self.seen[name][rows] = self.done + 1
             return weights
         if torch.compiler.is_compiling():
             state = weights, *self.moments[name]
-            weights, moments = self.update(weights, self.moments[name], gradient + self.l2[name] * weights)
+            weights, moments = self.update(
+                weights, self.moments[name], gradient + self.l2[name] * weights
+            )
             for tensor, value in zip(state, (weights, *moments), strict=True):
                 tensor.copy_(value)
             return weights
-        settings = {"lr": self.lr, "beta1": BETA1, "beta2": BETA2, "eps": EPS, "weight_decay": self.l2[name]}
+        settings = {
+            "lr": self.lr,
+            "beta1": BETA1,
+            "beta2": BETA2,
+            "eps": EPS,
+            "weight_decay": self.l2[name],
+        }
         first, second, *largest = self.moments[name]
         state = [self.tables[name]], [gradient], [first], [second], largest, [self.steps.clone()]
         adam(*state, fused=True, amsgrad=self.amsgrad, maximize=False, **settings)
@@ -223,7 +252,11 @@ class Adam:
         second = BETA2 * second + (1 - BETA2) * gradient * gradient
         largest = [other.maximum(second) for other in largest]
         root = ((largest or [second])[0] + TINY).sqrt()
-        return self._bounded(weights - rate * first / (scale * root + EPS)), (first, second, *largest)
+        return self._bounded(weights - rate * first / (scale * root + EPS)), (
+            first,
+            second,
+            *largest,
+        )
 
     def _bounded(self, weights):
         return weights if self.low == -math.inf else weights.clamp(min=self.low)
@@ -232,7 +265,9 @@ class Adam:
         """(weights, moments) of rows (M,), each (M, D), after all steps done; nothing is written."""
         seen = self.seen[name].index_select(0, rows)  # (M,)
         steps = self.done - seen
-        total, mean, variance, skew = self.missed[seen, steps.clamp(max=REACH - 1)][:, :, None].unbind(1)  # (M, 1) each
+        total, mean, variance, skew = self.missed[seen, steps.clamp(max=REACH - 1)][
+            :, :, None
+        ].unbind(1)  # (M, 1) each
         decay1, decay2 = self.decay.index_select(0, steps)[:, :, None].unbind(1)
         state = self.tables[name], *self.moments[name]
         weights, first, second, *largest = (part.index_select(0, rows) for part in state)
@@ -240,7 +275,11 @@ class Adam:
         inverse = 1 / (mean * root + EPS)
         ratio = root * inverse
         bend = 1 + ratio * ratio * (variance - ratio * skew)
-        return self._bounded(weights - total * first * inverse * bend), (decay1 * first, decay2 * second, *largest)
+        return self._bounded(weights - total * first * inverse * bend), (
+            decay1 * first,
+            decay2 * second,
+            *largest,
+        )
 
     def _start_segment(self, lr):
         """Tables for the steps to come. Early on a_j changes fast, so every row is brought up to date more often."""
@@ -251,7 +290,9 @@ class Adam:
         rates = torch.stack([lr / (1 - BETA1**step), (1 - BETA2**step).rsqrt()], dim=1)
         self.rates[: self.left] = rates.to(self.rates)
         if self.by_row:
-            self.missed[: self.left] = missed_steps(begin, self.left, lr, self.amsgrad).to(self.missed)
+            self.missed[: self.left] = missed_steps(begin, self.left, lr, self.amsgrad).to(
+                self.missed
+            )
 
     def state_dict(self):
         """By table what torch.optim.Adam keeps: exp_avg, exp_avg_sq, step, ... The moments are live, no copies."""
@@ -284,7 +325,9 @@ def missed_steps(begin, length, lr, amsgrad=False):
     a = ((1 if amsgrad else BETA2**taken) / (1 - BETA2**step)).sqrt()
     total = weight.cumsum(1)
     mean, square, cube = ((weight * a**power).cumsum(1) / total for power in (1, 2, 3))
-    moments = torch.stack([total, mean, square - mean**2, cube - 3 * mean * square + 2 * mean**3], dim=2)
+    moments = torch.stack(
+        [total, mean, square - mean**2, cube - 3 * mean * square + 2 * mean**3], dim=2
+    )
     none = torch.tensor(NOTHING_MISSED, dtype=torch.float64).expand(length, 1, 4)
     return torch.cat([none, moments], dim=1)
 

@@ -90,7 +90,11 @@ def item_counts(train):
 
 def csr_tensor(indptr, indices, values, shape, device):
     """A sparse matrix from its three arrays or tensors. PyTorch calls them beta; the products used here are not."""
-    indptr, indices, values = (torch.as_tensor(part, device=device) for part in (indptr, indices, values))
+    indptr, indices, values = (
+        torch.as_tensor(part, device=device) for part in (indptr, indices, values)
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(indptr.long(), indices.long(), values, shape, check_invariants=False)
+        return torch.sparse_csr_tensor(
+            indptr.long(), indices.long(), values, shape, check_invariants=False
+        )

@@ -25,7 +25,10 @@ def stable_topk(scores, k, width):
         crossing = (values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)
         if crossing.any():
             ordered = scores[crossing].sort(stable=True, descending=True)
-            values[crossing], indices[crossing] = ordered.values[:, : k + 1], ordered.indices[:, : k + 1]
+            values[crossing], indices[crossing] = (
+                ordered.values[:, : k + 1],
+                ordered.indices[:, : k + 1],
+            )
     values, indices = values[:, :k], indices[:, :k]
     # Inside the list: by index first, then stably by value.
     indices, order = indices.sort()
@@ -41,10 +44,14 @@ def grouped_topk(scores, count, width):
     """
     if width <= count:
         return scores.topk(count)
-    maxima = scores.view(len(scores), -1, width).amax(1)  # (b, I) -> (b, I / width, width) -> (b, width)
+    maxima = scores.view(len(scores), -1, width).amax(
+        1
+    )  # (b, I) -> (b, I / width, width) -> (b, width)
     groups = maxima.topk(count, sorted=False).indices  # (b, count)
     first = torch.arange(0, scores.shape[1], width, device=scores.device)
-    members = (groups[:, None] + first[:, None]).flatten(1)  # (b, I / width, count) -> (b, I / width * count)
+    members = (groups[:, None] + first[:, None]).flatten(
+        1
+    )  # (b, I / width, count) -> (b, I / width * count)
     values, place = scores.gather(1, members).topk(count)
     return values, members.gather(1, place)
 
@@ -54,11 +61,15 @@ def rank_of(scores, row, item):
 
     A sorted row tells for a score how many are higher, by bisection.
     """
-    place = torch.arange(len(row), device=row.device) - torch.searchsorted(row, row)  # among the pairs of its row
+    place = torch.arange(len(row), device=row.device) - torch.searchsorted(
+        row, row
+    )  # among the pairs of its row
     own = scores.new_zeros(len(scores), place.max() + 1)  # (b, the most pairs of a row)
     own[row, place] = scores[row, item]
     ordered = sorted_rows(scores)
-    below, upto = (torch.searchsorted(ordered, own, side=side)[row, place] for side in ("left", "right"))
+    below, upto = (
+        torch.searchsorted(ordered, own, side=side)[row, place] for side in ("left", "right")
+    )
     found = scores.shape[1] - upto + 1
     tied = upto - below > 1
     if tied.any():  # only a stable sort is right

@@ -25,7 +25,9 @@ def export(model, data, args, strengths):
     kinds = np.repeat(["user", "item"], data.shape)
     rows = np.concatenate([np.arange(size) for size in data.shape])
     with atomic_file(folder / "ids.csv", "w", newline="", encoding="utf-8") as file:
-        pd.DataFrame({"kind": kinds, "row": rows, "id": data.user_ids + data.item_ids}).to_csv(file, index=False)
+        pd.DataFrame({"kind": kinds, "row": rows, "id": data.user_ids + data.item_ids}).to_csv(
+            file, index=False
+        )
     with atomic_file(folder / "README.md", "w", encoding="utf-8") as file:
         file.write(EXPORT_README)
     log.info("encodings of %d users and %d items in %s", *data.shape, folder)

@@ -49,7 +49,9 @@ def recommendations(scorer, n_items, users, seen, k):
     for block, items, scores in top_items(scorer, n_items, users, seen, min(k, n_items)):
         kept = scores > -torch.inf  # (b, k); a user may have fewer than k items left
         row, rank = kept.nonzero(as_tuple=True)
-        for name, values in zip(columns, (block[row], rank + 1, items[kept], scores[kept]), strict=True):
+        for name, values in zip(
+            columns, (block[row], rank + 1, items[kept], scores[kept]), strict=True
+        ):
             columns[name].append(values.cpu().numpy())
     return pd.DataFrame({name: np.concatenate(values) for name, values in columns.items()})
 
@@ -61,7 +63,9 @@ def chosen_users(text, data, device):
     index = {user: number for number, user in enumerate(data.user_ids)}
     wanted = [name.strip() for name in text.split(",")]
     if unknown := [name for name in wanted if name not in index]:
-        raise UserError(f"{data.name} has no user {unknown[0]!r}; its ids are like {data.user_ids[0]!r}")
+        raise UserError(
+            f"{data.name} has no user {unknown[0]!r}; its ids are like {data.user_ids[0]!r}"
+        )
     return torch.tensor([index[name] for name in dict.fromkeys(wanted)], device=device)
 
 
@@ -76,14 +80,25 @@ def new_users(model, data, path):
     known = pd.Index(data.item_ids).get_indexer(items)  # -1 for an unknown one
     here = known >= 0
     if not here.any():
-        raise UserError(f"{path} has no interaction with an item of {data.name}; its ids are like {data.item_ids[0]!r}")
+        raise UserError(
+            f"{path} has no interaction with an item of {data.name}; its ids are like {data.item_ids[0]!r}"
+        )
     if not here.all():
         example = items[~here][0]
-        log.warning("warning: %d of %d interactions left out: no item %r, say", (~here).sum(), len(here), example)
+        log.warning(
+            "warning: %d of %d interactions left out: no item %r, say",
+            (~here).sum(),
+            len(here),
+            example,
+        )
     place, known = place[here], known[here]
     if empty := len(names) - len(np.unique(place)):
-        log.warning("warning: %d users have no known item; their list is that of the mean user", empty)
+        log.warning(
+            "warning: %d users have no known item; their list is that of the mean user", empty
+        )
     own = pair_matrix(place, known, None, (len(names), data.shape[1]))
-    place, known = (torch.as_tensor(index, dtype=torch.int64, device=model.device) for index in (place, known))
+    place, known = (
+        torch.as_tensor(index, dtype=torch.int64, device=model.device) for index in (place, known)
+    )
     scorer = DotProduct(model.encode_history(place, known, len(names)), model.encodings()[1])
     return names, scorer, [own]

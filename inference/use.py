@@ -30,24 +30,34 @@ def adopt_trained_flags(args):
             given = args.origin.get(flag) == "command line"
             if given and flag != "ranking" and getattr(args, flag) != value:
                 how = f"without --{flag}" if value is None else f"with --{flag} {value}"
-                raise UserError(f"{path} was trained {how}; leave --{flag} {getattr(args, flag)} out")
+                raise UserError(
+                    f"{path} was trained {how}; leave --{flag} {getattr(args, flag)} out"
+                )
             if not given:
                 setattr(args, flag, value)
     if args.origin["ranking"] == "command line" and "ranking" in ignored_flags(args):
-        raise UserError(f"{path} is of --model {args.model}, with which --ranking does nothing; leave it out")
+        raise UserError(
+            f"{path} is of --model {args.model}, with which --ranking does nothing; leave it out"
+        )
     return state
 
 
 def checkpoint_file(args):
     """The file that --run_name and --checkpoint name."""
-    return Path(args.checkpoint_dir) / (args.run_name or default_run_name(args)) / f"{args.checkpoint}.pt"
+    return (
+        Path(args.checkpoint_dir)
+        / (args.run_name or default_run_name(args))
+        / f"{args.checkpoint}.pt"
+    )
 
 
 def run_mode(model, data, args, state):
     """Do what --mode says with the model in the state of its checkpoint. Raises UserError where that does not fit."""
     path = checkpoint_file(args)
     if model.clicks and args.mode != "evaluate":
-        raise UserError(f"{path} is of --model {args.model}, of clicks, for which there is only --mode evaluate")
+        raise UserError(
+            f"{path} is of --model {args.model}, of clicks, for which there is only --mode evaluate"
+        )
     with explain_mismatch(path):
         check_identity(path, state, model, args)
         model.load_weights(state["model"])

@@ -10,7 +10,13 @@ from cli.registry import SAMPLERS, find
 from engine.optimizer import Adam
 from engine.tables import take, value_and_gradients
 from regularizers.decay import L2Penalty
-from regularizers.strengths import GROUPS, frequency_groups, group_means, training_counts, write_files
+from regularizers.strengths import (
+    GROUPS,
+    frequency_groups,
+    group_means,
+    training_counts,
+    write_files,
+)
 
 
 class LambdaOpt(L2Penalty):
@@ -36,15 +42,26 @@ class LambdaOpt(L2Penalty):
         data, args = model.data, model.args
         self.full, self.clip = args.lambda_grad == "full", args.lambda_clip
         self.lr, self.interval = args.lambda_lr, args.lambda_interval
-        self.sampler = find(SAMPLERS, args.sampler)(data.train + data.tune, args, model.generator, data.tune)
-        tables = {name: table for name, table in model.trained().items() if name in ("user", "item")}
+        self.sampler = find(SAMPLERS, args.sampler)(
+            data.train + data.tune, args, model.generator, data.tune
+        )
+        tables = {
+            name: table for name, table in model.trained().items() if name in ("user", "item")
+        }
         self.strengths, self.owner = zeros(args.granularity, tables)
-        self.own = {name: name in args.granularity.split("+") for name in tables}  # whether each row has its own
+        self.own = {
+            name: name in args.granularity.split("+") for name in tables
+        }  # whether each row has its own
         self.by_row = by_row and all(self.own.values())
         self.optimizer = Adam(self.strengths, l2=0.0, by_row=self.by_row, amsgrad=True, low=0.0)
-        counts, groups = training_counts(data), {name: GROUPS if self.own[name] else 1 for name in tables}
+        counts, groups = (
+            training_counts(data),
+            {name: GROUPS if self.own[name] else 1 for name in tables},
+        )
         self.groups = {name: frequency_groups(counts[name], groups[name]) for name in tables}
-        self.trajectory = {name: torch.zeros(0, groups[name], dtype=torch.float64) for name in tables}
+        self.trajectory = {
+            name: torch.zeros(0, groups[name], dtype=torch.float64) for name in tables
+        }
 
     def strength_of(self, name):
         """The strengths of a table, (R or 1, D or 1)."""
@@ -58,16 +75,24 @@ class LambdaOpt(L2Penalty):
 
     def regularised(self, gradients, trained, constant, place, batch, held_out):
         index, pulls = self.model.touched(*batch), self.pulls(trained, place, len(batch[0]))
-        strengths = {self.owner[name]: self.optimizer.fetch(self.owner[name], index[name])[0] for name in pulls}
+        strengths = {
+            self.owner[name]: self.optimizer.fetch(self.owner[name], index[name])[0]
+            for name in pulls
+        }
         if held_out is not None:
-            slopes = self.slopes(strengths, gradients, pulls, trained, constant, place, batch, held_out)
+            slopes = self.slopes(
+                strengths, gradients, pulls, trained, constant, place, batch, held_out
+            )
             norm = sum(slope.square().sum() for slope in slopes.values()).sqrt()
             scale = (self.clip / (norm + 1e-6)).clamp(max=1)  # as in torch.nn.utils.clip_grad_norm_
             for name, slope in slopes.items():
                 step = index.get(name), strengths[name], place.get(name), scale * slope
                 strengths[name] = self.optimizer.step(name, *step)
             self.optimizer.count()
-        return gradients | {name: gradients[name] + strengths[self.owner[name]] * pull for name, pull in pulls.items()}
+        return gradients | {
+            name: gradients[name] + strengths[self.owner[name]] * pull
+            for name, pull in pulls.items()
+        }
 
     def slopes(self, strengths, gradients, pulls, trained, constant, place, batch, held_out):
         """The gradient, by the strengths, of the loss of `held_out` after a step on `batch`, like `strengths`.
@@ -83,7 +108,9 @@ class LambdaOpt(L2Penalty):
             gradient = take(gradients[name], at)
             if name in pulls:
                 strength = strengths[self.owner[name]]
-                gradient = gradient + (take(strength, at) if self.own[name] else strength) * take(pulls[name], at)
+                gradient = gradient + (take(strength, at) if self.own[name] else strength) * take(
+                    pulls[name], at
+                )
             if there is not None:
                 gradient = gradient * there[:, None]
             return base.update(*base.read(name, rows), gradient)[0]
@@ -118,7 +145,11 @@ class LambdaOpt(L2Penalty):
         return {"strengths": write_files(state, data, folder)}
 
     def state_dict(self):
-        state = {"strengths": self.strengths, "owner": self.owner, "trajectory": dict(self.trajectory)}
+        state = {
+            "strengths": self.strengths,
+            "owner": self.owner,
+            "trajectory": dict(self.trajectory),
+        }
         return {**state, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state):
@@ -136,7 +167,12 @@ def zeros(granularity, tables):
     shared = granularity in ("global", "dimension")
     strengths, owner = {}, {}
     for name, table in tables.items():
-        shape = len(table) if name in parts else 1, table.shape[1] if "dimension" in granularity else 1
+        shape = (
+            len(table) if name in parts else 1,
+            table.shape[1] if "dimension" in granularity else 1,
+        )
         owner[name] = "all" if shared else name
-        strengths.setdefault(owner[name], torch.zeros(shape, dtype=table.dtype, device=table.device))
+        strengths.setdefault(
+            owner[name], torch.zeros(shape, dtype=table.dtype, device=table.device)
+        )
     return strengths, owner

@@ -15,7 +15,10 @@ GROUPS = 5  # of users or items of like frequency, of which the mean strength is
 
 def training_counts(data):
     """Training interactions of each user (U,) and of each item (I,), by the table's name."""
-    return {"user": np.diff(data.train.indptr), "item": np.bincount(data.train.indices, minlength=data.shape[1])}
+    return {
+        "user": np.diff(data.train.indptr),
+        "item": np.bincount(data.train.indices, minlength=data.shape[1]),
+    }
 
 
 def frequency_groups(degree, groups):
@@ -31,7 +34,9 @@ def frequency_groups(degree, groups):
 def group_means(strength, group, groups):
     """Mean strength (G,) of each group; strength (R or 1, D or 1), group (R,). A group without members gets nan."""
     mean = strength.mean(1).cpu().double().expand(len(group))  # (R,)
-    return torch.zeros(groups, dtype=torch.float64).index_add_(0, group, mean) / group.bincount(minlength=groups)
+    return torch.zeros(groups, dtype=torch.float64).index_add_(0, group, mean) / group.bincount(
+        minlength=groups
+    )
 
 
 def write_files(state, data, folder):
@@ -58,25 +63,36 @@ def by_epoch(trajectory, counts):
             own = counts[name][group == number]
             about = {"kind": name, "group": number + 1, "interactions": f"{own.min()}-{own.max()}"}
             strength = means[:, number].numpy()
-            parts.append(pd.DataFrame({"epoch": np.arange(1, len(means) + 1), **about, "strength": strength}))
+            parts.append(
+                pd.DataFrame({"epoch": np.arange(1, len(means) + 1), **about, "strength": strength})
+            )
     return pd.concat(parts).sort_values("epoch", kind="stable", ignore_index=True)
 
 
 def epoch_panels(table):
     """Of users and of items a panel with a line per group, from strengths.csv."""
     for name, rows in table.groupby("kind", sort=False):
-        lines = [(part["interactions"].iloc[0], part["strength"]) for _, part in rows.groupby("group")]
+        lines = [
+            (part["interactions"].iloc[0], part["strength"]) for _, part in rows.groupby("group")
+        ]
         yield Series(lines, "epoch", f"mean strength, {name}s", f"interactions per {name}")
 
 
 def dimension_panels(state):
     """A panel with the root mean square of the strengths by dimension, where they differ by it."""
     lines = [
-        (" and ".join(f"{name}s" for name, owner in state["owner"].items() if owner == key), rms(strength))
+        (
+            " and ".join(f"{name}s" for name, owner in state["owner"].items() if owner == key),
+            rms(strength),
+        )
         for key, strength in state["strengths"].items()
         if strength.shape[1] > 1
     ]
-    return [Series(lines, "dimension", "root mean square strength, last epoch", joined=False)] if lines else []
+    return (
+        [Series(lines, "dimension", "root mean square strength, last epoch", joined=False)]
+        if lines
+        else []
+    )
 
 
 def rms(strength):
@@ -90,4 +106,7 @@ def strengths_by_row(state, sizes):
     sizes: (users, items). Strengths that rows share are repeated.
     """
     state, sizes = state.get("regularizer", {}), dict(zip(("user", "item"), sizes, strict=True))
-    return {name: state["strengths"][key].expand(sizes[name], -1) for name, key in state.get("owner", {}).items()}
+    return {
+        name: state["strengths"][key].expand(sizes[name], -1)
+        for name, key in state.get("owner", {}).items()
+    }

@@ -24,7 +24,9 @@ def command_line():
     """The command as it was typed, but for torchrun's own flags."""
     count, here = launch.world_size(), launch.local_world_size()
     where = f"--standalone --nproc_per_node={count}" if count == here else "..."
-    program = "python" if count == 1 else f"torchrun {where} --"  # or --log and --mode would be short for its own
+    program = (
+        "python" if count == 1 else f"torchrun {where} --"
+    )  # or --log and --mode would be short for its own
     return f"{program} {shlex.join(sys.argv)}"
 
 
@@ -38,7 +40,13 @@ def how_to_continue(epoch, saved_epoch, args):
     again = command_to_continue()
     if saved_epoch:
         return f"interrupted after epoch {epoch}; go on from epoch {saved_epoch} with: {again}"
-    part = "the refit" if args.refit_epochs else args.run_name if args.origin["l2"] == "l2_grid" else None
+    part = (
+        "the refit"
+        if args.refit_epochs
+        else args.run_name
+        if args.origin["l2"] == "l2_grid"
+        else None
+    )
     if part:  # of what the command does; what is before it is not to be done again
         return f"interrupted before the first checkpoint of {part}; start that again with: {again}"
     return f"interrupted before the first checkpoint; start again with: {command_line()}"
@@ -50,9 +58,19 @@ def log_start(model, data, args, epoch, changes):
     ignored = ignored_flags(args)
     shown = [flag for flag in args.origin if vars(args)[flag] is not None and flag not in ignored]
     for origin in dict.fromkeys(args.origin[flag] for flag in shown):
-        flags = " ".join(f"{flag}={vars(args)[flag]}" for flag in shown if args.origin[flag] == origin)
-        log.info("%s", textwrap.fill(f"flags, {origin}: {flags}", width=100, subsequent_indent="    "))
-    log.info("%s on %s, %d of %d threads", args.model, model.device, args.threads, torch.get_num_threads())
+        flags = " ".join(
+            f"{flag}={vars(args)[flag]}" for flag in shown if args.origin[flag] == origin
+        )
+        log.info(
+            "%s", textwrap.fill(f"flags, {origin}: {flags}", width=100, subsequent_indent="    ")
+        )
+    log.info(
+        "%s on %s, %d of %d threads",
+        args.model,
+        model.device,
+        args.threads,
+        torch.get_num_threads(),
+    )
     if epoch:
         log.info("continuing after epoch %d", epoch)
     for flag, before, now in changes:
@@ -64,7 +82,15 @@ def log_epoch(epoch, loss, metrics, seconds, improved, model, args):
     numbers = "  ".join(f"{name} {metrics[name]:.4f}" for name in model.evaluator.headline)
     end = last_epoch(args)
     place = f"epoch {epoch:{len(str(end))}}/{end}"
-    log.info("%s  loss %.4f  %s %s  %.2f s%s", place, loss, args.select, numbers, seconds, "  best" * improved)
+    log.info(
+        "%s  loss %.4f  %s %s  %.2f s%s",
+        place,
+        loss,
+        args.select,
+        numbers,
+        seconds,
+        "  best" * improved,
+    )
 
 
 def log_end(run, checkpoints, args, result, left):

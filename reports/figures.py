@@ -23,7 +23,9 @@ class Lines:
 
     def draw(self, axes):
         """Positions: on a log axis where the values are positive and span more than a decade, else side by side."""
-        values = list(dict.fromkeys(value for _, rows, _ in self.lines for value in rows[self.flag]))
+        values = list(
+            dict.fromkeys(value for _, rows, _ in self.lines for value in rows[self.flag])
+        )
         numeric = all(isinstance(value, (int, float)) for value in values)
         values = sorted(values) if numeric else values
         log = numeric and 0 < 10 * values[0] < values[-1]
@@ -35,7 +37,12 @@ class Lines:
             rows = rows.sort_values(self.flag, key=lambda column: column.map(values.index))
             place = [value if log else values.index(value) + shift for value in rows[self.flag]]
             mean, error = rows[f"{measure}_mean"], rows[f"{measure}_std"].fillna(0)
-            style = {"linestyle": dash if numeric else "none", "marker": marker, "markersize": 5, "capsize": 3}
+            style = {
+                "linestyle": dash if numeric else "none",
+                "marker": marker,
+                "markersize": 5,
+                "capsize": 3,
+            }
             axes.errorbar(place, mean, yerr=error, label=label, **style)
         if log:
             axes.set_xscale("log")
@@ -62,7 +69,9 @@ class Series:
     def draw(self, axes):
         from matplotlib.ticker import MaxNLocator
 
-        for (label, values), (dash, marker) in zip(self.lines, itertools.cycle(STYLES), strict=False):
+        for (label, values), (dash, marker) in zip(
+            self.lines, itertools.cycle(STYLES), strict=False
+        ):
             style = {"linestyle": "none", "markersize": 3}
             if self.joined:
                 style = {"linestyle": dash, "markersize": 5, "markevery": max(1, len(values) // 10)}
@@ -91,7 +100,10 @@ class Bars:
         return 1.5 + 0.25 * len(self.labels)
 
     def draw(self, axes):
-        mean, error = self.table[f"{self.measure}_mean"], self.table[f"{self.measure}_std"].fillna(0)
+        mean, error = (
+            self.table[f"{self.measure}_mean"],
+            self.table[f"{self.measure}_std"].fillna(0),
+        )
         axes.barh(self.labels, mean, xerr=error, capsize=3, color="lightgray", edgecolor="black")
         axes.invert_yaxis()  # the first combination on top
         axes.set(xlabel=self.xlabel, ylabel=self.ylabel)
@@ -109,9 +121,14 @@ class Points:
     height = 5.5
 
     def draw(self, axes):
-        for (kind, points), (_, marker) in zip(self.points.items(), itertools.cycle(STYLES), strict=False):
+        for (kind, points), (_, marker) in zip(
+            self.points.items(), itertools.cycle(STYLES), strict=False
+        ):
             axes.scatter(*points.T, s=14, marker=marker, alpha=0.7, linewidths=0, label=kind)
-        names = (f"component {number} ({share:.0%} of the variance)" for number, share in enumerate(self.shares, 1))
+        names = (
+            f"component {number} ({share:.0%} of the variance)"
+            for number, share in enumerate(self.shares, 1)
+        )
         axes.set(title=self.title, **dict(zip(("xlabel", "ylabel"), names, strict=True)))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, markerscale=1.5)
 
@@ -120,7 +137,9 @@ def save_figure(path, title, panels):
     """Draw the panels side by side into the PNG `path`."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5 * len(panels), max(panel.height for panel in panels)), layout="constrained")
+    figure = Figure(
+        figsize=(5 * len(panels), max(panel.height for panel in panels)), layout="constrained"
+    )
     for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
         panel.draw(axes)
     figure.suptitle(title, fontsize=10, parse_math=False)

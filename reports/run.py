@@ -21,7 +21,13 @@ from utils import atomic_file, peak_memory_mb, versions
 log = logging.getLogger("onebp")
 
 
-COLUMNS = ("epoch", "loss", "lr", "train_seconds", "eval_seconds")  # of metrics.csv; the metrics follow
+COLUMNS = (
+    "epoch",
+    "loss",
+    "lr",
+    "train_seconds",
+    "eval_seconds",
+)  # of metrics.csv; the metrics follow
 
 
 class Run:
@@ -32,13 +38,18 @@ class Run:
         self.name, self.metrics = args.run_name, list(metrics)
         self.folder = Path(args.log_root) / self.name
         self.checkpoint_folder = Path(args.checkpoint_dir) / self.name
-        self.metrics_file, self.summary_file = self.folder / "metrics.csv", self.folder / "summary.json"
+        self.metrics_file, self.summary_file = (
+            self.folder / "metrics.csv",
+            self.folder / "summary.json",
+        )
         self.plot_file = self.folder / "curves.png"
         self.columns = [*COLUMNS, *self.metrics]
         self.log_file = self.board = None
         self.with_board = args.log == "tensorboard"
         names = args.loss_file_name, args.eval_file_name
-        self.journals = [self.folder / name for name in names if name]  # of the losses, of the evaluations
+        self.journals = [
+            self.folder / name for name in names if name
+        ]  # of the losses, of the evaluations
 
     def __enter__(self):
         """Raises UserError when another process has this run, OSError when its folders cannot be made."""
@@ -70,7 +81,11 @@ class Run:
         """Before a new run: an earlier one of the same name becomes `<name>.1`, or the first number that is free."""
         folders = [folder for folder in (self.checkpoint_folder, self.folder) if folder.exists()]
         numbers = (f"{self.name}.{number}" for number in itertools.count(1))
-        free = next(name for name in numbers if not any(folder.with_name(name).exists() for folder in folders))
+        free = next(
+            name
+            for name in numbers
+            if not any(folder.with_name(name).exists() for folder in folders)
+        )
         for folder in folders:
             if folder.exists():  # no longer, where --checkpoint_dir and --log_root are the same
                 folder.rename(folder.with_name(free))
@@ -84,7 +99,11 @@ class Run:
             rows = rows[rows["epoch"].astype(float) <= epoch]
             rows.to_csv(file, index=False)
         for journal in self.journals:
-            lines = journal.read_text(encoding="utf-8").splitlines(keepends=True) if journal.exists() else []
+            lines = (
+                journal.read_text(encoding="utf-8").splitlines(keepends=True)
+                if journal.exists()
+                else []
+            )
             with atomic_file(journal, "w", encoding="utf-8") as file:
                 file.writelines(lines[: len(rows)])
 
@@ -100,7 +119,11 @@ class Run:
             self.board = open_board(self.folder / "tensorboard", epoch)
         self.log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
         self.log_file.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
-        for early in [handler for handler in log.handlers if isinstance(handler, logging.handlers.MemoryHandler)]:
+        for early in [
+            handler
+            for handler in log.handlers
+            if isinstance(handler, logging.handlers.MemoryHandler)
+        ]:
             early.setTarget(self.log_file)
             early.close()
             log.removeHandler(early)
@@ -115,7 +138,9 @@ class Run:
                 os.fsync(file.fileno())
         except OSError as error:
             reason = f"cannot write {self.metrics_file} ({error.strerror})"
-            raise UserError(f"{reason}; make room, then run again with --train_mode continue") from error
+            raise UserError(
+                f"{reason}; make room, then run again with --train_mode continue"
+            ) from error
         if self.board:
             for name, value in zip(self.columns[1:], values[1:], strict=True):
                 self.board.add_scalar(name, value, values[0])
@@ -139,9 +164,15 @@ class Run:
         """metrics.csv as a table of strings, which keep every digit, less rows damaged or cut off by a kill."""
         lines = []
         if self.metrics_file.exists():
-            lines = self.metrics_file.read_text(encoding="utf-8", errors="replace").split("\n")[1:-1]  # \n ends a row
+            lines = self.metrics_file.read_text(encoding="utf-8", errors="replace").split("\n")[
+                1:-1
+            ]  # \n ends a row
         fields = [line.split(",") for line in lines]
-        rows = pd.DataFrame([row for row in fields if len(row) == len(self.columns)], columns=self.columns, dtype=str)
+        rows = pd.DataFrame(
+            [row for row in fields if len(row) == len(self.columns)],
+            columns=self.columns,
+            dtype=str,
+        )
         return rows[rows.apply(pd.to_numeric, errors="coerce").notna().all(axis=1)]
 
     def seconds(self):
@@ -186,13 +217,21 @@ class Run:
         marks = {"markevery": max(1, len(rows) // 10), "markersize": 5}
         left.plot(rows["epoch"], rows["loss"], "k-", marker="o", **marks)
         left.set(xlabel="epoch", ylabel="training loss")
-        for metric, dash, marker in zip(model.evaluator.headline, ("-", "--", "-."), "os^", strict=False):
-            (line,) = right.plot(rows["epoch"], rows[metric], dash, marker=marker, label=metric, **marks)
+        for metric, dash, marker in zip(
+            model.evaluator.headline, ("-", "--", "-."), "os^", strict=False
+        ):
+            (line,) = right.plot(
+                rows["epoch"], rows[metric], dash, marker=marker, label=metric, **marks
+            )
             for name, values in baselines.items():
-                if part != "test" or any(model.better(other, values) for other in baselines.values()):
+                if part != "test" or any(
+                    model.better(other, values) for other in baselines.values()
+                ):
                     continue
                 label = f"{name}, {metric}"
-                right.axhline(values[metric], linestyle=dash, color=line.get_color(), alpha=0.5, label=label)
+                right.axhline(
+                    values[metric], linestyle=dash, color=line.get_color(), alpha=0.5, label=label
+                )
         right.axvline(best_epoch, color="gray", linestyle=":", label=f"best epoch ({best_epoch})")
         right.set(xlabel="epoch", ylabel=f"metric on the {part} part")
         if model.evaluator.from_zero:
@@ -203,7 +242,9 @@ class Run:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         figure.suptitle(self.folder.name, parse_math=False)
         with atomic_file(self.plot_file) as file, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that the font lacks
+            warnings.filterwarnings(
+                "ignore", message="Glyph"
+            )  # a name in letters that the font lacks
             figure.savefig(file, format="png", dpi=120)
 
 
@@ -231,5 +272,7 @@ def open_board(folder, epoch):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise UserError(f"--log tensorboard needs a package ({error}): pip install tensorboard") from None
+        raise UserError(
+            f"--log tensorboard needs a package ({error}): pip install tensorboard"
+        ) from None
     return SummaryWriter(str(folder), purge_step=epoch + 1)

@@ -31,7 +31,9 @@ def read_cached(folder, sources):
                 return *ids, {part: (*arrays[part], rated[part]) for part in sources}
         except Exception:  # whatever damage can provoke; the files are there to read again
             log.warning("the parsed copy %s is damaged; reading the files again", cache)
-    user_ids, item_ids, pairs = number_ids({part: read_interactions(path) for part, path in sources.items()})
+    user_ids, item_ids, pairs = number_ids(
+        {part: read_interactions(path) for part, path in sources.items()}
+    )
     ids = {
         name: np.frombuffer(json.dumps(values).encode(), np.uint8)
         for name, values in (("user_ids", user_ids), ("item_ids", item_ids))
@@ -40,10 +42,23 @@ def read_cached(folder, sources):
         for stale in cache.parent.glob(f"{glob.escape(names)}.*.npz"):
             stale.unlink(missing_ok=True)
         with atomic_file(cache) as file:
-            rated = {f"{part}_ratings": values for part, (_, _, values) in pairs.items() if values is not None}
-            np.savez(file, **ids, **rated, **{part: np.stack(columns[:2]) for part, columns in pairs.items()})
+            rated = {
+                f"{part}_ratings": values
+                for part, (_, _, values) in pairs.items()
+                if values is not None
+            }
+            np.savez(
+                file,
+                **ids,
+                **rated,
+                **{part: np.stack(columns[:2]) for part, columns in pairs.items()},
+            )
     except OSError as error:  # a read-only folder is no reason not to train
-        log.warning("no parsed copy kept in %s (%s): the next start parses again", cache.parent, error.strerror)
+        log.warning(
+            "no parsed copy kept in %s (%s): the next start parses again",
+            cache.parent,
+            error.strerror,
+        )
     return user_ids, item_ids, pairs
 
 
@@ -61,7 +76,9 @@ def number_ids(tables):
         ids.append([names[index] for index in order])
     ends = np.cumsum([len(table[0]) for table in tables.values()])[:-1]
     users, items = (np.split(codes, ends) for codes in numbered)
-    return *ids, {part: (*pair, tables[part][2]) for part, *pair in zip(tables, users, items, strict=True)}
+    return *ids, {
+        part: (*pair, tables[part][2]) for part, *pair in zip(tables, users, items, strict=True)
+    }
 
 
 def _id_order(names):

@@ -10,7 +10,20 @@ import numpy as np
 import pandas as pd
 
 USERS, ITEMS, DRAWS = 600, 900, 106_000  # of the draws, about 40,000 are distinct pairs
-GENRES = ["ambient", "bebop", "blues", "disco", "dub", "folk", "gospel", "house", "opera", "punk", "ska", "soul"]
+GENRES = [
+    "ambient",
+    "bebop",
+    "blues",
+    "disco",
+    "dub",
+    "folk",
+    "gospel",
+    "house",
+    "opera",
+    "punk",
+    "ska",
+    "soul",
+]
 FAVOURITE_SHARE = 0.85
 SEED = 2024
 IMPRESSIONS, CLICK_LISTENERS, CLICK_ALBUMS = 120_000, 1500, 400
@@ -29,7 +42,9 @@ def demo_interactions():
 
     # Active users are rare: the share of draws of user number r falls with r.
     users = _choose(1.0 / (random.permutation(USERS) + 60), random.random_sample(DRAWS))
-    main_genre = np.where(random.random_sample(DRAWS) < 0.65, favourites[users, 0], favourites[users, 1])
+    main_genre = np.where(
+        random.random_sample(DRAWS) < 0.65, favourites[users, 0], favourites[users, 1]
+    )
     from_favourite = random.random_sample(DRAWS) < FAVOURITE_SHARE
     position = random.random_sample(DRAWS)
     items = _choose(popularity, position)
@@ -39,7 +54,8 @@ def demo_interactions():
 
     user_ids = np.array([f"listener-{number:03d}" for number in range(1, USERS + 1)], dtype=object)
     item_ids = np.array(
-        [f"{GENRES[genre]}-{number:03d}" for number, genre in enumerate(genre_of_item, 1)], dtype=object
+        [f"{GENRES[genre]}-{number:03d}" for number, genre in enumerate(genre_of_item, 1)],
+        dtype=object,
     )
     pairs = pd.unique(users * ITEMS + items)
     users, items = pairs // ITEMS, pairs % ITEMS
@@ -51,10 +67,22 @@ def _rate(users, items, genre_of_item, favourites):
     random = np.random.RandomState(SEED + 1)  # of their own, so that they do not change the pairs
     mood, quality, taste, noise = (
         spread * (random.random_sample(size) - 0.5)
-        for spread, size in ((1.5, USERS), (2.0, ITEMS), (2.0, (USERS, len(GENRES))), (2.0, len(users)))
+        for spread, size in (
+            (1.5, USERS),
+            (2.0, ITEMS),
+            (2.0, (USERS, len(GENRES))),
+            (2.0, len(users)),
+        )
     )
     liked = (favourites[users] == genre_of_item[items, None]).any(axis=1)
-    rating = 3.0 + mood[users] + quality[items] + taste[users, genre_of_item[items]] + 0.7 * liked + noise
+    rating = (
+        3.0
+        + mood[users]
+        + quality[items]
+        + taste[users, genre_of_item[items]]
+        + 0.7 * liked
+        + noise
+    )
     return np.clip(np.floor(rating + 0.5), 1, 5).astype(np.float32)
 
 
@@ -80,7 +108,9 @@ def demo_clicks():
             (0.6, 3),
         )
     )
-    fashion = np.where(np.arange(len(GENRES)) % 2, 1.0, -1.0) * np.ones((IMPRESSIONS, 1))  # (rows, genres)
+    fashion = np.where(np.arange(len(GENRES)) % 2, 1.0, -1.0) * np.ones(
+        (IMPRESSIONS, 1)
+    )  # (rows, genres)
     for start, first in ((0.85, 0), (0.92, 1)):
         fashion[int(start * IMPRESSIONS) :, first::3] *= -1
     row = np.arange(IMPRESSIONS)
@@ -88,13 +118,19 @@ def demo_clicks():
     score = 2 * (score + fashion[row, genre]) - 1.5
     chance = 0.5 + 0.5 * score / (1 + np.abs(score))
     columns = {
-        "listener": np.array([f"listener-{number:04d}" for number in range(CLICK_LISTENERS)], dtype=object)[listener],
-        "album": np.array([f"album-{number:03d}" for number in range(CLICK_ALBUMS)], dtype=object)[album],
+        "listener": np.array(
+            [f"listener-{number:04d}" for number in range(CLICK_LISTENERS)], dtype=object
+        )[listener],
+        "album": np.array([f"album-{number:03d}" for number in range(CLICK_ALBUMS)], dtype=object)[
+            album
+        ],
         "genre": np.array(GENRES, dtype=object)[genre],
         "hour": hour.astype(str).astype(object),
         "device": np.array(["phone", "desktop", "speaker"], dtype=object)[device],
     }
-    return pd.DataFrame({"label": (random.random_sample(IMPRESSIONS) < chance).astype(np.uint8), **columns})
+    return pd.DataFrame(
+        {"label": (random.random_sample(IMPRESSIONS) < chance).astype(np.uint8), **columns}
+    )
 
 
 def _choose(weights, positions):

@@ -51,7 +51,9 @@ class Published:
 def _published(base, files, counts):
     """`files`: (name in the folder, name at `base`, digest) of each; counts: of users, items, train and test."""
     named = dict(zip(("users", "items", "train", "test"), counts, strict=True))
-    return Published(tuple(RemoteFile(name, f"{base}/{remote}", digest) for name, remote, digest in files), named)
+    return Published(
+        tuple(RemoteFile(name, f"{base}/{remote}", digest) for name, remote, digest in files), named
+    )
 
 
 def _movielens(name, sha256, members, counts):
@@ -64,16 +66,32 @@ REGISTRY = {
     "100k": _published(
         ONEBP,
         [
-            ("train.csv", "100k_train.csv", "sha256:8a3625f58b6e88fca5e70690f3d89990ff81a46b631705acbbe5c6a2e51822e8"),
-            ("test.csv", "100k_test.csv", "sha256:39de7a693911ccae580852feab0631f2919767fdfbd4b2450a2f9352f9c6c174"),
+            (
+                "train.csv",
+                "100k_train.csv",
+                "sha256:8a3625f58b6e88fca5e70690f3d89990ff81a46b631705acbbe5c6a2e51822e8",
+            ),
+            (
+                "test.csv",
+                "100k_test.csv",
+                "sha256:39de7a693911ccae580852feab0631f2919767fdfbd4b2450a2f9352f9c6c174",
+            ),
         ],
         counts=(943, 1682, 80_000, 20_000),
     ),
     "1M": _published(
         ONEBP,
         [
-            ("train.csv", "1m1_train.csv", "sha256:73255cce6b5a4b961c3e2abe259520d7db0bc3c881e046dbe21209431c668ef5"),
-            ("test.csv", "1m1_test.csv", "sha256:c827b5346d1e4d874da648037799e40dce781951935ccfe8b843acfdb61ba228"),
+            (
+                "train.csv",
+                "1m1_train.csv",
+                "sha256:73255cce6b5a4b961c3e2abe259520d7db0bc3c881e046dbe21209431c668ef5",
+            ),
+            (
+                "test.csv",
+                "1m1_test.csv",
+                "sha256:c827b5346d1e4d874da648037799e40dce781951935ccfe8b843acfdb61ba228",
+            ),
         ],
         counts=(6040, 3706, 800_193, 200_016),
     ),
@@ -81,7 +99,11 @@ REGISTRY = {
         f"{LIGHTGCN}/gowalla",
         [
             ("train.txt", "train.txt", "git:a27782bd7a1d4d0744148dc0460ea94da74763f2"),
-            ("test.txt", "test.txt", "sha256:099a2a73924e4b754dc6efd730d764f492321b53c38eb93298850c83acf57be3"),
+            (
+                "test.txt",
+                "test.txt",
+                "sha256:099a2a73924e4b754dc6efd730d764f492321b53c38eb93298850c83acf57be3",
+            ),
         ],
         counts=(29_858, 40_981, 810_128, 217_242),
     ),
@@ -89,7 +111,11 @@ REGISTRY = {
         f"{LIGHTGCN}/yelp2018",
         [
             ("train.txt", "train.txt", "git:cda12361055ba448ae4bd1070f6000c16dea8f22"),
-            ("test.txt", "test.txt", "sha256:9cd9b37926cd1447a06625ffa7914527573fb097c10cb0bbdb1d1b8ded3742fe"),
+            (
+                "test.txt",
+                "test.txt",
+                "sha256:9cd9b37926cd1447a06625ffa7914527573fb097c10cb0bbdb1d1b8ded3742fe",
+            ),
         ],
         counts=(31_668, 38_048, 1_237_259, 324_147),
     ),
@@ -130,17 +156,25 @@ def fetch(remote, folder, allowed=True):
     log.info("downloading %s", remote.url)
     try:
         content = io.BytesIO()
-        pooch.HTTPDownloader(progressbar=on_terminal(), timeout=TIMEOUT_S)(remote.url, content, None)
+        pooch.HTTPDownloader(progressbar=on_terminal(), timeout=TIMEOUT_S)(
+            remote.url, content, None
+        )
         found = _digest(content.getvalue(), remote.digest)
         if found != remote.digest:
-            raise UserError(f"{remote.url} has digest {found}, not {remote.digest}: cut off or changed; {by_hand}")
+            raise UserError(
+                f"{remote.url} has digest {found}, not {remote.digest}: cut off or changed; {by_hand}"
+            )
         for name, data in _files(remote, content):
             with atomic_file(folder / name) as file:
                 file.write(data)
     except requests.RequestException as error:  # an OSError too, so it comes first
-        raise UserError(f"cannot download {remote.url} ({_reason(error)}); try again, or {by_hand}") from None
+        raise UserError(
+            f"cannot download {remote.url} ({_reason(error)}); try again, or {by_hand}"
+        ) from None
     except OSError as error:
-        raise UserError(f"cannot write {target} ({error.strerror}); make room, then {by_hand} or run again") from None
+        raise UserError(
+            f"cannot write {target} ({error.strerror}); make room, then {by_hand} or run again"
+        ) from None
 
 
 def _files(remote, content):

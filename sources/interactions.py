@@ -50,7 +50,10 @@ class Interactions:
 
     def describe(self):
         """One line with the counts, what only the test part has, and the digest."""
-        cold = [int(np.sum(np.diff(self.train.indptr) == 0)), self.shape[1] - len(np.unique(self.train.indices))]
+        cold = [
+            int(np.sum(np.diff(self.train.indptr) == 0)),
+            self.shape[1] - len(np.unique(self.train.indices)),
+        ]
         return description(self.name, self.counts(), cold, self.digest)
 
     def with_tuning_part(self, share, split_seed):
@@ -61,15 +64,23 @@ class Interactions:
         else:
             tune, valid = split_at_random(self.valid, 1 - share, np.random.default_rng(split_seed))
             if not valid.nnz:
-                raise UserError(f"data set {self.name}: {self.valid.nnz} validation interactions are too few to divide")
+                raise UserError(
+                    f"data set {self.name}: {self.valid.nnz} validation interactions are too few to divide"
+                )
         parts = {"train": self.train, "valid": valid, "test": self.test, "tune": tune}
         return replace(self, **parts, digest=digest_of(self.user_ids, self.item_ids, parts))
 
     def with_valid_in_train(self):
         """The same data with the validation part as part of the training part."""
         pairs = [(*part.coords, part.data) for part in (self.train.tocoo(), self.valid.tocoo())]
-        train = pair_matrix(*(np.concatenate(column) for column in zip(*pairs, strict=True)), self.shape)
-        parts = {"train": train, "valid": csr_array(self.shape, dtype=train.dtype), "test": self.test}
+        train = pair_matrix(
+            *(np.concatenate(column) for column in zip(*pairs, strict=True)), self.shape
+        )
+        parts = {
+            "train": train,
+            "valid": csr_array(self.shape, dtype=train.dtype),
+            "test": self.test,
+        }
         return replace(self, **parts, digest=digest_of(self.user_ids, self.item_ids, parts))
 
 

@@ -19,11 +19,54 @@ import pandas as pd
 
 from cli.errors import UserError
 
-USER_NAMES = ("user", "userid", "uid", "userindex", "useridx", "reviewerid", "customerid", "visitorid")
+USER_NAMES = (
+    "user",
+    "userid",
+    "uid",
+    "userindex",
+    "useridx",
+    "reviewerid",
+    "customerid",
+    "visitorid",
+)
 ITEM_NAMES = (
-    *("item", "itemid", "iid", "itemindex", "itemidx", "movie", "movieid", "product", "productid", "parentasin"),
-    *("asin", "book", "bookid", "isbn", "artist", "artistid", "track", "trackid", "song", "songid", "business"),
-    *("businessid", "place", "placeid", "venue", "venueid", "location", "locationid", "poi", "poiid", "article"),
+    *(
+        "item",
+        "itemid",
+        "iid",
+        "itemindex",
+        "itemidx",
+        "movie",
+        "movieid",
+        "product",
+        "productid",
+        "parentasin",
+    ),
+    *(
+        "asin",
+        "book",
+        "bookid",
+        "isbn",
+        "artist",
+        "artistid",
+        "track",
+        "trackid",
+        "song",
+        "songid",
+        "business",
+    ),
+    *(
+        "businessid",
+        "place",
+        "placeid",
+        "venue",
+        "venueid",
+        "location",
+        "locationid",
+        "poi",
+        "poiid",
+        "article",
+    ),
     "articleid",
 )
 RATING_NAMES = ("rating", "ratings", "score", "stars", "overall")
@@ -75,7 +118,9 @@ def read_text(path, encoding="utf-8-sig"):
         raise UserError(f"{path}, line {line}: not UTF-8 text; convert the file to UTF-8") from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(f"{path}, line {line}: a NUL character; this is not a text file, or it is damaged")
+        raise UserError(
+            f"{path}, line {line}: a NUL character; this is not a text file, or it is damaged"
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -97,7 +142,9 @@ def _read_table(path, text, separator, columns, header):
     rating = _find_column(path, columns, RATING_NAMES) if {*RATING_NAMES} & {*columns} else None
     quoting = csv.QUOTE_MINIMAL if header else csv.QUOTE_NONE
     with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas would drop surplus fields with a warning
+        warnings.simplefilter(
+            "error", pd.errors.ParserWarning
+        )  # pandas would drop surplus fields with a warning
         try:
             table = pd.read_csv(
                 io.StringIO(re.sub(r"\A(\s*\n)+", "", text)),
@@ -139,7 +186,9 @@ def _find_column(path, columns, names):
     if found is None or columns.count(found) > 1:
         problem = "no" if found is None else "more than one"
         listed = ", ".join(columns)[:80]
-        raise UserError(f"{path}: {problem} {names[0]} column in the header ({listed}); name one {names[0]}")
+        raise UserError(
+            f"{path}: {problem} {names[0]} column in the header ({listed}); name one {names[0]}"
+        )
     return columns.index(found)
 
 

@@ -73,8 +73,14 @@ def balanced_cuts(indptr, parts):
     No part is without interactions, where so many users have any. indptr (U + 1,): the interactions before each user.
     """
     wanted = indptr[-1] * np.arange(1, parts) / parts
-    after = np.searchsorted(indptr, np.ceil(wanted).astype(indptr.dtype))  # of another type indptr would be copied
-    ends = [0, *np.where(wanted - indptr[after - 1] < indptr[after] - wanted, after - 1, after), len(indptr) - 1]
+    after = np.searchsorted(
+        indptr, np.ceil(wanted).astype(indptr.dtype)
+    )  # of another type indptr would be copied
+    ends = [
+        0,
+        *np.where(wanted - indptr[after - 1] < indptr[after] - wanted, after - 1, after),
+        len(indptr) - 1,
+    ]
     for number in range(1, parts):  # something before each cut
         least = np.searchsorted(indptr, indptr[ends[number - 1]], side="right")
         ends[number] = min(max(ends[number], least), len(indptr) - 1)

@@ -32,7 +32,11 @@ def item_titles(data, data_dir):
         if table is not None:
             order = read_table(ratings[0], 2, separator)[1].unique()
             table = table.reindex(order, fill_value="").set_axis(map(str, range(len(order))))
-    return None if table is None else table.reindex(data.item_ids, fill_value="").reset_index(drop=True)
+    return (
+        None
+        if table is None
+        else table.reindex(data.item_ids, fill_value="").reset_index(drop=True)
+    )
 
 
 def _read_titles(folder):
@@ -41,9 +45,19 @@ def _read_titles(folder):
         table = read_table(path)
         names = [plain_name(column) for column in table.columns]
         item = next((name for name in ITEM_NAMES if name in names), None)
-        if item is None or any(names.count(name) != 1 for name in (item, "title")) or names.count("genres") > 1:
-            raise UserError(f"{path} needs a header with one item_id, one title and perhaps a genres column")
-        table = table.set_axis(names, axis=1).set_index(item).reindex(columns=["title", "genres"], fill_value="")
+        if (
+            item is None
+            or any(names.count(name) != 1 for name in (item, "title"))
+            or names.count("genres") > 1
+        ):
+            raise UserError(
+                f"{path} needs a header with one item_id, one title and perhaps a genres column"
+            )
+        table = (
+            table.set_axis(names, axis=1)
+            .set_index(item)
+            .reindex(columns=["title", "genres"], fill_value="")
+        )
     elif (path := folder / "u.item").is_file():
         genres = read_table(folder / "u.genre", 1, "|")[0]
         rows = read_table(path, 2 + len(genres), "|").set_index(0)
@@ -67,7 +81,12 @@ def read_table(path, columns=1, separator=","):
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # of surplus fields
             table = pd.read_csv(
-                io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False, **form
+                io.StringIO(text),
+                sep=separator,
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                **form,
             )
         if len(table.columns) < columns:
             raise ValueError(f"{len(table.columns)} columns instead of {columns}")

@@ -56,7 +56,9 @@ def study_genres(trials, data, genres, folder):
     write_csv(folder / "genres.csv", table)
     first = genres[known].str.split("|").str[0]
     title = f"{data.name}, seed 1: items by their first genre, directions of their encodings, two principal components"
-    save_figure(folder / "study.png", title, [Points(name, *project(x, first)) for name, x in seen.items()])
+    save_figure(
+        folder / "study.png", title, [Points(name, *project(x, first)) for name, x in seen.items()]
+    )
     log_genres(table, list(seen))
     log.info("%s: genres.csv, study.png", folder)
 
@@ -78,7 +80,9 @@ def nearest_items(encodings, member):
     """
     belongs = member.to_numpy().T  # (genres, items)
     size = belongs.sum(axis=1)  # (genres,)
-    means = (belongs / size[:, None]) @ encodings  # (genres, D); their length does not change the order
+    means = (
+        belongs / size[:, None]
+    ) @ encodings  # (genres, D); their length does not change the order
     order = np.argsort(-means @ directions(encodings).T, axis=1, kind="stable")  # (genres, items)
     hits = np.take_along_axis(belongs, order, axis=1).cumsum(axis=1)
     tables = []
@@ -86,7 +90,12 @@ def nearest_items(encodings, member):
         h = hits[:, k - 1]
         measures = {"precision": h / k, "recall": h / size, "F1": 2 * h / (k + size)}
         table = pd.DataFrame({"genre": member.columns, "items": size, "k": k, **measures})
-        tables += [table, pd.DataFrame({"genre": [MEAN], "k": k, **{name: [m.mean()] for name, m in measures.items()}})]
+        tables += [
+            table,
+            pd.DataFrame(
+                {"genre": [MEAN], "k": k, **{name: [m.mean()] for name, m in measures.items()}}
+            ),
+        ]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -114,7 +123,10 @@ def log_genres(table, columns):
     """Log, as means of the seeds, the longest lists genre by genre, and the means over the genres."""
     longest = table["k"].max()
     parts = {
-        f"The {longest} items nearest (cosine) to the mean encoding of a genre": (table["k"] == longest, "genre"),
+        f"The {longest} items nearest (cosine) to the mean encoding of a genre": (
+            table["k"] == longest,
+            "genre",
+        ),
         "The k nearest, means over the genres": (table["genre"] == MEAN, "k"),
     }
     for title, (rows, index) in parts.items():

@@ -42,7 +42,9 @@ def fit_grid(model_class, device, data, args):
         try:
             summaries, chosen = fit_all(model_class, device, data, members)
         except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt(str(interrupt) or f"interrupted; go on with: {command_to_continue()}") from None
+            raise KeyboardInterrupt(
+                str(interrupt) or f"interrupted; go on with: {command_to_continue()}"
+            ) from None
         table = results(members, summaries, run.metrics)
         write_csv(table_file, table)
         plot(plot_file, run.name, table, evaluator.monitor)
@@ -56,7 +58,9 @@ def member(args, strength):
     Raises UserError where its checkpoint was trained with other flags, which are not to be mixed in one grid.
     """
     own = {"l2": strength, "l2_grid": None, "run_name": f"{args.run_name}-l2={strength:g}"}
-    args = argparse.Namespace(**{**vars(args), **own, "origin": args.origin | dict.fromkeys(own, "l2_grid")})
+    args = argparse.Namespace(
+        **{**vars(args), **own, "origin": args.origin | dict.fromkeys(own, "l2_grid")}
+    )
     if args.train_mode == "continue":
         last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
         try:
@@ -90,7 +94,9 @@ def fit_all(model_class, device, data, members):
     loading = [list(handler.buffer) for handler in early]
     summaries, chosen = [], None
     for number, args in enumerate(members):
-        for handler, records in zip(early, loading, strict=True):  # every run's log.txt begins with them
+        for handler, records in zip(
+            early, loading, strict=True
+        ):  # every run's log.txt begins with them
             handler.buffer = list(records)
             log.addHandler(handler)
         log.info("%d of %d strengths of l2: %s", number + 1, len(members), args.run_name)
@@ -101,7 +107,9 @@ def fit_all(model_class, device, data, members):
             log.warning("warning: %s cannot be chosen: %s", args.run_name, str(error))
             summaries.append(None)
         else:
-            summaries.append(json.loads((Path(args.log_root) / args.run_name / "summary.json").read_text()))
+            summaries.append(
+                json.loads((Path(args.log_root) / args.run_name / "summary.json").read_text())
+            )
             valid = summaries[number]["best"]["valid"]
             if chosen is None or model.better(valid, summaries[chosen]["best"]["valid"]):
                 chosen = number
@@ -109,7 +117,9 @@ def fit_all(model_class, device, data, members):
         torch.compiler.reset()  # PyTorch keeps eight compiled steps, and refuses a ninth
         gc.collect()
     if chosen is None:
-        raise UserError(f"the loss stays finite with no strength of --l2_grid; lower --lr ({members[0].lr:g})")
+        raise UserError(
+            f"the loss stays finite with no strength of --l2_grid; lower --lr ({members[0].lr:g})"
+        )
     return summaries, chosen
 
 
@@ -120,7 +130,10 @@ def results(members, summaries, metrics):
         rows.append({"l2": args.l2, "run_name": args.run_name})
         if summary:
             best, seconds = summary["best"], summary["seconds"]
-            rows[-1] |= {"epoch": best["epoch"], **{f"valid_{name}": best["valid"][name] for name in metrics}}
+            rows[-1] |= {
+                "epoch": best["epoch"],
+                **{f"valid_{name}": best["valid"][name] for name in metrics},
+            }
             rows[-1] |= {name: best[name] for name in metrics}
             rows[-1] |= {"train_seconds": seconds["train"], "total_seconds": seconds["total"]}
     return pd.DataFrame(rows).astype({"epoch": "Int64"})
@@ -130,19 +143,30 @@ def plot(path, name, table, metric):
     """grid.png: the metric that chose, on the validation and on the test part, by strength, 0 beside the smallest."""
     columns = {"valid_mean": table[f"valid_{metric}"], "test_mean": table[metric]}
     rows = table[["l2"]].assign(**columns, valid_std=0.0, test_std=0.0).dropna()
-    save_figure(path, name, [Lines("l2", [(part, rows, part) for part in ("valid", "test")], metric)])
+    save_figure(
+        path, name, [Lines("l2", [(part, rows, part) for part in ("valid", "test")], metric)]
+    )
 
 
 def log_end(table, chosen, evaluator, args):
     """The closing table, a row per strength, and the line about the chosen one."""
-    columns = {"l2": "l2", "epoch": "epoch", f"valid_{evaluator.monitor}": f"{evaluator.monitor}, valid"}
-    columns |= {name: f"{name}, test" for name in evaluator.headline} | {"train_seconds": "train seconds"}
+    columns = {
+        "l2": "l2",
+        "epoch": "epoch",
+        f"valid_{evaluator.monitor}": f"{evaluator.monitor}, valid",
+    }
+    columns |= {name: f"{name}, test" for name in evaluator.headline} | {
+        "train_seconds": "train seconds"
+    }
     shown = table[list(columns)].rename(columns=columns)
     shown["l2"] = [f"{strength:g}" for strength in table["l2"]]
     shown["epoch"] = table["epoch"].astype("string").fillna("")
     shown[""] = ["chosen" if number == chosen else "" for number in range(len(table))]
     text = shown.to_string(index=False, float_format="%.4f", na_rep="")
-    log.info("\nAt the best epochs, which the validation part chose, as it chose the strength:\n\n%s\n", text)
+    log.info(
+        "\nAt the best epochs, which the validation part chose, as it chose the strength:\n\n%s\n",
+        text,
+    )
     best, seconds = table.iloc[chosen], table[["train_seconds", "total_seconds"]].sum()
     numbers = "  ".join(f"{name} {best[name]:.4f}" for name in evaluator.headline)
     trainings = f"{table['epoch'].count()} finished trainings took {seconds['train_seconds']:.1f} s"

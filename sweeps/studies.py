@@ -27,11 +27,18 @@ class Sweep:
     def shown(self):
         """Of the printed table: [(label, measure, digits)]."""
         moments = ("best", "last")
-        return [(f"{metric}, {moment}", f"{moment}_{metric}", 4) for metric in self.headline for moment in moments]
+        return [
+            (f"{metric}, {moment}", f"{moment}_{metric}", 4)
+            for metric in self.headline
+            for moment in moments
+        ]
 
     def combinations(self):
         """The values of the swept flags, {flag: value} for each combination."""
-        return [dict(zip(self.over, values, strict=True)) for values in itertools.product(*self.over.values())]
+        return [
+            dict(zip(self.over, values, strict=True))
+            for values in itertools.product(*self.over.values())
+        ]
 
     def prepare(self, args):
         """Called before the first run, with the flags of one. Raises UserError where something else is missing."""
@@ -44,14 +51,20 @@ class Sweep:
         if not others:
             moments = ("best", "last")
             lines = [
-                [(f"{moment} epoch", table, f"{moment}_{metric}") for moment in moments] for metric in self.headline
+                [(f"{moment} epoch", table, f"{moment}_{metric}") for moment in moments]
+                for metric in self.headline
             ]
             return [Lines(first, *panel) for panel in zip(lines, self.headline, strict=True)]
         if len(others) == 1:
-            return self.compared(table, {f"{metric}, best epoch": f"best_{metric}" for metric in self.headline})
+            return self.compared(
+                table, {f"{metric}, best epoch": f"best_{metric}" for metric in self.headline}
+            )
         labels = table[list(self.over)].astype(str).agg(", ".join, axis=1).tolist()
         flags = ", ".join(f"--{flag}" for flag in self.over)
-        return [Bars(labels, flags, table, f"best_{metric}", f"{metric}, best epoch") for metric in self.headline]
+        return [
+            Bars(labels, flags, table, f"best_{metric}", f"{metric}, best epoch")
+            for metric in self.headline
+        ]
 
     def compared(self, table, measures):
         """A panel for each of {label: measure}: against the first swept flag, a line for each value of the second."""
@@ -69,7 +82,9 @@ class Sweep:
 
     def given(self, *flags):
         """Whether the words for every run name one of the flags."""
-        return not {f"--{flag}" for flag in flags}.isdisjoint(word.split("=")[0] for word in self.fixed)
+        return not {f"--{flag}" for flag in flags}.isdisjoint(
+            word.split("=")[0] for word in self.fixed
+        )
 
 
 class Encoders(Sweep):
@@ -84,9 +99,7 @@ class Encoders(Sweep):
 class Hyperparameters(Sweep):
     """N and beta, one at a time, around their suggested values; with quick training where there is a preset for it."""
 
-    answers = (
-        "on the paper's study of N, the negatives, and of beta, the share of a user's encoding that stays in a move"
-    )
+    answers = "on the paper's study of N, the negatives, and of beta, the share of a user's encoding that stays in a move"
 
     def __init__(self, fixed):
         super().__init__(fixed, {"N": [1, 5, 10, 20, 40], "beta": [0.5, 0.9, 0.99, 0.999]})
@@ -97,7 +110,9 @@ class Hyperparameters(Sweep):
             self.fixed += ["--preset", "fast"]
 
     def combinations(self):
-        moved = [self.suggested | {flag: value} for flag, values in self.over.items() for value in values]
+        moved = [
+            self.suggested | {flag: value} for flag, values in self.over.items() for value in values
+        ]
         return [values for number, values in enumerate(moved) if values not in moved[:number]]
 
     def panels(self, table):
@@ -107,7 +122,9 @@ class Hyperparameters(Sweep):
         for flag, other in itertools.permutations(self.over):
             rows = table[table[other] == self.suggested[other]]
             lines = [(metric, rows, f"best_{metric}") for metric in self.headline]
-            panels.append(Lines(flag, lines, f"best epoch's metric, {other} {self.suggested[other]}"))
+            panels.append(
+                Lines(flag, lines, f"best epoch's metric, {other} {self.suggested[other]}")
+            )
         return panels
 
 
@@ -155,7 +172,12 @@ class Efficiency(Sweep):
         return self.compared(table, {label: measure for label, measure, _ in self.shown})
 
 
-NAMED = {"encoders": Encoders, "hyperparameters": Hyperparameters, "clusters": Clusters, "efficiency": Efficiency}
+NAMED = {
+    "encoders": Encoders,
+    "hyperparameters": Hyperparameters,
+    "clusters": Clusters,
+    "efficiency": Efficiency,
+}
 
 
 def checked(fixed, values):

@@ -65,7 +65,16 @@ class Trial:
     def command(self):
         """The command that makes the run, or goes on with it where it has a checkpoint but no summary yet."""
         where = ["--log_root", self.files.parent, "--checkpoint_dir", self.checkpoints.parent]
-        words = [sys.executable, MAIN, *self.words, "--seed", self.args.seed, "--run_name", self.name, *where]
+        words = [
+            sys.executable,
+            MAIN,
+            *self.words,
+            "--seed",
+            self.args.seed,
+            "--run_name",
+            self.name,
+            *where,
+        ]
         if not (self.files / "summary.json").exists():
             try:
                 load_checkpoint(self.checkpoints / "last.pt")
@@ -80,7 +89,14 @@ def load_once(checked):
     loaded = {}
     for args in checked:
         rated = find(MODELS, args.model).ratings
-        split = (args.fold, args.test_ratio, args.select, args.valid_ratio, args.split_seed, args.regularizer)
+        split = (
+            args.fold,
+            args.test_ratio,
+            args.select,
+            args.valid_ratio,
+            args.split_seed,
+            args.regularizer,
+        )
         source = (args.dataset, args.data_dir, rated, *split)
         if source not in loaded:
             loaded[source] = load_data(args)
@@ -98,12 +114,21 @@ def plan(fixed, combinations, seeds, folder):
         for seed in range(1, seeds + 1):
             own = Namespace(**{**vars(args), "seed": seed})
             left_out = PLACES | ignored_flags(own)
-            deciding = {flag: value for flag, value in vars(own).items() if flag not in left_out and value is not None}
+            deciding = {
+                flag: value
+                for flag, value in vars(own).items()
+                if flag not in left_out and value is not None
+            }
             digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
             if digest in trials:
-                raise UserError(f"{describe(swept)} makes the same run as {describe(trials[digest].swept)}")
+                raise UserError(
+                    f"{describe(swept)} makes the same run as {describe(trials[digest].swept)}"
+                )
             values = {flag: getattr(args, flag) for flag in swept}
-            values = {flag: " ".join(map(str, v)) if isinstance(v, list) else v for flag, v in values.items()}
+            values = {
+                flag: " ".join(map(str, v)) if isinstance(v, list) else v
+                for flag, v in values.items()
+            }
             name = re.sub(r"[^\w.,=+-]", "_", f"{describe(values | {'seed': seed}, ',')},{digest}")
             trials[digest] = Trial(values, own, [*fixed, *as_words(swept)], name, folder)
     return list(trials.values())
@@ -126,13 +151,19 @@ def run_all(trials, jobs):
                 while waiting and len(running) < jobs:
                     start(waiting.pop(0), running)
                 time.sleep(0.05)
-                for trial in [trial for trial, (process, _, _) in running.items() if process.poll() is not None]:
+                for trial in [
+                    trial
+                    for trial, (process, _, _) in running.items()
+                    if process.poll() is not None
+                ]:
                     done += 1
                     bar.update()
                     if reason := ended(trial, f"{done}/{len(trials)}", *running.pop(trial)):
                         failed[trial.name] = reason
     except KeyboardInterrupt:
-        text = f"interrupted after {done} of {len(trials)} runs; the same command goes on from there"
+        text = (
+            f"interrupted after {done} of {len(trials)} runs; the same command goes on from there"
+        )
         raise KeyboardInterrupt(text) from None
     finally:
         for process, _, _ in running.values():
@@ -163,7 +194,9 @@ def ended(trial, place, process, errors, begin):
         lines = errors.read().split("\n")
     summary = trial.summary()
     if process.returncode or summary is None:
-        reason = next((line for line in reversed(lines) if line.strip()), f"exit status {process.returncode}")
+        reason = next(
+            (line for line in reversed(lines) if line.strip()), f"exit status {process.returncode}"
+        )
         log.error("%s  %s failed: %s", place, trial.name, reason)
         return reason
     if not on_terminal():
@@ -181,8 +214,15 @@ def collect(trials):
         if summary := trial.summary():
             row = {**trial.swept, "seed": trial.args.seed, "run_name": trial.name}
             for moment in ("best", "last"):
-                row |= {f"{moment}_{key}": value for key, value in summary[moment].items() if key != "valid"}
-            row |= {"train_seconds": summary["seconds"]["train"], "epoch_seconds": epoch_seconds(trial)}
+                row |= {
+                    f"{moment}_{key}": value
+                    for key, value in summary[moment].items()
+                    if key != "valid"
+                }
+            row |= {
+                "train_seconds": summary["seconds"]["train"],
+                "epoch_seconds": epoch_seconds(trial),
+            }
             rows.append({**row, "peak_memory_mb": summary["peak_memory_mb"]})
     return pd.DataFrame(rows)
 

@@ -20,7 +20,10 @@ class ALS(Recommender):
     def __init__(self, data, args, device):
         super().__init__(data, args, device)
         # (U, D) and (I, D), as implicit draws them; it works on the CPU
-        draws = (torch.rand(rows, args.dim, generator=self.generator, device=device).cpu() for rows in data.shape)
+        draws = (
+            torch.rand(rows, args.dim, generator=self.generator, device=device).cpu()
+            for rows in data.shape
+        )
         self.factors = [draw * 0.01 for draw in draws]
 
     def start_training(self, state=None):
@@ -29,7 +32,9 @@ class ALS(Recommender):
             from implicit.cpu.als import AlternatingLeastSquares
             from implicit.recommender_base import ModelFitError
         except ImportError as error:
-            raise UserError(f"--model ALS needs the package implicit ({error}): pip install implicit") from None
+            raise UserError(
+                f"--model ALS needs the package implicit ({error}): pip install implicit"
+            ) from None
         self.solver = AlternatingLeastSquares(
             factors=self.args.dim,
             regularization=self.args.reg,
@@ -45,9 +50,15 @@ class ALS(Recommender):
     def train_epoch(self, lr, on_step):
         """One iteration; returns implicit's loss."""
         losses = []
-        self.solver.user_factors, self.solver.item_factors = (part.numpy() for part in self.factors)  # changed in place
+        self.solver.user_factors, self.solver.item_factors = (
+            part.numpy() for part in self.factors
+        )  # changed in place
         try:
-            self.solver.fit(self.train, show_progress=False, callback=lambda number, seconds, loss: losses.append(loss))
+            self.solver.fit(
+                self.train,
+                show_progress=False,
+                callback=lambda number, seconds, loss: losses.append(loss),
+            )
         except self.failure as error:
             raise UserError(f"ALS failed ({error}); raise --reg or lower --confidence") from None
         on_step()

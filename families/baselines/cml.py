@@ -20,7 +20,9 @@ class CML(TwoBP):
 
     def make_encoder(self):
         encoder = MF(self.data.train, self.args, self.generator)
-        encoder.by_row = False  # Adam moves rows that a step did not read too, perhaps out of the ball
+        encoder.by_row = (
+            False  # Adam moves rows that a step did not read too, perhaps out of the ball
+        )
         return encoder
 
     def make_loss(self):
@@ -29,8 +31,14 @@ class CML(TwoBP):
     def comparable(self, *encodings):
         """p and q (..., D) -> (..., D + 2), whose inner product is -|p - q|^2."""
         p, q = encodings
-        one, p_square, q_square = torch.ones_like(p[..., :1]), p.square().sum(-1, True), q.square().sum(-1, True)
-        return torch.cat([2 * p, -one, -p_square], -1), torch.cat([q, q_square, torch.ones_like(q_square)], -1)
+        one, p_square, q_square = (
+            torch.ones_like(p[..., :1]),
+            p.square().sum(-1, True),
+            q.square().sum(-1, True),
+        )
+        return torch.cat([2 * p, -one, -p_square], -1), torch.cat(
+            [q, q_square, torch.ones_like(q_square)], -1
+        )
 
     def hinge(self, batch, args):
         """The loss above, from a losses.Batch."""

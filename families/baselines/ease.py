@@ -40,10 +40,14 @@ class EASE(SolvedAtOnce):
         try:
             gram = torch.linalg.cholesky(gram)  # not both at a time
         except torch.linalg.LinAlgError:
-            raise UserError(f"--reg {self.args.reg:g} leaves EASE no solution in single precision; change it") from None
+            raise UserError(
+                f"--reg {self.args.reg:g} leaves EASE no solution in single precision; change it"
+            ) from None
         inverse = torch.cholesky_inverse(gram)  # P
         del gram
-        if not inverse.is_contiguous():  # by columns; P is symmetric, and by rows no product has to copy it first
+        if (
+            not inverse.is_contiguous()
+        ):  # by columns; P is symmetric, and by rows no product has to copy it first
             inverse = inverse.T
         scale = 1 / inverse.diagonal()
         self.weights = inverse.mul_(-scale).fill_diagonal_(0)
@@ -54,7 +58,9 @@ class EASE(SolvedAtOnce):
 
     def encodings(self):
         """EASE has none: raises UserError."""
-        raise UserError("EASE scores by a matrix of items and has no encodings; take another --model")
+        raise UserError(
+            "EASE scores by a matrix of items and has no encodings; take another --model"
+        )
 
     def score(self, users, out):
         """Write the scores of `users` (b,) into out (b, I); see evaluate.DotProduct."""

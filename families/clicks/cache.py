@@ -15,7 +15,11 @@ from tqdm import tqdm
 from cli.errors import UserError
 from utils import on_terminal
 
-TYPES = {"codes": np.dtype("<i4"), "labels": np.dtype("u1"), "users": np.dtype("<i8")}  # of the files of a copy
+TYPES = {
+    "codes": np.dtype("<i4"),
+    "labels": np.dtype("u1"),
+    "users": np.dtype("<i8"),
+}  # of the files of a copy
 
 
 def map_rows(folder, name, start, stop, width, mode="r"):
@@ -60,7 +64,13 @@ def encode(source, copy, name, threshold, shares):
         (folder / "values.bin").unlink()
         clicks = _check_labels(name, folder, parts)
         has_users = source.user is not None
-        about = {"fields": source.fields, "sizes": sizes, "parts": parts, "has_users": has_users, "clicks": clicks}
+        about = {
+            "fields": source.fields,
+            "sizes": sizes,
+            "parts": parts,
+            "has_users": has_users,
+            "clicks": clicks,
+        }
         about |= {"skipped": [len(source.skipped), source.skipped[0]] if source.skipped else []}
         about["digest"] = _digest(folder, about)
         with open(folder / "about.json", "w") as file:
@@ -91,9 +101,14 @@ def _write_blocks(source, folder):
     """Write codes, labels, users and values.bin, the hashes. Returns of each block (rows, distinct values by field)."""
     blocks = []
     with ExitStack() as stack:
-        files = {name: stack.enter_context(open(folder / f"{name}.bin", "wb")) for name in (*TYPES, "values")}
+        files = {
+            name: stack.enter_context(open(folder / f"{name}.bin", "wb"))
+            for name in (*TYPES, "values")
+        }
         for block in source.blocks():
-            np.stack(block.codes, axis=1).astype(TYPES["codes"]).tofile(files["codes"])  # F of (m,) -> (m, F)
+            np.stack(block.codes, axis=1).astype(TYPES["codes"]).tofile(
+                files["codes"]
+            )  # F of (m,) -> (m, F)
             block.labels.tofile(files["labels"])
             np.concatenate(block.values).astype("<u8").tofile(files["values"])
             if block.users is not None:
@@ -108,14 +123,22 @@ def _split(name, rows, shares):
     train = rows - sum(sizes.values())
     for part, size in {"train": train, **sizes}.items():
         if size < 1 and shares.get(part) != 0:
-            raise UserError(f"data set {name}: {rows} rows are too few; none is left for the {part} part")
-    return {"train": (0, train), "valid": (train, train + sizes["valid"]), "test": (train + sizes["valid"], rows)}
+            raise UserError(
+                f"data set {name}: {rows} rows are too few; none is left for the {part} part"
+            )
+    return {
+        "train": (0, train),
+        "valid": (train, train + sizes["valid"]),
+        "test": (train + sizes["valid"], rows),
+    }
 
 
 def _each_block(folder, blocks, what, mode="r"):
     """Yield (first row, codes (m, F), hashes by field) of each block, with a progress bar."""
     row = value = 0
-    for rows, distinct in tqdm(blocks, desc=what, unit="block", leave=False, disable=not on_terminal()):
+    for rows, distinct in tqdm(
+        blocks, desc=what, unit="block", leave=False, disable=not on_terminal()
+    ):
         codes = map_rows(folder, "codes", row, row + rows, len(distinct), mode)
         hashes = np.fromfile(folder / "values.bin", "<u8", sum(distinct), offset=8 * value)
         yield row, codes, np.split(hashes, np.cumsum(distinct)[:-1])
@@ -155,14 +178,18 @@ class Counts:
         """Add numbers (n,) of hashes (n,)."""
         self.pending.append((hashes[numbers > 0], numbers[numbers > 0]))
         self.waiting += len(hashes)
-        if self.waiting > max(len(self.hashes), 1 << 18):  # so that merging costs no more than a few sorts in all
+        if self.waiting > max(
+            len(self.hashes), 1 << 18
+        ):  # so that merging costs no more than a few sorts in all
             self.total()
 
     def total(self):
         """(distinct hashes, sorted; their numbers)"""
         hashes, numbers = zip((self.hashes, self.numbers), *self.pending, strict=True)
         self.hashes, place = np.unique(np.concatenate(hashes), return_inverse=True)
-        self.numbers = np.bincount(place, np.concatenate(numbers), len(self.hashes)).astype(np.int64)
+        self.numbers = np.bincount(place, np.concatenate(numbers), len(self.hashes)).astype(
+            np.int64
+        )
         self.pending, self.waiting = [], 0
         return self.hashes, self.numbers
 

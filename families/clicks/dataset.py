@@ -67,8 +67,14 @@ class ImpressionBatches(Batches):
         order = torch.randperm(len(self.pieces), device=device, generator=self.generator).tolist()
         rest = None
         for pool in range(0, len(order), POOL // PIECE):
-            read = [self.data.rows(*self.pieces[number]) for number in order[pool : pool + POOL // PIECE]]
-            ids, labels = (torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*read, strict=True))
+            read = [
+                self.data.rows(*self.pieces[number])
+                for number in order[pool : pool + POOL // PIECE]
+            ]
+            ids, labels = (
+                torch.from_numpy(np.concatenate(column)).to(device)
+                for column in zip(*read, strict=True)
+            )
             shuffled = torch.randperm(len(ids), device=device, generator=self.generator)
             rows = ids[shuffled], labels[shuffled]
             if rest is not None:
@@ -114,7 +120,12 @@ class Clicks:
     def counts(self):
         """Rows, fields, values, and rows of each part, by name."""
         rows = {part: stop - start for part, (start, stop) in self.parts.items()}
-        return {"rows": sum(rows.values()), "fields": len(self.fields), "values": sum(self.sizes), **rows}
+        return {
+            "rows": sum(rows.values()),
+            "fields": len(self.fields),
+            "values": sum(self.sizes),
+            **rows,
+        }
 
     def describe(self):
         """One line with the counts, the share of clicks, and the digest."""
@@ -124,7 +135,9 @@ class Clicks:
 
     def rows(self, start, stop):
         """Ids (m, F) int32 and labels (m,) uint8 of the rows from `start` to before `stop`: copies in memory."""
-        return self._read("codes", start, stop, len(self.fields)), self._read("labels", start, stop, 1)[:, 0]
+        return self._read("codes", start, stop, len(self.fields)), self._read(
+            "labels", start, stop, 1
+        )[:, 0]
 
     def users(self, start, stop):
         """(m,) int64, equal for rows of the same user."""
@@ -148,7 +161,10 @@ class RowRange:
         """Yield (ids (m, F) int64, labels (m,) float32)."""
         for start in range(self.start, self.stop, READ_ROWS):
             ids, labels = self.data.rows(start, min(start + READ_ROWS, self.stop))
-            yield torch.from_numpy(ids).to(self.device).long(), torch.from_numpy(labels).to(self.device).float()
+            yield (
+                torch.from_numpy(ids).to(self.device).long(),
+                torch.from_numpy(labels).to(self.device).float(),
+            )
 
     def labels(self):
         """(n,) float32."""
@@ -188,14 +204,19 @@ def load_clicks(
 
     A copy is of the files (by name, size and time of change) and of these settings; it lies in `.cache` beside them.
     """
-    name, folder, files, source = find_clicks(name, Path(data_dir), label, categorical, numeric, download)
+    name, folder, files, source = find_clicks(
+        name, Path(data_dir), label, categorical, numeric, download
+    )
     if isinstance(source, ClickLog):
         source.skip = skip_bad_lines
     shares = {"valid": (valid_ratio or 0.1) if validate else 0, "test": test_ratio or 0.1}
     copy = None
     if folder:
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        columns = [source.fields, *(str(getattr(source, column, "")) for column in ("label", "user"))]
+        columns = [
+            source.fields,
+            *(str(getattr(source, column, "")) for column in ("label", "user")),
+        ]
         columns.append(sorted(getattr(source, "numeric", ())))
         settings = [ENCODED_FORMAT, name, stats, threshold, shares, skip_bad_lines, columns]
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
@@ -205,9 +226,13 @@ def load_clicks(
         atexit.register(shutil.rmtree, copy.parent, ignore_errors=True)
     about = read_metadata(copy) or encode(source, copy, name, threshold, shares)
     if about["skipped"]:
-        log.warning("warning: %s: %d broken lines are left out, line %d first", files[0], *about["skipped"])
+        log.warning(
+            "warning: %s: %d broken lines are left out, line %d first", files[0], *about["skipped"]
+        )
     parts = {part: tuple(span) for part, span in about.pop("parts").items()}
-    return Clicks(name=name, folder=copy, parts=parts, **{**about, "skipped": (about["skipped"] or [0])[0]})
+    return Clicks(
+        name=name, folder=copy, parts=parts, **{**about, "skipped": (about["skipped"] or [0])[0]}
+    )
 
 
 def _writable(copy):

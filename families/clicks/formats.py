@@ -16,7 +16,10 @@ from sources.readers import USER_NAMES, plain_name
 from sources.titles import read_table
 
 LABEL_NAMES = ("label", "click", "clicked", "target")
-NUMBERS, CATEGORIES = [f"I{i}" for i in range(1, 14)], [f"C{i}" for i in range(1, 27)]  # Criteo's columns
+NUMBERS, CATEGORIES = (
+    [f"I{i}" for i in range(1, 14)],
+    [f"C{i}" for i in range(1, 27)],
+)  # Criteo's columns
 MOVIE_FIELDS = ["user", "movie", "gender", "age", "occupation", "zip", "decade", "genre"]
 
 
@@ -46,20 +49,39 @@ def find_clicks(name, data_dir, label, categorical, numeric, download):
     if name.lower() in ("demo", "criteo", "ml-1m-ctr"):
         name = name.lower()
         if given := [flag for flag, value in own.items() if value]:
-            raise UserError(f"--{given[0]} is for a table with a header; the columns of {name} are known")
+            raise UserError(
+                f"--{given[0]} is for a table with a header; the columns of {name} are known"
+            )
     if name == "demo":
         return name, None, [], ClickTable(demo.demo_clicks, demo.CLICK_FIELDS, "listener")
     if name == "ml-1m-ctr":
         folder = data_dir / "ml-1m"
         files = _movie_files(folder, find_sources("ml-1m", folder, download)["interactions"])
-        return name, folder, list(files.values()), ClickTable(lambda: _movie_clicks(files), MOVIE_FIELDS, "user")
-    folder = data_dir / name if name == "criteo" else find_folder(name, data_dir, ["criteo", "ml-1m-ctr"])
+        return (
+            name,
+            folder,
+            list(files.values()),
+            ClickTable(lambda: _movie_clicks(files), MOVIE_FIELDS, "user"),
+        )
+    folder = (
+        data_dir / name
+        if name == "criteo"
+        else find_folder(name, data_dir, ["criteo", "ml-1m-ctr"])
+    )
     if name == "criteo":
-        path = _find_log(folder, "train", "get its train.txt by hand (licence): https://ailab.criteo.com/ressources/")
+        path = _find_log(
+            folder,
+            "train",
+            "get its train.txt by hand (licence): https://ailab.criteo.com/ressources/",
+        )
         columns = ["label", *NUMBERS, *CATEGORIES]
         source = ClickLog(path, "\t", columns, "label", columns[1:], {*NUMBERS}, header=False)
     else:
-        path = _find_log(folder, "clicks", "put a table with a header there, a row per impression, in order of time")
+        path = _find_log(
+            folder,
+            "clicks",
+            "put a table with a header there, a row per impression, in order of time",
+        )
         source = _table_log(path, label, categorical, numeric)
     return folder.name, folder, [path], source
 
@@ -71,7 +93,11 @@ def _find_log(folder, preferred, advice):
     found = [path for path in found if path.name.split(".")[0] == preferred] or found
     if len(found) != 1:
         here = " and ".join(path.name for path in found)
-        raise UserError(f"{folder} holds {here}; keep one of them" if found else f"no data in {folder}; {advice}")
+        raise UserError(
+            f"{folder} holds {here}; keep one of them"
+            if found
+            else f"no data in {folder}; {advice}"
+        )
     return found[0]
 
 
@@ -88,20 +114,30 @@ def _table_log(path, label, categorical, numeric):
     names = ", ".join(columns)
     if not columns.is_unique:
         raise UserError(f"{path}, line 1: two columns have one name: {names}")
-    for flag, wanted in (("label", [label] * (label is not None)), ("categorical", categorical), ("numeric", numeric)):
+    for flag, wanted in (
+        ("label", [label] * (label is not None)),
+        ("categorical", categorical),
+        ("numeric", numeric),
+    ):
         if missing := [column for column in wanted or () if column not in columns]:
             raise UserError(f"{path} has no column {missing[0]!r} for --{flag}; it has {names}")
     if label is None:
         label = next((column for column in columns if plain_name(column) in LABEL_NAMES), None)
         if label is None:
-            raise UserError(f"{path}: no column is called {' or '.join(LABEL_NAMES)}; name it by --label: {names}")
+            raise UserError(
+                f"{path}: no column is called {' or '.join(LABEL_NAMES)}; name it by --label: {names}"
+            )
     numeric = set(numeric or ())
     taken = set(categorical) | numeric if categorical else set(columns) - {label}
     if twice := sorted({label} & (taken | numeric) | numeric & set(categorical or ())):
-        raise UserError(f"column {twice[0]!r} is named twice by --label, --categorical and --numeric; name it once")
+        raise UserError(
+            f"column {twice[0]!r} is named twice by --label, --categorical and --numeric; name it once"
+        )
     fields = [column for column in columns if column in taken]
     if not fields:
-        raise UserError(f"{path} has no column beside the label {label!r}; there is nothing to predict from")
+        raise UserError(
+            f"{path} has no column beside the label {label!r}; there is nothing to predict from"
+        )
     user = next((column for column in columns if plain_name(column) in USER_NAMES), None)
     return ClickLog(path, separator, list(columns), label, fields, numeric, user)
 
@@ -111,7 +147,9 @@ def _movie_files(folder, ratings):
     files = {"ratings": ratings, "movies": folder / "movies.dat", "users": folder / "users.dat"}
     for path in files.values():
         if not path.is_file():
-            raise UserError(f"{path} is absent; unpack it from ml-1m.zip, or move {folder} away to download it")
+            raise UserError(
+                f"{path} is absent; unpack it from ml-1m.zip, or move {folder} away to download it"
+            )
     if "::" in first_line(ratings) and first_line(ratings).count("::") < 3:
         times = sorted(folder.glob("*with_timestamp.csv*"))
         if len(times) != 1:
@@ -128,14 +166,25 @@ def _movie_clicks(files):
     ratings = read_table(files["ratings"], 3 if "times" in files else 4, "::")
     ratings.columns = ["user", "movie", "rating", "time"][: len(ratings.columns)]
     if "times" in files:
-        latest = read_table(files["times"], 4, ",").iloc[1:, [0, 1, 3]].set_axis(["user", "movie", "time"], axis=1)
+        latest = (
+            read_table(files["times"], 4, ",")
+            .iloc[1:, [0, 1, 3]]
+            .set_axis(["user", "movie", "time"], axis=1)
+        )
         ratings = ratings.merge(latest, how="left").fillna("0")  # those without a time were earlier
-    users = read_table(files["users"], 5, "::").set_axis(["user", "gender", "age", "occupation", "zip"], axis=1)
+    users = read_table(files["users"], 5, "::").set_axis(
+        ["user", "gender", "age", "occupation", "zip"], axis=1
+    )
     movies = read_table(files["movies"], 3, "::").set_axis(["movie", "title", "genre"], axis=1)
     users["zip"] = users["zip"].str[:3]
     movies["decade"] = movies["title"].str.extract(r"\((\d{3})\d\)\s*$")[0]
     movies["genre"] = movies["genre"].str.split("|").str[0]
     order = ratings["time"].astype(np.int64).argsort(kind="stable")
-    rows = ratings.iloc[order].merge(users, on="user", how="left").merge(movies, on="movie", how="left").fillna("")
+    rows = (
+        ratings.iloc[order]
+        .merge(users, on="user", how="left")
+        .merge(movies, on="movie", how="left")
+        .fillna("")
+    )
     clicked = (rows["rating"].astype(float) >= 4).astype(np.uint8)
     return pd.DataFrame({"label": clicked, **{field: rows[field] for field in MOVIE_FIELDS}})

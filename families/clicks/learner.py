@@ -21,7 +21,9 @@ class StreamLearner:
         self.args, self.incremental = args, incremental
         self.model = model
         if incremental:  # a model of its own, that steps as it was trained to; for so few steps nothing is compiled
-            self.model = type(model)(model.data, argparse.Namespace(**{**vars(args), "compile": "off"}), model.device)
+            self.model = type(model)(
+                model.data, argparse.Namespace(**{**vars(args), "compile": "off"}), model.device
+            )
             self.model.start_training(state)
         self.start, self.width, self.memory = None, None, None
 
@@ -42,7 +44,9 @@ class StreamLearner:
     def remember(self, width):
         """Have a memory, of nothing if there was none, for keys of `width` numbers."""
         self.width = width
-        self.memory = self.memory or find(MEMORIES, self.args.memory)(width, self.args, self.model.device)
+        self.memory = self.memory or find(MEMORIES, self.args.memory)(
+            width, self.args, self.model.device
+        )
 
     def learn(self, rows):
         """Learn from a slot that was looked at."""
@@ -57,16 +61,22 @@ class StreamLearner:
 
     def update(self, rows):
         """One pass of training over the slot."""
-        self.model.train_on(ImpressionBatches(rows.data, (rows.start, rows.stop), self.args, self.model.generator))
+        self.model.train_on(
+            ImpressionBatches(rows.data, (rows.start, rows.stop), self.args, self.model.generator)
+        )
         lr = self.args.incremental_lr or self.args.lr
         if not math.isfinite(loss := self.model.train_epoch(lr, lambda: None)):
-            raise Diverged(f"the loss is {loss} in rows {rows.start} to {rows.stop}; lower --incremental_lr ({lr:g})")
+            raise Diverged(
+                f"the loss is {loss} in rows {rows.start} to {rows.stop}; lower --incremental_lr ({lr:g})"
+            )
 
     def refill(self, stop):
         """The keys of a model that was updated are others: remember the latest examples anew, as it sees them now."""
         self.memory = None
         self.remember(self.width)
-        latest = RowRange(self.model.data, max(self.start, stop - self.args.memory_size), stop, self.model.device)
+        latest = RowRange(
+            self.model.data, max(self.start, stop - self.args.memory_size), stop, self.model.device
+        )
         for ids, labels in latest.blocks():
             chances, keys = self.model.examine(ids, self.args.memory_key)
             self.write(self.memory.address(keys), labels, chances)

@@ -64,14 +64,22 @@ class NearestNeighbourMemory:
 
     def write(self, address, labels, predictions):
         """Add m examples, the latest last; the oldest leave."""
-        address, labels, predictions = (part[-self.size :] for part in (address, labels, predictions))
+        address, labels, predictions = (
+            part[-self.size :] for part in (address, labels, predictions)
+        )
         known = torch.stack([labels, predictions], dim=1)  # (m, 2)
         room = min(self.size - len(self.keys), len(address))
         self.keys = torch.cat([self.keys, address[:room]])
         self.known = torch.cat([self.known, known[:room]])
-        place = (self.written + torch.arange(room, len(address), device=self.keys.device)) % self.size
+        place = (
+            self.written + torch.arange(room, len(address), device=self.keys.device)
+        ) % self.size
         self.keys[place], self.known[place] = address[room:], known[room:]
-        self.written = (self.written + len(address)) % self.size if len(self.keys) == self.size else len(self.keys)
+        self.written = (
+            (self.written + len(address)) % self.size
+            if len(self.keys) == self.size
+            else len(self.keys)
+        )
 
     def read(self, address):
         """The Similar examples of m queries."""
@@ -85,7 +93,9 @@ class NearestNeighbourMemory:
         found = []
         for block in address.split(len(buffer)):
             cosine = buffer[: len(block)]
-            torch.mm(block, self.keys.T, out=cosine[:, : len(self.keys)])  # (b, d) (d, stored) -> (b, stored)
+            torch.mm(
+                block, self.keys.T, out=cosine[:, : len(self.keys)]
+            )  # (b, d) (d, stored) -> (b, stored)
             cosine[:, len(self.keys) :] = -torch.inf
             similarity, place = grouped_topk(cosine, count, width)  # (b, k) each
             found.append(Similar(similarity, *self.known[place].unbind(2)))
@@ -124,20 +134,30 @@ class HashMemory:
 
     def address(self, keys):
         """Buckets (m, k) of keys (m, d), numbered through over the arrays."""
-        signs = (keys @ self.directions).gt_(0).view(-1, self.bits)  # (m, k * bits) -> (m * k, bits), 0 or 1
+        signs = (
+            (keys @ self.directions).gt_(0).view(-1, self.bits)
+        )  # (m, k * bits) -> (m * k, bits), 0 or 1
         powers = 2.0 ** torch.arange(self.bits, device=keys.device)
-        buckets = (signs @ powers).long().view(len(keys), self.count)  # whole numbers below 2^24 are exact
+        buckets = (
+            (signs @ powers).long().view(len(keys), self.count)
+        )  # whole numbers below 2^24 are exact
         return buckets + (torch.arange(self.count, device=keys.device) << self.bits)
 
     def write(self, address, labels, predictions):
         """Add m examples."""
-        example = torch.stack([torch.ones_like(labels), labels, predictions], dim=1).double()  # (m, 3)
-        self.sums.index_add_(0, address.flatten(), example.repeat_interleave(self.count, 0))  # (m, k) -> (m * k,)
+        example = torch.stack(
+            [torch.ones_like(labels), labels, predictions], dim=1
+        ).double()  # (m, 3)
+        self.sums.index_add_(
+            0, address.flatten(), example.repeat_interleave(self.count, 0)
+        )  # (m, k) -> (m * k,)
         self.total += len(labels)
 
     def read(self, address):
         """The Similar examples of m queries, one from each array."""
-        sums = self.sums.index_select(0, address.flatten()).float().view(*address.shape, 3)  # (m * k, 3) -> (m, k, 3)
+        sums = (
+            self.sums.index_select(0, address.flatten()).float().view(*address.shape, 3)
+        )  # (m * k, 3) -> (m, k, 3)
         count, labels, predictions = sums.unbind(2)
         share = (count / max(self.total, 1)).masked_fill(count == 0, -torch.inf)
         count = count.clamp(min=1)
@@ -150,5 +170,7 @@ class HashMemory:
     def load_state_dict(self, state):
         """Take over what `state_dict` returned."""
         device = self.sums.device
-        self.directions, self.sums = (state[name].to(device, copy=True) for name in ("directions", "sums"))
+        self.directions, self.sums = (
+            state[name].to(device, copy=True) for name in ("directions", "sums")
+        )
         self.total = state["total"]

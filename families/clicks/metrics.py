@@ -39,11 +39,17 @@ def auc_by_group(labels, scores, groups):
     group, size = torch.unique_consecutive(groups, return_inverse=True, return_counts=True)[1:]
     starts = torch.ones_like(group, dtype=torch.bool)  # of equal scores in a group
     starts[1:] = (groups[1:] != groups[:-1]) | (scores[1:] != scores[:-1])
-    tie, tied = torch.unique_consecutive(starts.cumsum(0), return_inverse=True, return_counts=True)[1:]
-    rank = (tied.cumsum(0) - (tied - 1) / 2)[tie] - (size.cumsum(0) - size)[group]  # mean over the tie, in the group
+    tie, tied = torch.unique_consecutive(starts.cumsum(0), return_inverse=True, return_counts=True)[
+        1:
+    ]
+    rank = (tied.cumsum(0) - (tied - 1) / 2)[tie] - (size.cumsum(0) - size)[
+        group
+    ]  # mean over the tie, in the group
 
     def total(values):
-        return torch.zeros(len(size), dtype=torch.float64, device=values.device).index_add_(0, group, values)
+        return torch.zeros(len(size), dtype=torch.float64, device=values.device).index_add_(
+            0, group, values
+        )
 
     clicks, ranks = total(labels), total(labels * rank)
     return (ranks - clicks * (clicks + 1) / 2) / (clicks * (size - clicks)), size

@@ -18,7 +18,9 @@ class ClickModel(BatchTrained):
 
     clicks = True
     identifying = ("model", "dim", "hidden", "layers")
-    encoder_class = None  # built from (data, args, generator); from (weights, ids (m, F)) to deepfm.Outputs
+    encoder_class = (
+        None  # built from (data, args, generator); from (weights, ids (m, F)) to deepfm.Outputs
+    )
 
     def __init__(self, data, args, device):
         """See Recommender. Raises UserError where the stream would have an empty slot."""
@@ -56,7 +58,9 @@ class ClickModel(BatchTrained):
         return {"embedding": ids}
 
     def loss(self, trained, constant, place, ids, labels):
-        return functional.binary_cross_entropy_with_logits(self.encoder(trained, place["embedding"]).logits, labels)
+        return functional.binary_cross_entropy_with_logits(
+            self.encoder(trained, place["embedding"]).logits, labels
+        )
 
     @torch.no_grad()
     def examine(self, ids, key):
@@ -80,7 +84,9 @@ class ClickModel(BatchTrained):
         return stream.is_done(folder / stream.FILE, self.args)
 
     def conclude(self, checkpoint, folder):
-        self.streamed = stream.Stream(self, load_checkpoint(checkpoint), folder and folder / stream.FILE)
+        self.streamed = stream.Stream(
+            self, load_checkpoint(checkpoint), folder and folder / stream.FILE
+        )
         self.streamed.run()
         return {"stream": self.streamed.summary()}
 

@@ -56,13 +56,18 @@ class LogisticRegression(Weights):
     def register_layers(self, name, sizes, start=1):
         """Add linear layers between these sizes, called <name><number>_weight and <name><number>_bias."""
         for number, (n, m) in enumerate(pairwise(sizes), start):
-            self.register(f"{name}{number}_weight", self.normal(n, m, std=(2 / (n + m)) ** 0.5))  # Xavier
+            self.register(
+                f"{name}{number}_weight", self.normal(n, m, std=(2 / (n + m)) ** 0.5)
+            )  # Xavier
             self.register(f"{name}{number}_bias", torch.zeros(m, device=self.generator.device))
 
     def forward(self, weights, ids):
         """Outputs for ids (B, F), from weights by name."""
         found = rows(weights["embedding"], ids)  # (B, F, D + own)
-        embedding, own = found[:, :, : self.dim], found[:, :, self.dim :].flatten(1)  # (B, F, D), (B, F or 0)
+        embedding, own = (
+            found[:, :, : self.dim],
+            found[:, :, self.dim :].flatten(1),
+        )  # (B, F, D), (B, F or 0)
         return self.outputs(weights, embedding, own)
 
     def outputs(self, weights, embedding, own):
@@ -95,7 +100,9 @@ class DeepFMNetwork(FactorizationMachine):
     def mlp(self, weights, x):
         """The last hidden layer (B, H) for x (B, F * D)."""
         for number in range(1, self.depth + 1):
-            x = functional.relu(torch.addmm(weights[f"hidden{number}_bias"], x, weights[f"hidden{number}_weight"]))
+            x = functional.relu(
+                torch.addmm(weights[f"hidden{number}_bias"], x, weights[f"hidden{number}_weight"])
+            )
         return x
 
     def outputs(self, weights, embedding, own):
@@ -122,9 +129,16 @@ class DCNv2Network(DeepFMNetwork):
     def outputs(self, weights, embedding, own):
         start = x = embedding.flatten(1)  # (B, F, D) -> (B, F * D)
         for number in range(1, self.crosses + 1):
-            x = start * torch.addmm(weights[f"cross{number}_bias"], x, weights[f"cross{number}_weight"]) + x
+            x = (
+                start
+                * torch.addmm(weights[f"cross{number}_bias"], x, weights[f"cross{number}_weight"])
+                + x
+            )
         hidden = torch.cat([x, self.mlp(weights, start)], dim=1)  # (B, F * D + H)
-        logits = torch.addmm(weights["output0_bias"], hidden, weights["output0_weight"])[:, 0] + weights["bias"]
+        logits = (
+            torch.addmm(weights["output0_bias"], hidden, weights["output0_weight"])[:, 0]
+            + weights["bias"]
+        )
         return Outputs(logits, start, hidden)
 
 

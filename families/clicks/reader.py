@@ -77,7 +77,9 @@ class ClickLog:
         taken = list(dict.fromkeys([self.label, *self.fields, *[self.user] * bool(self.user)]))
         return pa.csv.open_csv(
             pa.PythonFile(gzip.GzipFile(fileobj=raw) if packed else raw, mode="r"),
-            read_options=pa.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=self.columns),
+            read_options=pa.csv.ReadOptions(
+                use_threads=False, block_size=BLOCK_BYTES, column_names=self.columns
+            ),
             parse_options=pa.csv.ParseOptions(
                 delimiter=self.separator,
                 quote_char='"' if self.header else False,
@@ -105,9 +107,13 @@ class ClickLog:
             yield
         except (pa.ArrowInvalid, EOFError, OSError, zlib.error) as error:
             if self.ragged and not self.skip:
-                raise UserError(f"{self.path}, line {self.ragged[-1]}: {self.reason}; {ADVICE}") from None
+                raise UserError(
+                    f"{self.path}, line {self.ragged[-1]}: {self.reason}; {ADVICE}"
+                ) from None
             reason = str(error).splitlines()[0]
-            raise UserError(f"cannot read {self.path} ({reason}); is it cut off, or no table?") from None
+            raise UserError(
+                f"cannot read {self.path} ({reason}); is it cut off, or no table?"
+            ) from None
 
     def _block(self, batch, before):
         """Yield the Block of a batch, if any row is left; before: rows of earlier batches."""
@@ -116,7 +122,9 @@ class ClickLog:
         labels = np.array([LABELS.get(word, 2) for word in words], np.uint8)[marks]
         kept = np.ones(len(batch), bool)
         for row in np.flatnonzero((words == b"")[marks]):
-            kept[row] = any(others[codes[row]] for codes, others in columns.values())  # else the line is blank
+            kept[row] = any(
+                others[codes[row]] for codes, others in columns.values()
+            )  # else the line is blank
         if self.header and not before:
             kept[0] = False
         wrong = {self.label: (labels == 2, "neither 0 nor 1")}
@@ -131,12 +139,16 @@ class ClickLog:
                 codes, words = dictionary(batch.column(name))
                 word = words[codes[rows[0]]].decode(errors="replace")
                 line = self._line(before + rows[0])
-                raise UserError(f"{self.path}, line {line}: {name} is {word[:40]!r}, {what}; {ADVICE}")
+                raise UserError(
+                    f"{self.path}, line {line}: {name} is {word[:40]!r}, {what}; {ADVICE}"
+                )
             self.skipped.extend(self._line(before + row) for row in rows)
             kept[rows] = False
         if not kept.any():
             return
-        hashes = {name: hash_values(columns[name][1]) for name in {*self.fields, self.user} - {None}}
+        hashes = {
+            name: hash_values(columns[name][1]) for name in {*self.fields, self.user} - {None}
+        }
         yield Block(
             labels[kept],
             [columns[name][0][kept] for name in self.fields],
@@ -158,14 +170,21 @@ def first_line(path):
         with open(path, "rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
-            return (gzip.GzipFile(fileobj=raw) if packed else raw).readline(BLOCK_BYTES).decode("utf-8-sig").rstrip()
+            return (
+                (gzip.GzipFile(fileobj=raw) if packed else raw)
+                .readline(BLOCK_BYTES)
+                .decode("utf-8-sig")
+                .rstrip()
+            )
     except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path} ({error}); is it cut off, or no text?") from None
 
 
 def dictionary(column):
     """(codes (m,) int32, words (n,) object array of bytes) of a pyarrow column."""
-    return column.indices.to_numpy(), column.dictionary.to_numpy(zero_copy_only=False).astype(object)
+    return column.indices.to_numpy(), column.dictionary.to_numpy(zero_copy_only=False).astype(
+        object
+    )
 
 
 def discretise(words):
@@ -191,4 +210,11 @@ def hash_values(words):
 
 def progress_bar(size):
     """Of the bytes of a file, on a terminal."""
-    return tqdm(total=size, unit="B", unit_scale=True, desc="reading", leave=False, disable=not on_terminal())
+    return tqdm(
+        total=size,
+        unit="B",
+        unit_scale=True,
+        desc="reading",
+        leave=False,
+        disable=not on_terminal(),
+    )

@@ -28,7 +28,13 @@ log = logging.getLogger("onebp")
 
 
 FILE = "stream.pt"
-FLAGS = ("memory", *MEMORY.split(), "incremental", "incremental_lr", "slots")  # that decide the stream
+FLAGS = (
+    "memory",
+    *MEMORY.split(),
+    "incremental",
+    "incremental_lr",
+    "slots",
+)  # that decide the stream
 
 
 class Stream:
@@ -44,7 +50,9 @@ class Stream:
         """
         self.model, self.args, self.saved, self.file = model, model.args, saved, file
         model.load_weights(saved["model"])
-        own = {name: getattr(self.args, name) for name in TUNED} if self.args.memory != "none" else {}
+        own = (
+            {name: getattr(self.args, name) for name in TUNED} if self.args.memory != "none" else {}
+        )
         self.settings = dict.fromkeys(["base", "incremental"][: 1 + self.args.incremental], own)
         self.chances = {}  # of every slot done, (n,), by name
 
@@ -54,7 +62,9 @@ class Stream:
         done = state["done"] if state else 0
         if state:
             self.settings = state["settings"]
-            self.chances = {name: chances.to(self.model.device) for name, chances in state["chances"].items()}
+            self.chances = {
+                name: chances.to(self.model.device) for name, chances in state["chances"].items()
+            }
         elif self.args.memory_tune:
             self.settings = {kind: self.tuned(kind) for kind in self.settings}
         learners = {kind: self.learner(kind, own) for kind, own in self.settings.items()}
@@ -66,7 +76,9 @@ class Stream:
             for number, rows in enumerate(slots[done:], done + 1):
                 for kind, learner in learners.items():
                     for name, chances in self.predicted(kind, learner, rows).items():
-                        self.chances[name] = torch.cat([self.chances.get(name, chances[:0]), chances])
+                        self.chances[name] = torch.cat(
+                            [self.chances.get(name, chances[:0]), chances]
+                        )
                     learner.learn(rows)
                 self.keep(number, learners)
                 bar.update()
@@ -107,7 +119,9 @@ class Stream:
                         for count, tau in product(counts, TAUS):
                             recall = recalled(similar.first(count), tau)
                             for strength in STRENGTHS:
-                                corrections = corrected(base, *recall, strength, self.args.memory_gamma)
+                                corrections = corrected(
+                                    base, *recall, strength, self.args.memory_gamma
+                                )
                                 chances[key, count, tau, strength].append(corrections)
                     learner.learn(slot)
                     bar.update()
@@ -119,7 +133,9 @@ class Stream:
                 best = quality, values, metrics
         chosen = dict(zip(TUNED, best[1], strict=True))
         said = ", ".join(f"--{name} {value}" for name, value in chosen.items())
-        log.info("%s: of %d settings the validation part, streamed, chose %s", kind, len(chances), said)
+        log.info(
+            "%s: of %d settings the validation part, streamed, chose %s", kind, len(chances), said
+        )
         return chosen
 
     def measured(self, slots):
@@ -159,7 +175,9 @@ class Stream:
         slots = self.results[self.results["slot"] != "all"]
         panels = []
         for metric in self.model.evaluator.headline:
-            lines = [(name, own[metric].tolist()) for name, own in slots.groupby("name", sort=False)]
+            lines = [
+                (name, own[metric].tolist()) for name, own in slots.groupby("name", sort=False)
+            ]
             panels.append(Series(lines, "slot of the test part", metric, from_zero=False))
         save_figure(files[1], f"{folder.name}: the test part as a stream", panels)
         return {"stream": files}
@@ -168,14 +186,21 @@ class Stream:
         """Write all that decides the rest of the stream after `done` slots."""
         if self.file:
             learned = {kind: learner.state_dict() for kind, learner in learners.items()}
-            state = {"done": done, "settings": self.settings, "chances": self.chances, "learners": learned}
+            state = {
+                "done": done,
+                "settings": self.settings,
+                "chances": self.chances,
+                "learners": learned,
+            }
             save_checkpoint(self.file, {"identity": self.identity(), **state})
 
     def identity(self):
         """What a file must have in common with this stream to be taken over."""
-        return {"epoch": self.saved["epoch"], "flags": self.saved["flags"], "run": self.saved["identity"]} | {
-            "stream": stream_flags(self.args)
-        }
+        return {
+            "epoch": self.saved["epoch"],
+            "flags": self.saved["flags"],
+            "run": self.saved["identity"],
+        } | {"stream": stream_flags(self.args)}
 
     def resumed(self):
         """The state in the file, if it is one of this stream."""
@@ -191,7 +216,9 @@ def check_slots(data, args):
     for part, name in (("test", "test"), ("valid", "validation"))[: 1 + args.memory_tune]:
         start, stop = data.parts[part]
         if args.slots > stop - start:
-            raise UserError(f"--slots {args.slots} is more than the {stop - start} rows of the {name} part; give fewer")
+            raise UserError(
+                f"--slots {args.slots} is more than the {stop - start} rows of the {name} part; give fewer"
+            )
 
 
 def stream_flags(args):
@@ -202,7 +229,11 @@ def stream_flags(args):
 def is_done(file, args):
     """Whether the stream that the flags ask for is in the file, whole."""
     state = kept(file)
-    return bool(state) and state["done"] == args.slots and state["identity"]["stream"] == stream_flags(args)
+    return (
+        bool(state)
+        and state["done"] == args.slots
+        and state["identity"]["stream"] == stream_flags(args)
+    )
 
 
 def kept(file):
@@ -215,4 +246,6 @@ def kept(file):
 
 def progress_bar(what, total, initial=0):
     """Of slots, on a terminal."""
-    return tqdm(desc=what, total=total, initial=initial, unit="slot", leave=False, disable=not on_terminal())
+    return tqdm(
+        desc=what, total=total, initial=initial, unit="slot", leave=False, disable=not on_terminal()
+    )

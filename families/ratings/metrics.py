@@ -38,13 +38,18 @@ class RatingErrors:
     def __init__(self, part, seen, device):
         """part: csr_array (U, I) of ratings; seen: the parts that may be known, of no use here."""
         pairs = part.tocoo().coords  # (ratings,) each
-        self.users, self.items = (torch.as_tensor(index.astype(np.int64), device=device) for index in pairs)
+        self.users, self.items = (
+            torch.as_tensor(index.astype(np.int64), device=device) for index in pairs
+        )
         self.ratings = torch.as_tensor(part.data.astype(np.float64), device=device)
 
     @property
     def protocol(self):
         """What is done, for summary.json."""
-        return {"errors": "of predictions within the scale of the ratings", "ratings_evaluated": len(self.ratings)}
+        return {
+            "errors": "of predictions within the scale of the ratings",
+            "ratings_evaluated": len(self.ratings),
+        }
 
     def evaluate(self, scorer):
         """RATING_METRICS by name, as floats, of scorer, like PredictedRatings.

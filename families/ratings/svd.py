@@ -43,9 +43,13 @@ class BiasedMF(MF):
     def __init__(self, train, args, generator):
         super().__init__(train, args, generator)
         self.mean = float(train.data.mean(dtype=np.float64))
-        for name, count, index in zip(("user", "item"), train.shape, train.tocoo().coords, strict=True):
+        for name, count, index in zip(
+            ("user", "item"), train.shape, train.tocoo().coords, strict=True
+        ):
             self.register(f"{name}_bias", torch.zeros(count, 1, device=generator.device))
-            known = torch.as_tensor(np.bincount(index, minlength=count) > 0, device=generator.device)
+            known = torch.as_tensor(
+                np.bincount(index, minlength=count) > 0, device=generator.device
+            )
             getattr(self, name).mul_(known[:, None])
 
     def factors(self, own, weights, users):
@@ -54,7 +58,10 @@ class BiasedMF(MF):
 
     def forward(self, weights, users=None, items=None):
         """(B, D + 2) each; their inner product is the predicted rating."""
-        own = {name: rows(table, users if name.startswith("user") else items) for name, table in weights.items()}
+        own = {
+            name: rows(table, users if name.startswith("user") else items)
+            for name, table in weights.items()
+        }
         p, q = self.factors(own, weights, users)
         user = torch.cat([p, own["user_bias"] + self.mean, torch.ones_like(p[:, :1])], dim=1)
         return user, torch.cat([q, torch.ones_like(q[:, :1]), own["item_bias"]], dim=1)
@@ -77,11 +84,14 @@ class BiasedMFWithHistory(BiasedMF):
         graph = train.copy()
         graph.data = np.repeat(1 / np.sqrt(np.maximum(degree, 1)), degree).astype(np.float32)
         self.graph = [
-            csr_tensor(m.indptr, m.indices, m.data, m.shape, generator.device) for m in (graph, graph.T.tocsr())
+            csr_tensor(m.indptr, m.indices, m.data, m.shape, generator.device)
+            for m in (graph, graph.T.tocsr())
         ]
 
     def factors(self, own, weights, users):
-        return own["user"] + rows(SparseProduct.apply(weights["item_implicit"], *self.graph), users), own["item"]
+        return own["user"] + rows(
+            SparseProduct.apply(weights["item_implicit"], *self.graph), users
+        ), own["item"]
 
 
 class SVD(BatchTrained):
@@ -113,9 +123,16 @@ class SVD(BatchTrained):
 
     def loss(self, trained, constant, place, users, items, ratings):
         # Looked up once for error and squares, so that gradients are added to the tables once.
-        own = {name: rows(trained[name], index) for name, index in place.items()}  # (B, D) or (B, 1) each
+        own = {
+            name: rows(trained[name], index) for name, index in place.items()
+        }  # (B, D) or (B, 1) each
         p, q = self.encoder.factors(own, trained, place["user"])
-        error = ratings - self.encoder.mean - (p * q).sum(1) - (own["user_bias"] + own["item_bias"])[:, 0]
+        error = (
+            ratings
+            - self.encoder.mean
+            - (p * q).sum(1)
+            - (own["user_bias"] + own["item_bias"])[:, 0]
+        )
         squares = sum(WEIGHT[name] * part.square().sum(1) for name, part in own.items())  # (B,)
         return (error.square() + self.args.reg * squares).mean()
 
@@ -129,12 +146,19 @@ class SVD(BatchTrained):
     def baselines(self):
         """Errors of the mean training rating, and of the mean with biases (Koren, TKDD 2010, section 2.1)."""
         mean, users, items = deviations(self.data.train)
-        tables = {"Mean": (np.full_like(users, mean), np.zeros_like(items)), "Biases": (mean + users, items)}
+        tables = {
+            "Mean": (np.full_like(users, mean), np.zeros_like(items)),
+            "Biases": (mean + users, items),
+        }
         result = {}
         for name, (users, items) in tables.items():
             pairs = (users, np.ones_like(users)), (np.ones_like(items), items)
-            encodings = (torch.as_tensor(np.stack(pair, 1), device=self.device) for pair in pairs)  # (U, 2), (I, 2)
-            result[name] = self.evaluators["test"].evaluate(PredictedRatings(*encodings, self.scale))
+            encodings = (
+                torch.as_tensor(np.stack(pair, 1), device=self.device) for pair in pairs
+            )  # (U, 2), (I, 2)
+            result[name] = self.evaluators["test"].evaluate(
+                PredictedRatings(*encodings, self.scale)
+            )
         return result
 
 
@@ -152,7 +176,10 @@ def deviations(train, shrink_user=10, shrink_item=25):
     users, items = train.tocoo().coords
     mean = train.data.mean(dtype=np.float64)
     rest, found = train.data - mean, []
-    for index, size, shrink in ((items, train.shape[1], shrink_item), (users, train.shape[0], shrink_user)):
+    for index, size, shrink in (
+        (items, train.shape[1], shrink_item),
+        (users, train.shape[0], shrink_user),
+    ):
         found.append(np.bincount(index, rest, size) / (shrink + np.bincount(index, minlength=size)))
         rest = rest - found[-1][index]
     return mean, found[1], found[0]

@@ -16,10 +16,10 @@ MODELS = {
     "CML": "families.baselines.cml:CML",
     "SVD": "families.ratings.svd:SVD",
     "SVDpp": "families.ratings.svd:SVDpp",
-    "LR": "families.clicks.networks:LR",
-    "FM": "families.clicks.networks:FM",
-    "DeepFM": "families.clicks.networks:DeepFM",
-    "DCNv2": "families.clicks.networks:DCNv2",
+    "LR": "families.clicks.model:ClickModel",
+    "FM": "families.clicks.model:ClickModel",
+    "DeepFM": "families.clicks.model:ClickModel",
+    "DCNv2": "families.clicks.model:ClickModel",
 }
 CLICK_MODELS = ("LR", "FM", "DeepFM", "DCNv2")
 ENCODERS = {"MF": "model:MF", "LightGCN": "model:LightGCN", "MLP": "model:MLP"}

@@ -1,8 +1,9 @@
-"""What is divided among ranks: the users of a data set, and of a checkpoint.
+"""Write and read a checkpoint whose users are divided among processes.
 
-A checkpoint of several ranks is the file that one process would write, less what belongs to users; that is in a file
-per rank beside it, users.<epoch>.<rank>-of-<ranks>.pt. The first one is written last: where it is, all of them are.
-torch.distributed.checkpoint would keep its table of contents as a pickle, which can run code when it is read.
+Such a checkpoint is the file that one process would write, without the tables of users. Beside it
+lies one file per rank, users.<epoch>.<rank>-of-<ranks>.pt, with the tables of the rank's users. The
+common file is written last: if it exists, the files of all ranks do.
+torch.distributed.checkpoint would keep its index as a pickle, which can run code when it is read.
 """
 
 import re
@@ -16,20 +17,28 @@ from sources.share import Share
 
 
 def save(state, share, *paths):
-    """Write the checkpoint of all ranks: each its users', the first one what they have in common to `paths`, and last.
+    """Write a checkpoint together with all ranks; in one process, call save_checkpoint.
 
-    state: what save_checkpoint takes; share: this rank's data. In one process it is save_checkpoint.
+    state: state of this rank, see save_checkpoint
+    share: data of this rank
+    paths: files for the common state, which the first rank writes; the ranks' files lie beside the
+        first of them
     """
     if collectives.world_size() > 1:
-        own, common = split_users(state["model"])
-        about = {"belongs_to": table_fingerprints(state, common), "first": share.first}
-        own = {**about, "own": own, "generator": state["model"]["generator"]}
+        # Each rank writes the tables of its users.
+        users, common = split_users(state["model"])
+        shard = {
+            "belongs_to": table_fingerprints(state, common),
+            "first": share.first,
+            "own": users,
+            "generator": state["model"]["generator"],
+        }
+        rank, ranks = collectives.rank(), collectives.world_size()
         with agreement.raise_on_all_ranks():
-            save_checkpoint(
-                shard_file(paths[0], state["epoch"], collectives.rank(), collectives.world_size()),
-                own,
-            )
+            save_checkpoint(shard_file(paths[0], state["epoch"], rank, ranks), shard)
         check_arrived(paths[0], state["epoch"])
+
+        # The first rank collects what else is divided: pieces of the optimizer's tables.
         common["optimizer"] = gather_pieces(common["optimizer"])
         firsts = collectives.all_gather_ints(share.first)
         state = {**state, "model": common, "shards": firsts, "users": share.users}
@@ -39,26 +48,35 @@ def save(state, share, *paths):
 
 
 def table_fingerprints(state, common):
-    """What the checkpoint of a rank must have in common with the file that it belongs to: epoch, tables of weights.
+    """Return what a rank's file must have in common with its checkpoint: epoch, tables of weights.
 
-    common: of the state's model, what is not divided.
+    state: of a checkpoint
+    common: its model without the tables of users
     """
     tables = {name: agreement.fingerprint(table) for name, table in common["encoder"].items()}
     return {"epoch": state["epoch"], **tables}
 
 
 def check_arrived(path, epoch):
-    """Raise OfAll where the first rank does not find what the others wrote beside `path`."""
+    """Check on the first rank that the files of all ranks are beside `path`.
+
+    Raises RaisedByAllRanks if one is missing: the ranks write to different folders.
+    """
+    ranks = collectives.world_size()
     with agreement.raise_on_all_ranks():
-        for number in range(collectives.world_size() if collectives.rank() == 0 else 0):
-            if not (file := shard_file(path, epoch, number, collectives.world_size())).exists():
+        for rank in range(ranks if collectives.rank() == 0 else 0):
+            if not (file := shard_file(path, epoch, rank, ranks)).exists():
                 raise UserError(
-                    f"{file}, of rank {number}, is not here: all need the same folder as --checkpoint_dir"
+                    f"{file}, of rank {rank}, is not here: "
+                    "all need the same folder as --checkpoint_dir"
                 )
 
 
 def gather_pieces(optimizer):
-    """An optimizer's state with the ranks' pieces of tables made whole, on the first rank."""
+    """Make an optimizer's state whole on the first rank; on others, its tables become None.
+
+    optimizer: state of a ShardedOptimizer, with this rank's pieces of tables
+    """
     whole = {
         name: {
             key: collectives.gather_to_first(value) if value.dim() else value
@@ -69,105 +87,124 @@ def gather_pieces(optimizer):
     return {key: value for key, value in optimizer.items() if key != collectives.PIECES} | whole
 
 
-def shard_file(path, epoch, rank, count):
-    """The file of a rank beside the checkpoint `path`."""
-    return path.with_name(f"users.{epoch}.{rank}-of-{count}.pt")
+def shard_file(path, epoch, rank, ranks):
+    """Return the file of a rank beside the checkpoint `path`."""
+    return path.with_name(f"users.{epoch}.{rank}-of-{ranks}.pt")
 
 
 def drop_stale(folder, epochs):
-    """Remove the ranks' files of other epochs."""
+    """Remove the ranks' files of all epochs but `epochs`."""
     for file in folder.glob("users.*.pt"):
-        found = re.fullmatch(r"users\.(\d+)\.\d+-of-\d+\.pt", file.name)
-        if found and int(found[1]) not in epochs:
+        match = re.fullmatch(r"users\.(\d+)\.\d+-of-\d+\.pt", file.name)
+        if match and int(match[1]) not in epochs:
             file.unlink()
 
 
 def load(path, data=None):
-    """The state in the checkpoint `path`, as one process would have written it; for a Share, with its users alone.
+    """Load a checkpoint in the form that one process would write.
 
-    data: what the model is of; None for all users. The random numbers are those of this rank, or begin anew where the
-    checkpoint is of another number of ranks. Raises UserError where a file is absent, damaged or of another checkpoint.
+    path: the checkpoint
+    data: Interactions, or a Share to load only its users; None: all users
+
+    The random numbers are those of this rank; if the number of ranks differs, their state is empty.
+    Raises UserError if a file is missing, damaged or of another checkpoint.
     """
     state = load_checkpoint(path)
     if "model" not in state:
         raise UserError(f"{path} holds the users of a rank alone; put the file of that name back")
     firsts = state.pop("shards", [0])
-    if len(firsts) == collectives.world_size() == 1:
+    n_shards = len(firsts)
+    if n_shards == collectives.world_size() == 1:
         return state
-    if len(firsts) > 1:
+
+    # Find where the users of each shard end. One process wrote its users into the same file.
+    if n_shards > 1:
         ends = [*firsts[1:], state.pop("users")]
         common = state["model"]
     else:
-        own, common = split_users(state["model"])
+        users, common = split_users(state["model"])
         ends = [data.users]
-    first, last = (
-        (data.first, data.first + data.shape[0]) if isinstance(data, Share) else (0, ends[-1])
-    )
+
+    # Find the users that are wanted.
+    first, last = 0, ends[-1]
+    if isinstance(data, Share):
+        first, last = data.first, data.first + data.shape[0]
+
+    # Load the shards that have some of them.
     pieces, generator, expected = [], torch.empty(0), table_fingerprints(state, common)
-    for number, span in enumerate(zip(firsts, ends, strict=True)):
-        if span[0] < last and first < span[1]:
-            if len(firsts) > 1:
-                file = shard_file(path, state["epoch"], number, len(firsts))
-                shard = load_shard(file, path, {"belongs_to": expected, "first": span[0]})
-                own, generator = shard["own"], shard["generator"]
-            pieces.append(slice_users(own, max(first - span[0], 0), last - span[0]))
+    for rank, (begin, end) in enumerate(zip(firsts, ends, strict=True)):
+        if begin < last and first < end:
+            if n_shards > 1:
+                file = shard_file(path, state["epoch"], rank, n_shards)
+                shard = load_shard(file, path, {"belongs_to": expected, "first": begin})
+                users, generator = shard["own"], shard["generator"]
+            pieces.append(slice_users(users, max(first - begin, 0), last - begin))
     if not pieces:
         raise UserError(
-            f"{path} has no users from number {first} on: it is of other data; start with --train_mode new"
+            f"{path} has no users from number {first} on: it is of other data; "
+            "start with --train_mode new"
         )
+
+    # Put the users' tables together, and into the model.
     state["model"] = merge_users(common, concatenate_users(pieces))
-    if len(firsts) != collectives.world_size():
+    if n_shards != collectives.world_size():
         generator = torch.empty(0)
     state["model"]["generator"] = generator
     return state
 
 
-def load_shard(file, path, about):
-    """What a rank wrote to `file` beside the checkpoint `path`. Raises UserError where it is absent, or not `about`."""
+def load_shard(file, path, header):
+    """Load one rank's file of the checkpoint `path`.
+
+    header: entries that the file must have
+
+    Raises UserError if the file is missing or its header differs.
+    """
     if not file.exists():
         raise UserError(
             f"{file}, a part of {path}, is absent; put it back, or start with --train_mode new"
         )
     shard = load_checkpoint(file)
-    if any(shard.get(name) != value for name, value in about.items()):
+    if any(shard.get(name) != value for name, value in header.items()):
         raise UserError(
-            f"{file} does not belong to {path}; put back the one that does, or start with --train_mode new"
+            f"{file} does not belong to {path}; put back the one that does, "
+            "or start with --train_mode new"
         )
     return shard
 
 
 def split_users(state):
-    """What belongs to users in nested dictionaries, and all other: two of them."""
-    own, common = {}, {}
+    """Split a nested dictionary into (the tables of users, everything else)."""
+    users, common = {}, {}
     for key, value in state.items():
         if key == collectives.OWN:
-            own[key] = value
+            users[key] = value
         elif isinstance(value, dict):
-            users, common[key] = split_users(value)
-            if users:
-                own[key] = users
+            inner_users, common[key] = split_users(value)
+            if inner_users:
+                users[key] = inner_users
         else:
             common[key] = value
-    return own, common
+    return users, common
 
 
-def merge_users(common, own):
-    """Nested dictionaries as they were before they were `divided`."""
-    both = dict(common)
-    for key, value in own.items():
-        both[key] = merge_users(common[key], value) if key in common else value
-    return both
+def merge_users(common, users):
+    """Merge the two nested dictionaries that `split_users` returned."""
+    merged = dict(common)
+    for key, value in users.items():
+        merged[key] = merge_users(common[key], value) if key in common else value
+    return merged
 
 
-def slice_users(own, first, last):
-    """The users from `first` to before `last` of what belongs to users: a row each of every table."""
-    if isinstance(own, dict):
-        return {key: slice_users(value, first, last) for key, value in own.items()}
-    return own[first:last] if own.dim() else own
+def slice_users(users, first, last):
+    """Take the rows from `first` to before `last` of all tables in a nested dictionary."""
+    if isinstance(users, dict):
+        return {key: slice_users(value, first, last) for key, value in users.items()}
+    return users[first:last] if users.dim() else users
 
 
 def concatenate_users(pieces):
-    """What belongs to the users of all pieces together."""
+    """Concatenate the rows of tables in nested dictionaries of the same form."""
     if isinstance(pieces[0], dict):
         return {key: concatenate_users([piece[key] for piece in pieces]) for key in pieces[0]}
     return torch.cat(pieces) if pieces[0].dim() else pieces[0]

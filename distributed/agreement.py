@@ -1,4 +1,4 @@
-"""What all processes must have in common: flags, data, weights; and errors that all of them raise."""
+"""Check that all processes have the same flags, data and weights; raise an error on all of them."""
 
 import argparse
 import json
@@ -42,14 +42,19 @@ def own_flags(args):
     )
 
 
-BLOCK = 1 << 20  # numbers that `fingerprint` looks at together
-GOLDEN = 0x9E3779B1  # odd, so that its multiples by different ranks differ in 32 bits
-ODD = 0x1E3779B97F4A7C15  # of the golden ratio: neighbours' multiples have nothing in common
+BLOCK = 1 << 20  # numbers hashed at a time by `fingerprint`
+# Odd, so that its multiples by different ranks differ in 32 bits.
+GOLDEN = 0x9E3779B1
+# From the golden ratio: its multiples by neighbouring numbers are unrelated.
+ODD = 0x1E3779B97F4A7C15
 
 
 @contextmanager
 def raise_on_all_ranks():
-    """Where a rank meets a mistake in the block, all raise it: OfAll. Inside, ranks do not wait for each other."""
+    """If any rank raises a user's error in the block, raise that error on all ranks.
+
+    The error is a RaisedByAllRanks. No collectives inside the block.
+    """
     mistake = ""
     try:
         yield
@@ -57,47 +62,53 @@ def raise_on_all_ranks():
         mistake = message_of(error)
         if mistake is None or world_size() == 1:
             raise
-    for number, text in enumerate(all_gather_texts(mistake)):
+    for other_rank, text in enumerate(all_gather_texts(mistake)):
         if text:
-            raise RaisedByAllRanks(f"rank {number}: {text}" if number else text)
+            raise RaisedByAllRanks(f"rank {other_rank}: {text}" if other_rank else text)
 
 
 def check_equal_on_ranks(facts):
-    """Raise OfAll where one of {name: value}, all of them plain, is not the same on all ranks."""
+    """Raise RaisedByAllRanks if a value differs between ranks. facts: {name: plain value}"""
     first, *others = (json.loads(text) for text in all_gather_texts(json.dumps(facts)))
-    for number, other in enumerate(others, 1):
+    for other_rank, other in enumerate(others, 1):
         for name, value in first.items():
             if other[name] != value:
                 raise RaisedByAllRanks(
-                    f"rank {number} has {name} {other[name]}, the first one {value}; all of them need the same"
+                    f"rank {other_rank} has {name} {other[name]}, the first one {value}; "
+                    "all of them need the same"
                 )
 
 
 def rank_seed(seed):
-    """A seed for this rank's random numbers: that of rank 0 is `seed`, and no two are the same.
+    """Return the seed of this rank's random numbers: `seed` for rank 0, another one for each rank.
 
-    Ranks differ in the low 32 bits, since PyTorch's generator on a CPU takes no others.
+    The seeds differ in the low 32 bits, as PyTorch's generator on a CPU uses no others.
     """
     return seed ^ (rank() * GOLDEN & 0xFFFFFFFF)
 
 
 def check_tables_equal(tables):
-    """Raise UserError where a table of weights, {name: tensor}, is not the same on all ranks, bit by bit."""
+    """Raise RaisedByAllRanks if a table differs between ranks in any bit.
+
+    tables: {name: tensor} of weights
+    """
     if world_size() == 1:
         return
     for name, table in tables.items():
         if len(set(all_gather_ints(fingerprint(table)))) > 1:
             raise RaisedByAllRanks(
-                f"the weights {name!r} are no longer the same on all {world_size()} ranks, so the run stops; "
-                "are they the same machines, with the same versions? Go on with --train_mode continue"
+                f"the weights {name!r} are no longer the same on all {world_size()} ranks, "
+                "so the run stops; are they the same machines, with the same versions? "
+                "Go on with --train_mode continue"
             )
 
 
 def fingerprint(table):
-    """A number (int64) that tells tables apart by their bits, and where these are."""
-    found = 0
+    """Hash the bits of a table and their positions into an int64."""
+    total = 0
     for number, block in enumerate(table.flatten().view(torch.int32).split(BLOCK)):
-        place = torch.arange(1, 1 + len(block), device=table.device) + number * BLOCK
-        mixed = (block.long() + place) * (place * ODD | 1)
-        found += int((mixed ^ (mixed >> 29)).sum())
-    return (found + (1 << 63)) % (1 << 64) - (1 << 63)
+        position = torch.arange(1, 1 + len(block), device=table.device) + number * BLOCK
+        mixed = (block.long() + position) * (position * ODD | 1)
+        total += int((mixed ^ (mixed >> 29)).sum())
+    # Wrap into the range of int64.
+    return (total + (1 << 63)) % (1 << 64) - (1 << 63)

@@ -1,46 +1,52 @@
-"""Several processes that train one model, as torchrun starts them; the words are torch.distributed's.
+"""Exchange tensors and numbers between the processes that train one model.
 
-Each of the `count()` ranks has its share of the users, see shards.py, and all items, see instep.py. In one process
-there is one rank, and nothing to exchange.
+The words are torch.distributed's: each of the `world_size()` processes is a rank. torchrun starts
+them, see group.py. A rank has its share of the users, see sources/share.py, and a copy of all
+items, see optimizer.py. A single process is the only rank and has nothing to exchange.
+Shapes: W ranks, n rows of one rank.
 """
 
 import torch
 import torch.distributed as dist
 
-PIECES = "pieces"  # in a rank's state, what it has of tables of which each rank keeps a piece
-OWN = "user"  # of the tables of weights, the one of which a rank has its users' rows; it has all of the others
-# As they are called up to PyTorch 2.12.
+PIECES = "pieces"  # key in a rank's state: moments of tables of which each rank keeps a piece
+OWN = "user"  # the table of weights of which a rank has only its users' rows
+# The names up to PyTorch 2.12, if this version does not have the new ones.
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 def world_size():
-    """How many ranks there are."""
+    """Number of ranks."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank():
-    """The number of this one, from 0."""
+    """Index of this rank, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def all_reduce_(tensor):
-    """The sum of the ranks' tensors, in place of this one's."""
+    """Replace a tensor by the sum of all ranks' tensors, and return it."""
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-# What starts an exchange returns a function that waits for its end, and returns what arrived.
+# A function start_... starts an exchange. It returns a function without arguments that waits for
+# the end of the exchange and returns its result.
 
 
 def start_all_reduce(tensor):
-    """Begin to put the sum of the ranks' tensors in place of this one's, which arrives."""
+    """Start to replace a tensor by the sum of all ranks' tensors. Result: the tensor."""
     return completion([dist.all_reduce(tensor, async_op=True)], tensor)
 
 
 def start_all_gather(whole):
-    """Begin to fill `whole` (W * n, ...), where this rank's n rows are in place, with the others'. It arrives."""
+    """Start to fill in the other ranks' rows of a tensor. Result: the tensor.
+
+    whole (W * n, ...): has the n rows of this rank in their place
+    """
     pieces = whole.chunk(world_size())
     if whole.is_cuda:
         works = [all_gather_single(whole, pieces[rank()], async_op=True)]
@@ -50,37 +56,44 @@ def start_all_gather(whole):
 
 
 def start_all_gather_padded(rows, width):
-    """Begin to gather the ranks' rows (M, ...), each followed by zeros up to `width` (W * width, ...), which arrive."""
+    """Start to gather the rows of all ranks, padded with zeros. Result: (W * width, ...).
+
+    rows (n, ...): of this rank; n may differ between ranks
+    width: rows per rank in the result, n or more
+    """
     whole = rows.new_zeros(world_size() * width, *rows.shape[1:])
     whole[rank() * width :][: len(rows)] = rows
     return start_all_gather(whole)
 
 
 def start_reduce_scatter(whole):
-    """Begin to sum the ranks' tensors (W * n, ...); of this rank's n rows there arrive (any number, n, ...) to sum."""
+    """Start a reduce-scatter of (W * n, ...). Result: (1 or W, n, ...), to be summed over axis 0.
+
+    That sum is the sum of all ranks' tensors, in the n rows of this rank.
+    """
     pieces = whole.chunk(world_size())
     if whole.is_cuda:
-        parts = torch.empty_like(pieces[0])[None]
-        works = [reduce_scatter_single(parts[0], whole, async_op=True)]
+        received = torch.empty_like(pieces[0])[None]
+        works = [reduce_scatter_single(received[0], whole, async_op=True)]
     else:
-        parts = whole.new_empty(world_size(), *pieces[0].shape)
-        works = start_send_receive(pieces, parts)
-        parts[rank()] = pieces[rank()]
-    return completion(works, parts)
+        received = whole.new_empty(world_size(), *pieces[0].shape)
+        works = start_send_receive(pieces, received)
+        received[rank()] = pieces[rank()]
+    return completion(works, received)
 
 
 def start_send_receive(outgoing, incoming):
-    """Begin to send outgoing[r] to each other rank r, and to receive its in incoming[r].
+    """Start to send outgoing[r] to each other rank r, and to receive incoming[r] from it.
 
-    gloo's own collectives take twice as long.
+    Returns torch.distributed's handles. gloo's own collectives take twice as long.
     """
-    others = [number for number in range(world_size()) if number != rank()]
+    others = [other for other in range(world_size()) if other != rank()]
     works = [dist.irecv(incoming[other], other) for other in others]
     return works + [dist.isend(outgoing[other], other) for other in others]
 
 
 def completion(works, tensor):
-    """A function that waits until all of `works` are done and returns the tensor."""
+    """Return a function that waits for all handles `works` and returns the tensor."""
 
     def arrived():
         for work in works:
@@ -91,12 +104,12 @@ def completion(works, tensor):
 
 
 def all_reduce_int(number):
-    """The sum of the ranks' whole numbers."""
+    """Return the sum of an integer over all ranks."""
     return int(all_reduce_(torch.tensor(number)))
 
 
 def all_gather_ints(number):
-    """The ranks' whole numbers, a list."""
+    """Return the integers of all ranks, a list."""
     if world_size() == 1:
         return [number]
     numbers = torch.empty(world_size(), dtype=torch.int64)
@@ -105,13 +118,13 @@ def all_gather_ints(number):
 
 
 def all_gather_texts(text):
-    """The ranks' texts, a list."""
+    """Return the texts of all ranks, a list."""
     if world_size() == 1:
         return [text]
-    own = torch.tensor(list(text.encode()), dtype=torch.uint8)
-    sizes = all_gather_ints(len(own))
-    parts = start_all_gather_padded(own, max(sizes))().view(world_size(), -1)  # (W, the longest)
-    return [bytes(part[:size].tolist()).decode() for part, size in zip(parts, sizes, strict=True)]
+    encoded = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    sizes = all_gather_ints(len(encoded))
+    padded = start_all_gather_padded(encoded, max(sizes))().view(world_size(), -1)  # (W, longest)
+    return [bytes(row[:size].tolist()).decode() for row, size in zip(padded, sizes, strict=True)]
 
 
 def agree(flag):
@@ -125,28 +138,33 @@ def first_rank_says(flag):
 
 
 def gather_to_first(piece):
-    """On the first rank the ranks' pieces (any number, ...), one after the other and on the CPU; None on the others."""
+    """Concatenate the tensors of all ranks on the first rank. Returns None on the others.
+
+    piece (n, ...): of this rank; n may differ between ranks
+
+    Returns a tensor on the CPU.
+    """
     sizes, piece = all_gather_ints(len(piece)), piece.cpu().contiguous()
     if rank():
         if len(piece):
             dist.send(piece, 0)
         return None
     whole = piece.new_empty(sum(sizes), *piece.shape[1:])
-    for number, part in enumerate(whole.split(sizes)):
-        if not number:
-            part.copy_(piece)
-        elif len(part):
-            dist.recv(part, number)
+    for sender, rows in enumerate(whole.split(sizes)):
+        if not sender:
+            rows.copy_(piece)
+        elif len(rows):
+            dist.recv(rows, sender)
     return whole
 
 
 def broadcast_(tensors):
-    """Overwrite the tensors by rank 0's."""
+    """Overwrite tensors by those of rank 0."""
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
 def own_portion(number):
-    """This rank's part of a whole number: as much as any other's, or one less."""
+    """Return this rank's portion of an integer. The ranks' portions differ by 1 at most."""
     return number // world_size() + (rank() < number % world_size())

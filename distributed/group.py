@@ -1,4 +1,4 @@
-"""Join and leave the group of processes that torchrun started; restarts of a group."""
+"""Join and leave torchrun's group of processes; tell whether torchrun restarted it."""
 
 import os
 from contextlib import contextmanager
@@ -7,40 +7,47 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-# torch.compile loads this later, and that is too late: its functions take the group that there is then as a default
-# argument, so the group would live on, and its threads can abort a process that has done its work and exits.
+# torch.compile would import this later, which is too late: its functions have the group of that
+# moment as a default argument. The group would then live on, and its threads can abort a process
+# that exits after its work.
 import torch.distributed.nn
 
 from cli import launch
 from cli.errors import UserError, first_line
 
-restart_store = None  # torchrun's store, which outlives the processes that it starts again
+restart_store = None  # torchrun's store, which it keeps when it restarts the processes
 
 
 @contextmanager
 def process_group(device, seconds):
-    """In the block this process is one of those that torchrun started, if it is. seconds: to wait for another.
+    """Join torchrun's group of processes for the block; do nothing without torchrun.
 
-    Raises UserError where they do not find each other.
+    device: device of this process
+    seconds: how long to wait for another process
+
+    Raises UserError if the processes do not find each other.
     """
     global restart_store
     if launch.world_size() == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
+
+    # Find torchrun's store. With one process, that is all.
     timeout = timedelta(seconds=seconds)
     with explain_joining():
         restart_store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
     if size == 1:
         yield
         return
+
+    # Join the group. Each restart gets keys of its own in the store, as the store still holds the
+    # addresses of the processes that are gone.
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
-    # torchrun keeps the store when it restarts the processes, with the addresses of those that are gone.
-    store = dist.PrefixStore(
-        f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", restart_store
-    )
+    attempt = f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+    store = dist.PrefixStore(attempt, restart_store)
     with explain_joining():
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     try:
@@ -51,7 +58,7 @@ def process_group(device, seconds):
 
 @contextmanager
 def explain_joining():
-    """A UserError for what goes wrong in the block, where the ranks look for each other."""
+    """Raise a UserError if the ranks fail to find each other in the block."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -62,11 +69,11 @@ def explain_joining():
 
 
 def note_run_started():
-    """Note that the run has begun: from now on, what lies in its folders is its own."""
+    """Note for `restarted_run` that the run has started: its folders now hold its own files."""
     if restart_store and launch.is_main_process():
         restart_store.set("begun", "")
 
 
 def restarted_run():
-    """Whether torchrun started the processes again, and the run had begun before one of them died."""
+    """Whether torchrun restarted the processes after the run had started. Call in process_group."""
     return bool(restart_store) and restart_store.check(["begun"])

@@ -57,7 +57,7 @@ def made_model(kind, groups, *flags):
 
 
 def merge_first(mark, rows):
-    """Like optimizer.merge on one thread, but the first of equal rows is their place instead of the last."""
+    """Like tables.merge on one thread, but the first of equal rows is their place instead of the last."""
     mark[rows.flip(0)] = torch.arange(len(rows)).flip(0)
     return mark.index_select(0, rows)
 

@@ -62,7 +62,7 @@ def test_knn_is_brute_force_over_the_latest(device, sizes, block, monkeypatch):
 
 
 def test_knn_of_many_searches_in_groups(device):
-    """So many that evaluate.largest takes its way over groups, with a number of them that it has to fill up."""
+    """So many examples that grouped_topk searches by groups, of which the last has to be padded."""
     built, columns = memory("knn", device, memory_size=5000, memory_k=9), examples(4001, device)
     write(built, *columns)
     query = examples(20, device, seed=1)[0]

@@ -17,7 +17,6 @@ from engine.compiling import SAVED_BY_ROW, SAVED_BY_TABLE, WAIT, compiles
 from engine.optimizer import SGD, Adam
 from engine.tables import value_and_gradients
 from evaluate import DotProduct, popularity_encodings
-from parse import last_epoch
 from utils import cpu_threads, make_generator
 
 log = logging.getLogger("onebp")
@@ -31,10 +30,8 @@ class Recommender:
     A subclass has besides them `encodings` (or `scorer`) and `load_state_dict`.
     """
 
-    ratings = (
-        False  # whether it learns from ratings; else from the interactions, whatever they are rated
-    )
-    clicks = False  # whether it learns from clicks, a data set of its own kind
+    # Values of --mode, besides train, that the model has.
+    modes = ("evaluate", "recommend", "export")
     identifying = (
         "model",
     )  # the flags that a checkpoint must have in common with this model to be taken over
@@ -247,7 +244,7 @@ class BatchTrained(Recommender):
         step = (
             SAVED_BY_ROW * sum(rows.values()) + SAVED_BY_TABLE * sum(tables.values())
         ) * self.args.dim
-        saved = step * last_epoch(self.args) * len(self.schedule)
+        saved = step * self.args.last_epoch * len(self.schedule)
         if self.args.compile == "auto" and saved < WAIT:
             log.info(
                 "the training step is not compiled: that takes %d s the first time, to save about %.0f s",

@@ -16,9 +16,9 @@ import sys
 import textwrap
 from pathlib import Path
 
+import families
 from cli.errors import UserError, defer_interrupts, status_of
 from cli.flags import Parser, folder_name, whole
-from parse import validates
 from sweeps.studies import NAMED, Sweep, checked
 
 log = logging.getLogger("onebp")
@@ -102,26 +102,26 @@ def run(name, given, fixed):
 
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
     with defer_interrupts():
-        from cli.registry import MODELS, find
         from sweeps.trials import collect, load_once, plan, run_all
         from utils import log_to_console
 
     log_to_console()
     headlines = {
-        find(MODELS, args.model).evaluator_class(args).headline for _, args in combinations
+        families.model_class(args.model).evaluator_class(args).headline for _, args in combinations
     }
     if len(headlines) > 1:
         raise UserError(
             "the runs have different metrics; compare models of rankings, or of ratings, and one --ranking"
         )
     (study.headline,) = headlines
-    parts = {(args.select, args.valid_ratio, validates(args)) for _, args in combinations}
+    parts = {(args.select, args.valid_ratio, args.validates) for _, args in combinations}
     if len(parts) > 1 and not {"select", "valid_ratio"} & combinations[0][0].keys():
         raise UserError(
             "the runs have different training parts; give --select valid --valid_ratio 0.25, say, to all"
         )
-    load_once([args for _, args in combinations])
-    args = combinations[0][1]
+    loaded = load_once([args for _, args in combinations])
+    combinations = [(values, args) for (values, _), args in zip(combinations, loaded, strict=True)]
+    args = loaded[0]
     study.prepare(args)
     parts = [name] if name else list(study.over)
     folder = Path(given.study_root) / (

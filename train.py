@@ -4,7 +4,6 @@ A model takes part by a small interface (see recommender.Recommender): it trains
 two results, and gives and takes its state. What its numbers mean is its own affair.
 """
 
-import argparse
 import logging
 import math
 import time
@@ -16,12 +15,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from checkpointing import shards
 from checkpointing.files import load_checkpoint
 from checkpointing.last_and_best import Checkpoints
-from checkpointing.resume import checkpoint_state, restore, trained_flags
+from checkpointing.resume import checkpoint_state, restore
 from cli import launch
 from cli.errors import Diverged, UserError
 from distributed import collectives, group
-from ignored import ignored_flags
-from parse import last_epoch
 from reports.console import how_to_continue, log_end, log_epoch, log_start
 from reports.run import Run, SilentRun
 from utils import on_terminal
@@ -50,7 +47,7 @@ def fit(model, data, args):
                     )
                 concluded = run.summary_file.exists() and model.concluded(run.checkpoint_folder)
                 if progress.done(args) and collectives.first_rank_says(concluded):
-                    end = last_epoch(args)
+                    end = args.last_epoch
                     log.info(
                         "%s is done: epoch %d of %d, nothing to do",
                         args.run_name,
@@ -104,16 +101,14 @@ def refit(model_class, device, data, args, epochs):
         "eval_every": epochs,
         "refit": False,
     }
-    origin = args.origin | dict.fromkeys(own, "refit")
-    args = argparse.Namespace(**{**vars(args), **own, "origin": origin, "refit_epochs": epochs})
+    args = args.replace(origin="refit", refit_epochs=epochs, **own)
     last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
     try:
-        goes_on = args.train_mode == "continue" and load_checkpoint(last_file)[
-            "flags"
-        ] == trained_flags(args)
+        trained = load_checkpoint(last_file)["flags"] if args.train_mode == "continue" else None
+        goes_on = trained == args.training_flags()
     except UserError:  # absent or damaged
         goes_on = False
-    args.train_mode = "continue" if goes_on else "new"
+    args = args.replace(train_mode="continue" if goes_on else "new")
     data = data.with_valid_in_train()
     log.info("refit on training and validation part for %d epochs", epochs)
     fit(model_class(data, args, device), data, args)
@@ -122,13 +117,13 @@ def refit(model_class, device, data, args, epochs):
 def train(model, run, progress, checkpoints, args):
     """Epochs from the one after `progress` to the last, with evaluation, early stop and checkpoints."""
     steps = model.steps_per_epoch
-    done, total, hidden = progress.epoch * steps, last_epoch(args) * steps, not on_terminal()
+    done, total, hidden = progress.epoch * steps, args.last_epoch * steps, not on_terminal()
     bar = tqdm(initial=done, total=total, unit="step", leave=False, disable=hidden)
     since_row = 0.0  # seconds of training since the last row of metrics.csv
     with bar:
         while not progress.done(args):
             epoch, begin, improved = progress.epoch + 1, time.perf_counter(), False
-            bar.set_description(f"epoch {epoch}/{last_epoch(args)}", refresh=False)
+            bar.set_description(f"epoch {epoch}/{args.last_epoch}", refresh=False)
             lr = learning_rate(args, epoch)
             loss = model.train_epoch(lr, bar.update)
             if not math.isfinite(loss):
@@ -139,7 +134,7 @@ def train(model, run, progress, checkpoints, args):
                 }
                 flags["temperature"] = "raise --temperature"
                 advice = ", or ".join(
-                    text for flag, text in flags.items() if flag not in ignored_flags(args)
+                    text for flag, text in flags.items() if flag not in args.ignored()
                 )
                 raise Diverged(
                     f"the loss is {loss} in epoch {epoch}; {advice}. {checkpoints.describe()}"
@@ -147,7 +142,7 @@ def train(model, run, progress, checkpoints, args):
             trained = time.perf_counter()
             since_row += trained - begin
             progress.epoch = epoch
-            if epoch % args.eval_every == 0 or epoch == last_epoch(args):
+            if epoch % args.eval_every == 0 or epoch == args.last_epoch:
                 metrics = model.evaluate(args.select)
                 improved = progress.record(metrics, model.better)
                 evaluated = time.perf_counter() - trained
@@ -189,7 +184,7 @@ class Progress:
 
     def done(self, args):
         """Whether the last epoch is reached, or patience is at its end."""
-        return self.epoch >= last_epoch(args) or (
+        return self.epoch >= args.last_epoch or (
             args.patience is not None and self.since_best >= args.patience
         )
 

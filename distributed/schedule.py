@@ -1,5 +1,6 @@
 """The steps of an epoch, the same number on every rank."""
 
+from cli.errors import RaisedByAllRanks
 from distributed import collectives
 
 
@@ -49,3 +50,13 @@ class Schedule:
         for number in range(len(self)):
             batch = next(batches, None) or next(self.sampler.at(self.sampler.users[None, :0]))
             yield self.sampler.complete(batch, self.sizes(number))
+
+
+def own_batch_size(batch_size):
+    """This process's part of a batch. Raises UserError if a process would have none of it."""
+    count = collectives.world_size()
+    if batch_size < count:
+        raise RaisedByAllRanks(
+            f"--batch_size {batch_size} is too small for {count} ranks, one each at least"
+        )
+    return collectives.own_portion(batch_size)

@@ -198,7 +198,7 @@ class Run:
             **result,
             "seconds": {"train": train_seconds, "eval": eval_seconds, "total": total_seconds},
             "peak_memory_mb": peak_memory_mb(device),
-            "flags": {flag: value for flag, value in vars(args).items() if flag != "origin"},
+            "flags": vars(args) | {"refit_epochs": args.refit_epochs},
         }
         with atomic_file(self.summary_file, "w") as file:
             json.dump(summary, file, indent=2)

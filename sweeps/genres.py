@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+import families
 from checkpointing.files import load_checkpoint
 from cli.errors import UserError
-from cli.registry import MODELS, find
 from reports.figures import Points, save_figure
 from sources.titles import item_titles
 from utils import choose_device, write_csv
@@ -65,7 +65,7 @@ def study_genres(trials, data, genres, folder):
 
 def item_encodings(data, args, checkpoint):
     """The items' encodings (I, D), an array, in the state of the checkpoint file; None: before training."""
-    model = find(MODELS, args.model)(data, args, choose_device(args.device))
+    model = families.model_class(args.model)(data, args, choose_device(args.device))
     if checkpoint:
         model.load_weights(load_checkpoint(checkpoint)["model"])
     return model.encodings()[1].cpu().numpy()

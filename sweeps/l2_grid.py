@@ -3,7 +3,6 @@
 Source: Chen et al., KDD 2019, arXiv 1905.11596.
 """
 
-import argparse
 import gc
 import json
 import logging
@@ -58,9 +57,7 @@ def member(args, strength):
     Raises UserError where its checkpoint was trained with other flags, which are not to be mixed in one grid.
     """
     own = {"l2": strength, "l2_grid": None, "run_name": f"{args.run_name}-l2={strength:g}"}
-    args = argparse.Namespace(
-        **{**vars(args), **own, "origin": args.origin | dict.fromkeys(own, "l2_grid")}
-    )
+    args = args.replace(origin="l2_grid", **own)
     if args.train_mode == "continue":
         last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
         try:
@@ -70,7 +67,7 @@ def member(args, strength):
             changed = None
         # With another l2 it is an earlier run, set aside: what is g-l2=0.1 may have been g-l2=0.
         if changed is None or "l2" in changed:
-            args.train_mode = "new"
+            args = args.replace(train_mode="new")
         elif changed:
             flag, (before, now) = next(iter(changed.items()))
             raise UserError(

@@ -9,7 +9,8 @@ from conftest import matrix, write
 
 import dataloader
 from cli.errors import UserError
-from dataloader import load_data, load_dataset
+from dataloader import load_dataset
+from families import load_data
 from parse import parse_args
 from sources.interactions import SPLITS, split_per_user
 

@@ -12,8 +12,8 @@ from test_model import build, loop_aggregation
 from test_optimizer import made_data
 
 from checkpointing.files import load_checkpoint
-from dataloader import load_data
 from engine.compiling import compiles
+from families import load_data
 from parse import parse_args
 from regularizers.flags import GRANULARITIES
 from sources.interactions import Interactions

@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import toy_data
 
-from cli.registry import MODELS, find
 from engine.tables import value_and_gradients
+from families import model_class
 from model import moving_aggregation
 from parse import parse_args
 
@@ -16,7 +16,7 @@ GRADIENTS = ("OneBP", "TwoBP")
 def build(name, *flags, data=None, device="cpu"):
     """A model that is ready to be trained."""
     args = parse_args(["--model", name, *map(str, flags)])
-    model = find(MODELS, name)(data or toy_data(), args, torch.device(device))
+    model = model_class(name)(data or toy_data(), args, torch.device(device))
     model.start_training()
     return model
 

@@ -1,11 +1,11 @@
 """Where a value comes from; one line for each kind of mistake."""
 
 import pytest
-
 from ignored import CHOICES, IGNORED, ignored_flags
+from suggested import PRESETS, SUGGESTED
+
 from parse import build_parser, default_run_name, parse_args
 from regularizers.flags import GRANULARITIES
-from suggested import PRESETS, SUGGESTED
 
 
 def test_given_beats_suggested_beats_default():

@@ -16,7 +16,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, finish, interactions, on_ranks, save_arrays, start, torchrun, toy_data, write
+from conftest import (
+    ROOT,
+    finish,
+    interactions,
+    on_ranks,
+    save_arrays,
+    start,
+    torchrun,
+    toy_data,
+    write,
+)
 from scipy.sparse import csr_array
 
 from checkpointing.files import save_checkpoint

@@ -13,8 +13,8 @@ import train
 from checkpointing import shards
 from checkpointing.files import load_checkpoint, save_checkpoint
 from checkpointing.last_and_best import Checkpoints
-from dataloader import load_data
 from evaluate import METRICS
+from families import load_data
 from families.ratings.svd import SVD
 from parse import parse_args
 from train import Progress, learning_rate

@@ -16,7 +16,7 @@ from recommender import BatchTrained
 class ClickModel(BatchTrained):
     """Learns clicks from them, by cross-entropy, --l2 being the weight decay of embeddings; streamed in the end."""
 
-    clicks = True
+    modes = ("evaluate",)
     identifying = ("model", "dim", "hidden", "layers")
     encoder_class = (
         None  # built from (data, args, generator); from (weights, ids (m, F)) to deepfm.Outputs

@@ -4,7 +4,6 @@ A model as it was trained, or one that goes on with a pass over each slot (IncCT
 with and without a memory of errors. Shapes: m rows, n rows of a slot.
 """
 
-import argparse
 import logging
 from collections import defaultdict
 from itertools import product
@@ -20,7 +19,6 @@ from families.clicks.learner import StreamLearner
 from families.clicks.memory import corrected, recalled
 from families.clicks.metrics import click_metrics
 from families.clicks.tuning import COUNTS, KEYS, STRENGTHS, TAUS, TUNED, TUNED_ROWS
-from ignored import MEMORY
 from reports.figures import Series, save_figure
 from utils import on_terminal, write_csv
 
@@ -28,13 +26,6 @@ log = logging.getLogger("onebp")
 
 
 FILE = "stream.pt"
-FLAGS = (
-    "memory",
-    *MEMORY.split(),
-    "incremental",
-    "incremental_lr",
-    "slots",
-)  # that decide the stream
 
 
 class Stream:
@@ -87,7 +78,7 @@ class Stream:
 
     def learner(self, kind, own):
         """The Learner of a kind, with settings of its own."""
-        args = argparse.Namespace(**{**vars(self.args), **own})
+        args = self.args.replace(**own)
         return StreamLearner(self.model, self.saved["model"], args, kind == "incremental")
 
     def predicted(self, kind, learner, rows):
@@ -200,7 +191,7 @@ class Stream:
             "epoch": self.saved["epoch"],
             "flags": self.saved["flags"],
             "run": self.saved["identity"],
-        } | {"stream": stream_flags(self.args)}
+        } | {"stream": self.args.deciding("stream")}
 
     def resumed(self):
         """The state in the file, if it is one of this stream."""
@@ -221,18 +212,13 @@ def check_slots(data, args):
             )
 
 
-def stream_flags(args):
-    """The flags that decide the stream, by name."""
-    return {name: getattr(args, name) for name in FLAGS}
-
-
 def is_done(file, args):
     """Whether the stream that the flags ask for is in the file, whole."""
     state = kept(file)
     return (
         bool(state)
         and state["done"] == args.slots
-        and state["identity"]["stream"] == stream_flags(args)
+        and state["identity"]["stream"] == args.deciding("stream")
     )
 
 

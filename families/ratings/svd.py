@@ -100,7 +100,6 @@ class SVD(BatchTrained):
     Source: Koren, Bell & Volinsky, Matrix factorization techniques for recommender systems, IEEE Computer 2009.
     """
 
-    ratings = True
     identifying = ("model", "dim")
     encoder_class = BiasedMF
 

@@ -64,9 +64,7 @@ def check_flags_of_arrays(folder, args, ratings):
     """Raise UserError for flags that do not apply to a data set of arrays."""
     for flag in ("fold", "test_ratio", "valid_ratio"):
         if args.given(flag):
-            raise UserError(
-                f"--{flag} does not apply: {folder} has its splits; leave the flag out"
-            )
+            raise UserError(f"--{flag} does not apply: {folder} has its splits; leave the flag out")
     if ratings or args.regularizer == "lambdaopt":
         raise UserError(
             f"{folder} has no ratings and no split to tune on; "

@@ -18,9 +18,33 @@ from inference import flags as inference
 # Data sets with their suggested values. 100k to Yelp2018: from the README of the paper's repository,
 # epochs from its example commands. Those of demo are ours.
 DATASETS = {
-    "demo": {"batch_size": 1024, "l2": 3e-5, "lr": 5e-3, "dim": 32, "beta": 0.99, "N": 5, "epochs": 40},
-    "100k": {"batch_size": 1024, "l2": 1e-5, "lr": 5e-4, "dim": 32, "beta": 0.99, "N": 5, "epochs": 2000},
-    "1M": {"batch_size": 1024, "l2": 1e-6, "lr": 1e-3, "dim": 128, "beta": 0.99, "N": 5, "epochs": 200},
+    "demo": {
+        "batch_size": 1024,
+        "l2": 3e-5,
+        "lr": 5e-3,
+        "dim": 32,
+        "beta": 0.99,
+        "N": 5,
+        "epochs": 40,
+    },
+    "100k": {
+        "batch_size": 1024,
+        "l2": 1e-5,
+        "lr": 5e-4,
+        "dim": 32,
+        "beta": 0.99,
+        "N": 5,
+        "epochs": 2000,
+    },
+    "1M": {
+        "batch_size": 1024,
+        "l2": 1e-6,
+        "lr": 1e-3,
+        "dim": 128,
+        "beta": 0.99,
+        "N": 5,
+        "epochs": 200,
+    },
     "Gowalla": {"batch_size": 1024, "l2": 0.0, "lr": 5e-4, "dim": 1024, "beta": 0.999, "N": 5},
     "Yelp2018": {"batch_size": 1024, "l2": 0.0, "lr": 5e-5, "dim": 2048, "beta": 0.999, "N": 5},
     "ml-100k": {},
@@ -42,7 +66,12 @@ RUN = [
         "start afresh, or go on from the last checkpoint",
         decides="nothing",
     ),
-    Flag("model", "OneBP", one_of(*families.models()), "model to train, see also the end of this help"),
+    Flag(
+        "model",
+        "OneBP",
+        one_of(*families.models()),
+        "model to train, see also the end of this help",
+    ),
     Flag(
         "run_name",
         None,
@@ -90,8 +119,12 @@ RUN = [
         "the files of a run, or curves for TensorBoard beside them",
         decides="nothing",
     ),
-    Flag("log_root", "runs", str, "folder of logs, metrics and plots", decides="nothing", local=True),
-    Flag("checkpoint_dir", "checkpoints", str, "folder of checkpoints", decides="nothing", local=True),
+    Flag(
+        "log_root", "runs", str, "folder of logs, metrics and plots", decides="nothing", local=True
+    ),
+    Flag(
+        "checkpoint_dir", "checkpoints", str, "folder of checkpoints", decides="nothing", local=True
+    ),
     Flag(
         "save_every",
         None,
@@ -188,7 +221,13 @@ TRAINING = [
         "decay by --lr_dc at --lr_dc_epoch, or to 0 along a cosine",
         needs="gradients",
     ),
-    Flag("lr_dc", 1.0, positive, "factor on the learning rate at each of --lr_dc_epoch", needs="gradients"),
+    Flag(
+        "lr_dc",
+        1.0,
+        positive,
+        "factor on the learning rate at each of --lr_dc_epoch",
+        needs="gradients",
+    ),
     Flag(
         "lr_dc_epoch",
         [],
@@ -327,7 +366,9 @@ def flags_of(model):
 
 @cache
 def _flags_of(known, own):
-    declared = {flag.name: flag for flags in (*SECTIONS.values(), inference.FLAGS) for flag in flags}
+    declared = {
+        flag.name: flag for flags in (*SECTIONS.values(), inference.FLAGS) for flag in flags
+    }
     for family in (*reversed(known), own):
         declared |= family.flags()
     return declared
@@ -357,7 +398,9 @@ def parse_args(argv=None):
 
     # The data set as it is spelled, and the preset that there is for it.
     dataset = given.get("dataset", defaults["dataset"])
-    named = DATASETS | {name: values for other in families.FAMILIES for name, values in other.datasets.items()}
+    named = DATASETS | {
+        name: values for other in families.FAMILIES for name, values in other.datasets.items()
+    }
     dataset = next((name for name in named if name.lower() == dataset.lower()), dataset)
     preset = given.get("preset", "paper") if serves("preset", model) else "paper"
     if preset != "paper" and dataset not in family.presets[preset]:
@@ -371,7 +414,10 @@ def parse_args(argv=None):
         (f"suggested for {model}", suggested.get("", {}) | suggested.get(dataset, {})),
         (f"preset {preset}", family.presets[preset].get(dataset, {})),
         *family.suggest(given),
-        ("suggested for l2_grid", {"select": "valid", "valid_ratio": 0.25} if "l2_grid" in given else {}),
+        (
+            "suggested for l2_grid",
+            {"select": "valid", "valid_ratio": 0.25} if "l2_grid" in given else {},
+        ),
         ("command line", given),
     ]
     values, origin = {}, {}
@@ -390,7 +436,9 @@ def model_named(words):
     spelled = {name.lower(): name for name in families.models()}
     named = [after for word, after in pairwise(words) if word == "--model"]
     named += [word.removeprefix("--model=") for word in words if word.startswith("--model=")]
-    return next((spelled[name.lower()] for name in reversed(named) if name.lower() in spelled), "OneBP")
+    return next(
+        (spelled[name.lower()] for name in reversed(named) if name.lower() in spelled), "OneBP"
+    )
 
 
 def build_parser(model="OneBP"):

@@ -19,7 +19,12 @@ PRESETS = {
 }
 
 FLAGS = [
-    Flag("preset", "paper", one_of(*PRESETS), "values for flags not given: the paper's, or better ones"),
+    Flag(
+        "preset",
+        "paper",
+        one_of(*PRESETS),
+        "values for flags not given: the paper's, or better ones",
+    ),
     Flag(
         "encoder",
         "MF",
@@ -133,7 +138,9 @@ def load_data(args):
 
 FAMILY = Family(
     title="two-tower models: OneBP moves the users, TwoBP trains both towers",
-    models={name: Model(f"model:{name}", HAS, named_after=("encoder",)) for name in ("OneBP", "TwoBP")},
+    models={
+        name: Model(f"model:{name}", HAS, named_after=("encoder",)) for name in ("OneBP", "TwoBP")
+    },
     load_data=load_data,
     sections={"two-tower models": FLAGS, "regularisation": regularizers.flags.FLAGS},
     suggest=suggest,

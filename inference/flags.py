@@ -6,7 +6,9 @@ Loads without torch.
 from cli.flags import Flag, one_of, text, whole
 
 RECOMMEND = {"mode": ("recommend",)}
-TITLE = "using a trained model (--mode evaluate, recommend, export; its flags come from its checkpoint)"
+TITLE = (
+    "using a trained model (--mode evaluate, recommend, export; its flags come from its checkpoint)"
+)
 FLAGS = [
     Flag(
         "checkpoint",

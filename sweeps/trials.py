@@ -30,6 +30,8 @@ log = logging.getLogger("onebp")
 
 PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 MAIN = Path(__file__).parent.parent / "main.py"
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """One run of a study."""
@@ -85,7 +87,9 @@ def load_once(checked):
     loaded, result = {}, []
     for args in checked:
         family = families.family_of(args.model)
-        source = json.dumps([family.title, args.loading_flags() | {"regularizer": args.regularizer}])
+        source = json.dumps(
+            [family.title, args.loading_flags() | {"regularizer": args.regularizer}]
+        )
         if source not in loaded:
             loaded[source] = families.load_data(args)
         data = loaded[source]

@@ -22,7 +22,14 @@ def test_what_is_loaded(tmp_path):
 
 def shares(folder):
     data = load_mapped(folder, validate=False)
-    return data.first, data.shape[0], data.train.toarray(), data.digest, data.counts(), data.describe()
+    return (
+        data.first,
+        data.shape[0],
+        data.train.toarray(),
+        data.digest,
+        data.counts(),
+        data.describe(),
+    )
 
 
 def test_ranks_load_their_users(tmp_path):
@@ -30,7 +37,9 @@ def test_ranks_load_their_users(tmp_path):
     data = load_mapped(folder, validate=False)
     found = on_ranks(shares, folder)
     assert [first for first, *_ in found] == [0, 16]
-    np.testing.assert_array_equal(np.concatenate([train for _, _, train, *_ in found]), data.train.toarray())
+    np.testing.assert_array_equal(
+        np.concatenate([train for _, _, train, *_ in found]), data.train.toarray()
+    )
     for *_, digest, counts, description in found:
         assert (digest, counts) == (data.digest, data.counts())
         assert description == f"{data.describe()}; users divided among 2 ranks"
@@ -42,10 +51,18 @@ def own_copy(folders):
 
 def test_copies_that_are_divided_at_other_users_are_told(tmp_path):
     """The second one has only the first 8 of 32 users."""
-    some = {"train_indptr": np.minimum(train_array("indptr"), 56), "train_indices": train_array("indices")[:56]}
-    folders = save_arrays(tmp_path / "one" / "made"), save_arrays(tmp_path / "other" / "made", **some)
+    some = {
+        "train_indptr": np.minimum(train_array("indptr"), 56),
+        "train_indices": train_array("indices")[:56],
+    }
+    folders = (
+        save_arrays(tmp_path / "one" / "made"),
+        save_arrays(tmp_path / "other" / "made", **some),
+    )
     for error in on_ranks(own_copy, folders):
-        assert "rank 1 has made divided at users [0, 4, 32], the first one [0, 16, 32]" in str(error)
+        assert "rank 1 has made divided at users [0, 4, 32], the first one [0, 16, 32]" in str(
+            error
+        )
 
 
 def test_the_digest_is_of_the_pairs(tmp_path):
@@ -54,7 +71,10 @@ def test_the_digest_is_of_the_pairs(tmp_path):
     indices[[0, 7]] = 8, 15  # another user's pairs
     indices[:7].sort()
     indices[7:14].sort()
-    assert load_mapped(save_arrays(tmp_path / "b", train_indices=indices), validate=False).digest != first
+    assert (
+        load_mapped(save_arrays(tmp_path / "b", train_indices=indices), validate=False).digest
+        != first
+    )
     assert load_mapped(save_arrays(tmp_path / "c"), validate=False).digest == first
 
 
@@ -73,15 +93,30 @@ def reversed_items():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"train_indices": reversed_items()}, r"train.indices.npy: a user's items are not in ascending order"),
-        ({"train_indices": train_array("indices") + 1}, r"train.indices.npy: items from 0 to 31 belong there"),
-        ({"train_indices": train_array("indices")[:-1]}, r"train.indptr.npy has 33 numbers from \[0\] to \[224\]"),
+        (
+            {"train_indices": reversed_items()},
+            r"train.indices.npy: a user's items are not in ascending order",
+        ),
+        (
+            {"train_indices": train_array("indices") + 1},
+            r"train.indices.npy: items from 0 to 31 belong there",
+        ),
+        (
+            {"train_indices": train_array("indices")[:-1]},
+            r"train.indptr.npy has 33 numbers from \[0\] to \[224\]",
+        ),
         ({"train_indptr": train_array("indptr")[:-1]}, r"train.indptr.npy has 32 numbers"),
         ({"train_indptr": with_fifth(2**40)}, r"train.indptr.npy: numbers from 0"),
         ({"train_indptr": with_fifth(-9)}, r"train.indptr.npy: numbers from 0"),
-        ({"train_indices": train_array("indices") * 1.0}, r"holds float64 of 1 axes, not whole numbers"),
+        (
+            {"train_indices": train_array("indices") * 1.0},
+            r"holds float64 of 1 axes, not whole numbers",
+        ),
         ({"test_indices": train_array("indices")[::7].copy()}, r"pairs are in both train and test"),
-        ({"test_indices": np.zeros(0, np.int32), "test_indptr": np.zeros(33, np.int32)}, "no test interaction"),
+        (
+            {"test_indices": np.zeros(0, np.int32), "test_indptr": np.zeros(33, np.int32)},
+            "no test interaction",
+        ),
     ],
 )
 def test_what_is_wrong_with_arrays(tmp_path, parts, message):
@@ -119,10 +154,14 @@ def test_one_process_and_two_train_and_recommend(cli, work):
     status, output, _ = cli("--dataset", "made", "--epochs", 2, "--dim", 8)
     assert status == 0
     assert "made: 32 users, 32 items" in output
-    status, _, errors = finish(torchrun("--dataset", "made", "--epochs", 2, "--dim", 8, "--run_name", "two"))
+    status, _, errors = finish(
+        torchrun("--dataset", "made", "--epochs", 2, "--dim", 8, "--run_name", "two")
+    )
     assert status == 0, errors
     for name in ("made-OneBP-MF", "two"):
-        status, output, _ = cli("--mode", "recommend", "--run_name", name, "--users", "3", "--dataset", "made")
+        status, output, _ = cli(
+            "--mode", "recommend", "--run_name", name, "--users", "3", "--dataset", "made"
+        )
         assert status == 0
         assert [line.split()[0] for line in output.splitlines()].count("3") == 10
 
@@ -136,14 +175,18 @@ def test_with_a_validation_part(cli, work):
     status, output, errors = cli(*flags, "--regularizer", "l2", "--l2_grid", 1, 0.1)
     assert status == 0, errors
     assert cli(*flags, "--refit", "--run_name", "own")[0] == 0
-    status, output, errors = cli("--dataset", "made", "--mode", "evaluate", "--run_name", "own-refit")
+    status, output, errors = cli(
+        "--dataset", "made", "--mode", "evaluate", "--run_name", "own-refit"
+    )
     assert status == 0, errors
     assert "Recall@20" in output
 
 
 def test_a_rank_without_interactions_is_told(tmp_path):
     own = toy_data().train.indices[:7].copy()
-    folder = save_arrays(tmp_path / "made", train_indptr=np.array([0] + [7] * 32), train_indices=own)
+    folder = save_arrays(
+        tmp_path / "made", train_indptr=np.array([0] + [7] * 32), train_indices=own
+    )
     for error in on_ranks(shares, folder):
         assert "data set made has fewer users to train on than the 2 ranks" in str(error)
 

@@ -7,7 +7,7 @@ import torch
 
 from cli.errors import UserError
 from engine.tables import UserItems, csr_tensor
-from recommender import SolvedAtOnce
+from families.baselines.closed_form import SolvedAtOnce
 
 
 class EASE(SolvedAtOnce):

@@ -39,9 +39,7 @@ SUGGESTED = {
         "1M": {"reg": 40.0, "confidence": 3.0},
         "Gowalla": {"dim": 128, "reg": 5.0, "confidence": 10.0},
     },
-    "CML": {
-        "": {"epochs": 30, "dim": 64, "N": 20, "lr": 1e-3, "l2": 0.0, "lr_schedule": "cosine"}
-    },
+    "CML": {"": {"epochs": 30, "dim": 64, "N": 20, "lr": 1e-3, "l2": 0.0, "lr_schedule": "cosine"}},
 }
 
 

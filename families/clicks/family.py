@@ -80,7 +80,9 @@ DATA = [
     ),
 ]
 NETWORK = [
-    Flag("preset", "paper", one_of(*PRESETS), "values for flags not given; x4_001: BARS's for Criteo"),
+    Flag(
+        "preset", "paper", one_of(*PRESETS), "values for flags not given; x4_001: BARS's for Criteo"
+    ),
     Flag(
         "hidden",
         [64, 64, 64],
@@ -94,7 +96,9 @@ NETWORK = [
 KNN_OR_LSH = {"memory": ("knn", "lsh")}
 STREAM = [
     Flag("slots", 10, whole(1), "consecutive slots of equal size", decides="stream"),
-    Flag("incremental", False, None, "also train the model on each slot, one pass", decides="stream"),
+    Flag(
+        "incremental", False, None, "also train the model on each slot, one pass", decides="stream"
+    ),
     Flag("incremental_lr", None, positive, "its learning rate (default: --lr)", decides="stream"),
     Flag(
         "memory",
@@ -128,7 +132,14 @@ STREAM = [
         only=KNN_OR_LSH,
         decides="stream",
     ),
-    Flag("memory_lambda", 0.3, number(0), "weight of the correction", only=KNN_OR_LSH, decides="stream"),
+    Flag(
+        "memory_lambda",
+        0.3,
+        number(0),
+        "weight of the correction",
+        only=KNN_OR_LSH,
+        decides="stream",
+    ),
     Flag(
         "memory_tau",
         0.1,

@@ -62,11 +62,11 @@ def prepared(name, *flags, device="cpu", dtype=torch.float64):
     return model, batch, model.regularizer.sampler.of(batch[0])
 
 
-def slopes_of(model, batch, held_out):
-    """What `LambdaOpt.slopes` returns, called as a training step does."""
+def hypergradient_of(model, batch, held_out):
+    """What `LambdaOpt.hypergradient` returns, called as a training step does."""
     seen = []
-    original = model.regularizer.slopes
-    model.regularizer.slopes = lambda *step: seen.append(original(*step)) or seen[-1]
+    original = model.regularizer.hypergradient
+    model.regularizer.hypergradient = lambda *step: seen.append(original(*step)) or seen[-1]
     model.train_step(batch, held_out)
     return seen[0]
 
@@ -146,7 +146,7 @@ def check_differences(model, batch, held_out, moves, step=1e-5):
     """The gradient against central differences, entry by entry."""
     start = {name: value.clone() for name, value in model.regularizer.strengths.items()}
     saved = [tensor.clone() for tensor in tensors(model)]
-    found = slopes_of(model, batch, held_out)
+    found = hypergradient_of(model, batch, held_out)
     for tensor, value in zip(tensors(model), saved, strict=True):
         tensor.copy_(value)
     assert found.keys() == start.keys()
@@ -167,11 +167,11 @@ def check_differences(model, batch, held_out, moves, step=1e-5):
 def test_both_paths_are_the_same_derivative(device):
     """A step from fixed weights: the gradient of its loss does not depend on the strengths."""
     found = [
-        slopes_of(*prepared("TwoBP", "--lambda_grad", path, device=device, dtype=torch.float32))
+        hypergradient_of(*prepared("TwoBP", "--lambda_grad", path, device=device, dtype=torch.float32))
         for path in PATHS
     ]
     for name in found[0]:
-        torch.testing.assert_close(*(slopes[name] for slopes in found))
+        torch.testing.assert_close(*(hypergradient[name] for hypergradient in found))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from cli import launch
 from cli.errors import UserError
@@ -46,6 +47,19 @@ def keep_freed_memory():
 def on_terminal():
     """Whether progress bars have somebody who looks at them."""
     return launch.is_main_process() and sys.stderr is not None and sys.stderr.isatty()
+
+
+def progress_bar(what, total, unit, initial=0):
+    """Progress bar of `total` units, shown on a terminal only. Bytes, "B", are shown as kB or MB."""
+    return tqdm(
+        desc=what,
+        total=total,
+        initial=initial,
+        unit=unit,
+        unit_scale=unit == "B",
+        leave=False,
+        disable=not on_terminal(),
+    )
 
 
 def choose_device(name):

@@ -1,4 +1,8 @@
-"""Do the items' encodings tell their genres? The items nearest to a genre's mean, and all of them in two dimensions."""
+"""Study whether the encodings of items reflect their genres.
+
+It finds the items nearest to the mean encoding of a genre, and draws all items in two dimensions.
+Shapes: I items, D dim.
+"""
 
 import logging
 from pathlib import Path
@@ -16,55 +20,76 @@ from utils import choose_device, write_csv
 log = logging.getLogger("onebp")
 
 
-NEAREST = (5, 10, 20, 50)
+NEAREST = (5, 10, 20, 50)  # lengths k of the lists of nearest items
 MEASURES = ("precision", "recall", "F1")
-MEAN = "(mean)"
-NO_GENRE = ("unknown", "(no genres listed)")  # MovieLens' words for it
-SHOWN_GENRES = 6  # in the figure
+MEAN = "(mean)"  # in place of a genre: the mean over the genres
+NO_GENRE = ("unknown", "(no genres listed)")  # MovieLens' names for a missing genre
+SHOWN_GENRES = 6  # genres in the figure
 
 
 def item_genres(data, data_dir):
-    """The items' genres, for each a text like "Comedy|Drama", by index. Raises UserError where too few are known."""
+    """Return the genres of all items, a Series of texts like "Comedy|Drama" ("": unknown).
+
+    Raises UserError if too few are known.
+    """
     titles = item_titles(data, data_dir)
     if titles is not None:
         titles["genres"] = titles["genres"].replace(dict.fromkeys(NO_GENRE, ""))
     if titles is None or (titles["genres"] != "").sum() < min(NEAREST):
+        folder = Path(data_dir) / data.name
         raise UserError(
-            f"{data.name} has no genres of its items, or too few: put items.csv with the columns item_id, title and "
-            f"genres into {Path(data_dir) / data.name} (100k and 1M: MovieLens' folder ml-100k or ml-1m beside it)"
+            f"{data.name} has no genres of its items, or too few: put items.csv with the columns "
+            f"item_id, title and genres into {folder} "
+            "(100k and 1M: MovieLens' folder ml-100k or ml-1m beside it)"
         )
     return titles["genres"]
 
 
 def study_genres(trials, data, genres, folder):
-    """Write genres.csv and study.png, and log what they show; trials: finished, of OneBP and TwoBP."""
+    """Write genres.csv and study.png, and log their content.
+
+    trials: finished runs of OneBP and TwoBP
+    data: Interactions
+    genres: of all items, from `item_genres`
+    folder: of the study
+    """
     known = (genres != "").to_numpy()
     member = genres[known].str.get_dummies("|").astype(bool)  # (items, genres)
-    tables, seen = [], {}
+    tables, first_encodings = [], {}
     for trial in trials:
-        moments = {trial.args.model: trial.checkpoints / "best.pt"}
+        # The encodings to compare, with their checkpoint.
+        checkpoints = {trial.args.model: trial.checkpoints / "best.pt"}
         if trial.args.model == "OneBP":
-            moments = {"before training": None, **moments}
-        for moment, checkpoint in moments.items():
+            checkpoints = {"before training": None, **checkpoints}
+        for name, checkpoint in checkpoints.items():
             encodings = item_encodings(data, trial.args, checkpoint)[known]  # (items, D)
             table = nearest_items(encodings, member)
-            table.insert(0, "encodings", moment)
+            table.insert(0, "encodings", name)
             table.insert(1, "seed", trial.args.seed)
             tables.append(table)
-            seen.setdefault(moment, encodings)
+            first_encodings.setdefault(name, encodings)
     table = pd.concat(tables, ignore_index=True)
     write_csv(folder / "genres.csv", table)
-    first = genres[known].str.split("|").str[0]
-    title = f"{data.name}, seed 1: items by their first genre, directions of their encodings, two principal components"
-    save_figure(
-        folder / "study.png", title, [Points(name, *project(x, first)) for name, x in seen.items()]
+
+    # Draw the encodings of the first seed.
+    first_genre = genres[known].str.split("|").str[0]
+    title = (
+        f"{data.name}, seed 1: items by their first genre, directions of their encodings, "
+        "two principal components"
     )
-    log_genres(table, list(seen))
+    panels = [Points(name, *project(x, first_genre)) for name, x in first_encodings.items()]
+    save_figure(folder / "study.png", title, panels)
+    log_genres(table, list(first_encodings))
     log.info("%s: genres.csv, study.png", folder)
 
 
 def item_encodings(data, args, checkpoint):
-    """The items' encodings (I, D), an array, in the state of the checkpoint file; None: before training."""
+    """Return the encodings of all items, an array (I, D).
+
+    data: Interactions
+    args: flags of the run
+    checkpoint: file to load; None: before training
+    """
     model = families.model_class(args.model)(data, args, choose_device(args.device))
     if checkpoint:
         model.load_weights(load_checkpoint(checkpoint)["model"])
@@ -72,64 +97,71 @@ def item_encodings(data, args, checkpoint):
 
 
 def nearest_items(encodings, member):
-    """How many of the k items nearest to a genre's mean encoding are of the genre: a row per genre and k.
+    """Count how many of the k items nearest to a genre's mean encoding belong to the genre.
 
-    encodings (items, D); member: table of bool (items, genres). Nearest is by cosine, ties go to the lower index. With
-    h items of the genre among the k, and n in all: precision = h/k, recall = h/n, F1 = 2h/(k+n). The rows of the genre
-    MEAN are means over the genres.
+    encodings (items, D)
+    member (items, genres): table of bool
+
+    Nearest is by cosine; ties go to the lower index. With h items of the genre among the k, and n
+    in all: precision = h/k, recall = h/n, F1 = 2h/(k+n).
+    Returns a table with a row per genre and k; rows of the genre MEAN are means over the genres.
     """
+    # Sort the items by their cosine with each mean. The mean's length does not change the order.
     belongs = member.to_numpy().T  # (genres, items)
     size = belongs.sum(axis=1)  # (genres,)
-    means = (
-        belongs / size[:, None]
-    ) @ encodings  # (genres, D); their length does not change the order
+    means = (belongs / size[:, None]) @ encodings  # (genres, D)
     order = np.argsort(-means @ directions(encodings).T, axis=1, kind="stable")  # (genres, items)
+
+    # Count the hits in the first k.
     hits = np.take_along_axis(belongs, order, axis=1).cumsum(axis=1)
     tables = []
     for k in [k for k in NEAREST if k <= len(encodings)]:
         h = hits[:, k - 1]
         measures = {"precision": h / k, "recall": h / size, "F1": 2 * h / (k + size)}
-        table = pd.DataFrame({"genre": member.columns, "items": size, "k": k, **measures})
-        tables += [
-            table,
-            pd.DataFrame(
-                {"genre": [MEAN], "k": k, **{name: [m.mean()] for name, m in measures.items()}}
-            ),
-        ]
+        tables.append(pd.DataFrame({"genre": member.columns, "items": size, "k": k, **measures}))
+        means_over_genres = {name: [values.mean()] for name, values in measures.items()}
+        tables.append(pd.DataFrame({"genre": [MEAN], "k": k, **means_over_genres}))
     return pd.concat(tables, ignore_index=True)
 
 
 def directions(encodings):
-    """Encodings (n, D) of length 1; those of length 0 stay."""
+    """Scale encodings (n, D) to length 1. Encodings of length 0 stay 0."""
     return encodings / np.maximum(np.linalg.norm(encodings, axis=1, keepdims=True), 1e-30)
 
 
 def project(encodings, genres):
-    """The items of the most frequent genres on two principal components of their directions.
+    """Project items on the two principal components of the directions of their encodings.
 
-    encodings (n, D); genres: a name per item. Returns the points, {genre: (m, 2)}, and the components' shares of
-    the variance.
+    encodings (n, D)
+    genres (n,): Series of one genre per item; only items of the SHOWN_GENRES most frequent are used
+
+    Returns {genre: points (m, 2)}, and the two components' fractions of the variance.
     """
     frequent = genres.value_counts().index[:SHOWN_GENRES]
-    x = directions(encodings[genres.isin(frequent)])
+    shown = genres.isin(frequent)
+    x = directions(encodings[shown])
     x = x - x.mean(axis=0)
     _, length, axes = np.linalg.svd(x, full_matrices=False)
     points = x @ axes[:2].T  # (shown items, 2)
-    own = genres[genres.isin(frequent)]
-    return {genre: points[own == genre] for genre in frequent}, length[:2] ** 2 / (length**2).sum()
+    points = {genre: points[genres[shown] == genre] for genre in frequent}
+    return points, length[:2] ** 2 / (length**2).sum()
 
 
 def log_genres(table, columns):
-    """Log, as means of the seeds, the longest lists genre by genre, and the means over the genres."""
+    """Log two tables of means over the seeds: the longest lists by genre, and means over genres.
+
+    table: rows of `nearest_items`, with columns encodings and seed
+    columns: names of the encodings, in order
+    """
     longest = table["k"].max()
-    parts = {
+    tables = {
         f"The {longest} items nearest (cosine) to the mean encoding of a genre": (
-            table["k"] == longest,
+            table[table["k"] == longest],
             "genre",
         ),
-        "The k nearest, means over the genres": (table["genre"] == MEAN, "k"),
+        "The k nearest, means over the genres": (table[table["genre"] == MEAN], "k"),
     }
-    for title, (rows, index) in parts.items():
-        means = table[rows].pivot_table(list(MEASURES), index, "encodings", sort=False)
+    for title, (rows, index) in tables.items():
+        means = rows.pivot_table(list(MEASURES), index, "encodings", sort=False)
         means = means[[(measure, column) for measure in MEASURES for column in columns]]
         log.info("%s:\n\n%s\n", title, means.to_string(float_format="%.3f"))

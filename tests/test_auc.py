@@ -82,9 +82,9 @@ def test_a_constant_prediction_is_worth_a_half(device):
 
 def test_logloss_is_that_of_scikit_learn(device):
     labels, scores, _ = made(2000, 1_000_000, 1, seed=4)
-    chances = np.clip(scores, 0.01, 0.99).astype(np.float64)
-    assert logloss(*on(device, labels, chances)) == pytest.approx(
-        log_loss(labels, chances), rel=1e-12
+    probabilities = np.clip(scores, 0.01, 0.99).astype(np.float64)
+    assert logloss(*on(device, labels, probabilities)) == pytest.approx(
+        log_loss(labels, probabilities), rel=1e-12
     )
 
 

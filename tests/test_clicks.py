@@ -149,7 +149,7 @@ def test_a_damaged_copy_is_made_anew(tmp_path, damage):
     assert len(again.rows(0, 200)[0]) == 200
 
 
-@pytest.mark.parametrize("where", ["_write_blocks", "_number", "_digest"])
+@pytest.mark.parametrize("where", ["_write_blocks", "_number_values", "_digest"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_nothing_half_done_stays(tmp_path, monkeypatch, where, error):
     folder_of(tmp_path, random_rows())
@@ -196,19 +196,19 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, caplog):
         (
             random_rows(8),
             {"test_ratio": 0.05},
-            "8 rows are too few; none is left for the test part",
+            "8 rows are too few; none is left for the test split",
         ),
         (
             random_rows(4),
             {"test_ratio": 0.9},
-            "4 rows are too few; none is left for the train part",
+            "4 rows are too few; none is left for the train split",
         ),
         ([], {}, "0 rows are too few"),
-        ([(1, "a", "b")] * 90 + [(0, "a", "b")] * 10, {}, "all labels of its train part are 1"),
+        ([(1, "a", "b")] * 90 + [(0, "a", "b")] * 10, {}, "all labels of its train split are 1"),
         (
             [(1, "a", "b"), (0, "a", "b")] * 40 + [(0, "a", "b")] * 20,
             {},
-            "all labels of its valid part are 0",
+            "all labels of its valid split are 0",
         ),
     ],
 )

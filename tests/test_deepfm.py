@@ -99,8 +99,8 @@ def test_outputs_by_loops(tmp_path, device, name):
         np.testing.assert_allclose(found.embedding[row].cpu(), embedding, rtol=1e-4, atol=1e-4)
         if hidden is not None:
             np.testing.assert_allclose(found.hidden[row].cpu(), hidden, rtol=1e-4, atol=1e-4)
-    chances, keys = model.examine(torch.tensor(ids, device=device).long(), "hidden")
-    torch.testing.assert_close(chances, 1 / (1 + (-found.logits).exp()))
+    probabilities, keys = model.predict(torch.tensor(ids, device=device).long(), "hidden")
+    torch.testing.assert_close(probabilities, 1 / (1 + (-found.logits).exp()))
     assert torch.equal(keys, found.hidden)
 
 
@@ -117,8 +117,8 @@ def test_loss_and_gradient_of_a_batch(tmp_path, device, name):
         return model.loss(some, {}, model.touched(*batch), *batch)
 
     value, gradients = value_and_gradients(loss, weights)
-    chances = model.encoder(weights, batch[0]).logits.sigmoid()
-    expected = -(batch[1] * chances.log() + (1 - batch[1]) * (1 - chances).log()).mean()
+    probabilities = model.encoder(weights, batch[0]).logits.sigmoid()
+    expected = -(batch[1] * probabilities.log() + (1 - batch[1]) * (1 - probabilities).log()).mean()
     assert value.item() == pytest.approx(expected.item(), rel=1e-9)
     generator = torch.Generator().manual_seed(2)
     for key, table in weights.items():

@@ -167,7 +167,9 @@ def check_differences(model, batch, held_out, moves, step=1e-5):
 def test_both_paths_are_the_same_derivative(device):
     """A step from fixed weights: the gradient of its loss does not depend on the strengths."""
     found = [
-        hypergradient_of(*prepared("TwoBP", "--lambda_grad", path, device=device, dtype=torch.float32))
+        hypergradient_of(
+            *prepared("TwoBP", "--lambda_grad", path, device=device, dtype=torch.float32)
+        )
         for path in PATHS
     ]
     for name in found[0]:

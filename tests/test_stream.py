@@ -154,7 +154,7 @@ def test_a_memory_by_hand(tmp_path, device, kind):
     assert 0 < wrong.sum() < 160
     if kind == "knn":
         assert torch.equal(
-            learner.memory.known, torch.stack([labels[wrong], chances[wrong]], dim=1)
+            learner.memory.outcomes, torch.stack([labels[wrong], chances[wrong]], dim=1)
         )
     else:
         assert learner.memory.total == wrong.sum()
@@ -166,7 +166,7 @@ def test_a_memory_by_hand(tmp_path, device, kind):
         torch.tensor([0.5, 0.75, 0.25], device=device),
     )
     learner.write(keys, *values)  # an error of a half is not above it
-    stored = learner.memory.known[:, 1].tolist() if kind == "knn" else [learner.memory.total]
+    stored = learner.memory.outcomes[:, 1].tolist() if kind == "knn" else [learner.memory.total]
     assert stored == ([0.75, 0.25] if kind == "knn" else [2])
 
 
@@ -181,11 +181,11 @@ def test_a_model_that_went_on_remembers_the_latest_anew(tmp_path, device, size):
         learner.learn(slot)
     first = max(TEST, TEST + 160 - size)
     ids, labels = (torch.tensor(column, device=device) for column in data.rows(first, TEST + 160))
-    chances, keys = learner.model.examine(ids.long(), "hidden")
+    chances, keys = learner.model.predict(ids.long(), "hidden")
     expected = torch.stack([labels.float(), chances], dim=1)
-    torch.testing.assert_close(learner.memory.known, expected)
+    torch.testing.assert_close(learner.memory.outcomes, expected)
     torch.testing.assert_close(learner.memory.keys, torch.nn.functional.normalize(keys))
-    base = stream.model.examine(ids.long(), "hidden")[0]
+    base = stream.model.predict(ids.long(), "hidden")[0]
     assert not torch.allclose(base, chances)  # it is another model than the one that stayed
     learner.args.memory = "lsh"  # which forgets by itself nothing
     learner.refill(TEST + 160)

@@ -383,13 +383,13 @@ def test_projection():
     """Points in a plane keep their distances; genres come by frequency, the rare ones are left out."""
     plane = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 2)))[0]  # (5, 2)
     encodings = np.random.default_rng(1).normal(size=(40, 2)) @ plane.T
-    genres = pd.Series(
+    names = pd.Series(
         [genre for number, genre in enumerate("gfedcba") for _ in range(number + 1)] + ["a"] * 12
     )
-    points, shares = genres.project(encodings, genres)
+    points, shares = genres.project(encodings, names)
     assert "".join(points) == "abcdef"
     assert sum(shares) == pytest.approx(1)
-    own = genres.directions(encodings[genres == "a"])
+    own = genres.directions(encodings[names == "a"])
     for found, expected in zip(points["a"][:-1] - points["a"][1:], own[:-1] - own[1:], strict=True):
         assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(expected))
 

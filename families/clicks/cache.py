@@ -1,4 +1,4 @@
-"""The encoded copy of click data: the values of every field numbered, as integers that can be mapped into memory.
+"""The encoded copy of click data: ids instead of values, in files that can be mapped into memory.
 
 Shapes: n rows, F fields, m rows of a block.
 """
@@ -10,95 +10,128 @@ import shutil
 from contextlib import ExitStack
 
 import numpy as np
-from tqdm import tqdm
 
 from cli.errors import UserError
-from utils import on_terminal
+from utils import progress_bar
 
-TYPES = {
-    "codes": np.dtype("<i4"),
-    "labels": np.dtype("u1"),
-    "users": np.dtype("<i8"),
-}  # of the files of a copy
+# Files of an encoded copy, <name>.bin
+TYPES = {"codes": np.dtype("<i4"), "labels": np.dtype("u1"), "users": np.dtype("<i8")}
 
 
 def map_rows(folder, name, start, stop, width, mode="r"):
-    """Rows of a file of the copy, mapped into memory for as long as they are used."""
+    """Map rows of a file of an encoded copy into memory.
+
+    folder: the encoded copy
+    name: of the file, a key of TYPES
+    start, stop: the first row, and the row after the last
+    width: numbers per row
+    mode: "r" to read, "r+" to write too
+
+    Returns an array (stop - start, width).
+    """
     if start == stop:
         return np.empty((0, width), TYPES[name])
     offset = start * width * TYPES[name].itemsize
     return np.memmap(folder / f"{name}.bin", TYPES[name], mode, offset, (stop - start, width))
 
 
-def read_metadata(copy):
-    """What `encode` returned for a copy, or None where there is none, or one with files of a wrong size."""
+def read_metadata(cache_folder):
+    """Read the metadata (about.json) of an encoded copy, or None if it is missing or incomplete.
+
+    See `encode` for what the metadata contain.
+    """
     try:
-        about = json.loads((copy / "about.json").read_text())
-        rows = about["parts"]["test"][1]
-        sizes = {"codes": rows * len(about["fields"]) * TYPES["codes"].itemsize, "labels": rows}
-        if about["has_users"]:
+        metadata = json.loads((cache_folder / "about.json").read_text())
+        rows = metadata["parts"]["test"][1]
+        fields = len(metadata["fields"])
+        sizes = {"codes": rows * fields * TYPES["codes"].itemsize, "labels": rows}
+        if metadata["has_users"]:
             sizes["users"] = rows * TYPES["users"].itemsize
-        whole = all((copy / f"{name}.bin").stat().st_size == size for name, size in sizes.items())
+        files = {name: cache_folder / f"{name}.bin" for name in sizes}
+        complete = all(files[name].stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    return about if whole else None
+    return metadata if complete else None
 
 
-def encode(source, copy, name, threshold, shares):
-    """Write the folder `copy`, whole or not at all. Returns its about.json.
+def encode(source, cache_folder, name, threshold, ratios):
+    """Write the encoded copy of a ClickSource; a crash leaves no incomplete copy.
 
-    First the rows are written down as they are read, with the place of each value among the distinct values of its
-    block, and the hashes of these beside. Then the values in the training part are counted, and the places replaced
-    by ids: a field's first for all that occur fewer than `threshold` times, then by falling count. So the text is
-    read once, and memory holds the distinct values, but never the rows.
+    source: the click data
+    cache_folder: folder to write
+    name: data set, for messages
+    threshold: a value that occurs less often in the train split gets no id of its own
+    ratios: {"valid", "test": fraction of all rows}
+
+    Returns the metadata, which about.json holds too:
+    fields: names of the fields
+    sizes: number of ids of each field
+    parts: {"train", "valid", "test": (first row, row after the last)}
+    has_users: whether the user of each row is known
+    clicks: fraction of clicks in the train split
+    skipped: [number of broken lines left out, number of the first], or [] if there is none
+    digest: sha256 of all this and of the files
+
+    Pass 1 reads the text once and writes each row as codes: for each field, the position of its
+    value among the distinct values of its block, whose hashes are written beside. Pass 2 counts the
+    values of the train split. Pass 3 replaces the codes by ids. Memory holds the distinct values,
+    but never the rows. Raises UserError if the disk refuses.
     """
-    _remove_stale(copy.parent)
-    folder = copy.with_name(f".{copy.name}.{os.getpid()}.tmp")
+    _remove_stale(cache_folder.parent)
+    folder = cache_folder.with_name(f".{cache_folder.name}.{os.getpid()}.tmp")
     folder.mkdir()
     try:
         blocks = _write_blocks(source, folder)
-        rows = sum(count for count, _ in blocks)
-        parts = _split(name, rows, shares)
-        sorted_hashes, ids, sizes = _number(folder, blocks, parts["train"][1], threshold)
-        _replace_codes(folder, blocks, sorted_hashes, ids, sizes)
+        rows = sum(block_rows for block_rows, _ in blocks)
+        splits = _split_rows(name, rows, ratios)
+        vocabularies, sizes = _number_values(folder, blocks, splits["train"][1], threshold)
+        _replace_codes(folder, blocks, vocabularies, sizes)
         (folder / "values.bin").unlink()
-        clicks = _check_labels(name, folder, parts)
-        has_users = source.user is not None
-        about = {
+        clicks = _check_labels(name, folder, splits)
+
+        # The digest depends on the names and the order of these keys.
+        metadata = {
             "fields": source.fields,
             "sizes": sizes,
-            "parts": parts,
-            "has_users": has_users,
+            "parts": splits,
+            "has_users": source.user is not None,
             "clicks": clicks,
+            "skipped": [len(source.skipped), source.skipped[0]] if source.skipped else [],
         }
-        about |= {"skipped": [len(source.skipped), source.skipped[0]] if source.skipped else []}
-        about["digest"] = _digest(folder, about)
+        metadata["digest"] = _digest(folder, metadata)
         with open(folder / "about.json", "w") as file:
-            json.dump(about, file)
-        if read_metadata(copy) is None:  # else another process was quicker, with the same
-            shutil.rmtree(copy, ignore_errors=True)
-            folder.rename(copy)
+            json.dump(metadata, file)
+
+        # Another process may have finished the same copy meanwhile: then keep that one.
+        if read_metadata(cache_folder) is None:
+            shutil.rmtree(cache_folder, ignore_errors=True)
+            folder.rename(cache_folder)
     except OSError as error:
-        raise UserError(f"cannot write {copy} ({error.strerror}); make room there") from error
+        raise UserError(
+            f"cannot write {cache_folder} ({error.strerror}); make room there"
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return about
+    return metadata
 
 
 def _remove_stale(folder):
-    """Remove what kills left of unfinished copies."""
+    """Remove the unfinished copies of processes that were killed."""
     for stale in folder.glob(".*.tmp"):
         process = stale.name.split(".")[-2]
         try:
-            os.kill(int(process), 0)
+            os.kill(int(process), 0)  # signal 0 only asks whether the process exists
         except (ValueError, ProcessLookupError):
             shutil.rmtree(stale, ignore_errors=True)
         except PermissionError:
-            pass  # it lives
+            pass  # the process exists
 
 
 def _write_blocks(source, folder):
-    """Write codes, labels, users and values.bin, the hashes. Returns of each block (rows, distinct values by field)."""
+    """Write codes.bin, labels.bin, users.bin and values.bin, which holds the hashes of the values.
+
+    Returns a list with (number of rows, [number of distinct values of each field]) per block.
+    """
     blocks = []
     with ExitStack() as stack:
         files = {
@@ -106,9 +139,8 @@ def _write_blocks(source, folder):
             for name in (*TYPES, "values")
         }
         for block in source.blocks():
-            np.stack(block.codes, axis=1).astype(TYPES["codes"]).tofile(
-                files["codes"]
-            )  # F of (m,) -> (m, F)
+            codes = np.stack(block.codes, axis=1).astype(TYPES["codes"])  # F of (m,) -> (m, F)
+            codes.tofile(files["codes"])
             block.labels.tofile(files["labels"])
             np.concatenate(block.values).astype("<u8").tofile(files["values"])
             if block.users is not None:
@@ -117,111 +149,125 @@ def _write_blocks(source, folder):
     return blocks
 
 
-def _split(name, rows, shares):
-    """The parts of `rows` rows, the latest for the test. Raises UserError where one would be empty."""
-    sizes = {part: round(rows * share) for part, share in shares.items()}
+def _split_rows(name, rows, ratios):
+    """Split `rows` rows by position: train first, then valid, the last ones are test.
+
+    Returns {split: (first row, row after the last)}. Raises UserError if a split would be empty.
+    """
+    sizes = {split: round(rows * ratio) for split, ratio in ratios.items()}
     train = rows - sum(sizes.values())
-    for part, size in {"train": train, **sizes}.items():
-        if size < 1 and shares.get(part) != 0:
+    for split, size in {"train": train, **sizes}.items():
+        if size < 1 and ratios.get(split) != 0:
             raise UserError(
-                f"data set {name}: {rows} rows are too few; none is left for the {part} part"
+                f"data set {name}: {rows} rows are too few; none is left for the {split} split"
             )
-    return {
-        "train": (0, train),
-        "valid": (train, train + sizes["valid"]),
-        "test": (train + sizes["valid"], rows),
-    }
+    valid_end = train + sizes["valid"]
+    return {"train": (0, train), "valid": (train, valid_end), "test": (valid_end, rows)}
 
 
 def _each_block(folder, blocks, what, mode="r"):
-    """Yield (first row, codes (m, F), hashes by field) of each block, with a progress bar."""
-    row = value = 0
-    for rows, distinct in tqdm(
-        blocks, desc=what, unit="block", leave=False, disable=not on_terminal()
-    ):
-        codes = map_rows(folder, "codes", row, row + rows, len(distinct), mode)
-        hashes = np.fromfile(folder / "values.bin", "<u8", sum(distinct), offset=8 * value)
-        yield row, codes, np.split(hashes, np.cumsum(distinct)[:-1])
-        row, value = row + rows, value + sum(distinct)
+    """Yield (first row, codes (m, F), [hashes of each field]) per block, with a progress bar."""
+    first_row = first_value = 0
+    with progress_bar(what, len(blocks), "block") as bar:
+        for rows, distinct in blocks:
+            codes = map_rows(folder, "codes", first_row, first_row + rows, len(distinct), mode)
+            hashes = np.fromfile(
+                folder / "values.bin", "<u8", sum(distinct), offset=8 * first_value
+            )
+            yield first_row, codes, np.split(hashes, np.cumsum(distinct)[:-1])
+            first_row, first_value = first_row + rows, first_value + sum(distinct)
+            bar.update()
 
 
-def _number(folder, blocks, train_rows, threshold):
-    """Number what occurs in the first `train_rows` rows `threshold` times or more.
+def _number_values(folder, blocks, train_rows, threshold):
+    """Give an id to each value that occurs `threshold` times or more in the train split.
 
-    Returns of each field the hashes, sorted, and their ids, which begin with 1; and how many ids it has, with 0.
+    train_rows: number of rows of the train split, which come first
+
+    Returns a list with (hashes, sorted; their ids) per field, and a list with the number of ids per
+    field. A field's ids begin with 1, for the most frequent value; 0 stands for all other values.
     """
-    counts = [Counts() for _ in blocks[0][1]]
-    for row, codes, hashes in _each_block(folder, blocks, "counting"):
-        codes = codes[: max(0, train_rows - row)]
-        for count, column, values in zip(counts, codes.T, hashes, strict=True):
-            count.add(values, np.bincount(column, minlength=len(values)))
-    sorted_hashes, ids = [], []
-    for count in counts:
-        hashes, number = count.total()
-        hashes, number = hashes[number >= threshold], number[number >= threshold]
-        order = np.argsort(-number, kind="stable")  # equal counts: by hash
-        own = np.empty(len(hashes), TYPES["codes"])
-        own[order] = np.arange(1, len(hashes) + 1)
-        sorted_hashes.append(hashes)
-        ids.append(own)
-    return sorted_hashes, ids, [len(own) + 1 for own in ids]
+    # Count the values.
+    counters = [Counts() for _ in blocks[0][1]]
+    for first_row, codes, hashes in _each_block(folder, blocks, "counting"):
+        codes = codes[: max(0, train_rows - first_row)]
+        for counter, column, values in zip(counters, codes.T, hashes, strict=True):
+            counter.add(values, np.bincount(column, minlength=len(values)))
+
+    # Number the frequent ones by falling count; equal counts by hash.
+    vocabularies = []
+    for counter in counters:
+        hashes, counts = counter.total()
+        hashes, counts = hashes[counts >= threshold], counts[counts >= threshold]
+        order = np.argsort(-counts, kind="stable")
+        ids = np.empty(len(hashes), TYPES["codes"])
+        ids[order] = np.arange(1, len(hashes) + 1)
+        vocabularies.append((hashes, ids))
+    return vocabularies, [len(ids) + 1 for _, ids in vocabularies]
 
 
 class Counts:
-    """How often each hash occurs, added up block by block in sorted arrays; memory as for the distinct hashes."""
+    """Number of occurrences of each hash, summed over blocks; memory grows with distinct hashes."""
 
     def __init__(self):
-        self.hashes, self.numbers = np.empty(0, np.uint64), np.empty(0, np.int64)
-        self.pending, self.waiting = [], 0
+        self.hashes, self.counts = np.empty(0, np.uint64), np.empty(0, np.int64)
+        self.pending, self.n_pending = [], 0
 
-    def add(self, hashes, numbers):
-        """Add numbers (n,) of hashes (n,)."""
-        self.pending.append((hashes[numbers > 0], numbers[numbers > 0]))
-        self.waiting += len(hashes)
-        if self.waiting > max(
-            len(self.hashes), 1 << 18
-        ):  # so that merging costs no more than a few sorts in all
+    def add(self, hashes, counts):
+        """Add counts (n,) of distinct hashes (n,)."""
+        self.pending.append((hashes[counts > 0], counts[counts > 0]))
+        self.n_pending += len(hashes)
+        # Merge rarely, so that all merges together cost no more than a few sorts.
+        if self.n_pending > max(len(self.hashes), 1 << 18):
             self.total()
 
     def total(self):
-        """(distinct hashes, sorted; their numbers)"""
-        hashes, numbers = zip((self.hashes, self.numbers), *self.pending, strict=True)
-        self.hashes, place = np.unique(np.concatenate(hashes), return_inverse=True)
-        self.numbers = np.bincount(place, np.concatenate(numbers), len(self.hashes)).astype(
-            np.int64
-        )
-        self.pending, self.waiting = [], 0
-        return self.hashes, self.numbers
+        """Return (distinct hashes, sorted; their counts)."""
+        hashes, counts = zip((self.hashes, self.counts), *self.pending, strict=True)
+        self.hashes, position = np.unique(np.concatenate(hashes), return_inverse=True)
+        counts = np.bincount(position, np.concatenate(counts), len(self.hashes))
+        self.counts = counts.astype(np.int64)
+        self.pending, self.n_pending = [], 0
+        return self.hashes, self.counts
 
 
-def _replace_codes(folder, blocks, sorted_hashes, ids, sizes):
-    """Replace the codes by ids, numbered through over the fields; 0 is a field's id of what has none."""
+def _replace_codes(folder, blocks, vocabularies, sizes):
+    """Rewrite codes.bin in place as ids.
+
+    Each field has its own range of ids; its first id stands for values out of the vocabulary.
+    """
     offsets = np.cumsum([0, *sizes[:-1]])
     for _, codes, hashes in _each_block(folder, blocks, "encoding", "r+"):
-        for field, (known, own, values) in enumerate(zip(sorted_hashes, ids, hashes, strict=True)):
-            place = np.searchsorted(known, values).clip(max=max(len(known) - 1, 0))
-            found = known[place] == values if len(known) else np.zeros(len(values), bool)
-            table = np.zeros(len(values), TYPES["codes"])
-            table[found] = own[place[found]]
-            codes[:, field] = table[codes[:, field]] + offsets[field]
+        for field, ((known, ids), values) in enumerate(zip(vocabularies, hashes, strict=True)):
+            # Look up the id of each distinct value of the block, then of each row.
+            position = np.searchsorted(known, values).clip(max=max(len(known) - 1, 0))
+            is_known = known[position] == values if len(known) else np.zeros(len(values), bool)
+            id_of_code = np.zeros(len(values), TYPES["codes"])
+            id_of_code[is_known] = ids[position[is_known]]
+            codes[:, field] = id_of_code[codes[:, field]] + offsets[field]
 
 
-def _check_labels(name, folder, parts):
-    """The share of clicks in the training part. Raises UserError for a part whose rows are all or none clicks."""
-    shares = {}
-    for part, (start, stop) in parts.items():
+def _check_labels(name, folder, splits):
+    """Return the fraction of clicks in the train split.
+
+    Raises UserError if the labels of a split are all equal.
+    """
+    click_rates = {}
+    for split, (start, stop) in splits.items():
         if start < stop:
-            shares[part] = float(map_rows(folder, "labels", start, stop, 1).mean())
-            if shares[part] in (0, 1):
+            rate = float(map_rows(folder, "labels", start, stop, 1).mean())
+            if rate in (0, 1):
                 raise UserError(
-                    f"data set {name}: all labels of its {part} part are {shares[part]:.0f}; AUC needs both"
+                    f"data set {name}: all labels of its {split} split are {rate:.0f}; "
+                    "AUC needs both"
                 )
-    return shares["train"]
+            click_rates[split] = rate
+    return click_rates["train"]
 
 
-def _digest(folder, about):
-    """sha256 over the files and what they mean."""
-    digest = hashlib.sha256(json.dumps(about).encode())
+def _digest(folder, metadata):
+    """Return the sha256 of the metadata and of the files."""
+    digest = hashlib.sha256(json.dumps(metadata).encode())
     for name in TYPES:
         with open(folder / f"{name}.bin", "rb") as file:
             while piece := file.read(1 << 24):

@@ -1,6 +1,6 @@
-"""Click data by name -> Clicks: rows in the order of time, split by it; what is read is an encoded copy on disk.
+"""Load click data by name: rows in the order of time, read from an encoded copy on disk.
 
-Shapes: n rows, F fields, m rows of a block.
+Shapes: n rows, F fields, m rows of a block, B batch.
 """
 
 import atexit
@@ -18,7 +18,6 @@ import torch
 
 from families.clicks.cache import encode, map_rows, read_metadata
 from families.clicks.formats import find_clicks
-from families.clicks.reader import ClickLog
 from sampler import Batches
 
 log = logging.getLogger("onebp")
@@ -44,17 +43,25 @@ def load_click_data(args):
     return data
 
 
-POOL, PIECE = 1 << 20, 1 << 14  # rows of clicks in memory; of them, read at a time
+POOL = 1 << 20  # rows in memory that are shuffled together
+PIECE = 1 << 14  # consecutive rows of a pool, read at a time
 
 
 class ImpressionBatches(Batches):
-    """Batches of click data: every row of a part is in one of them. The rows of large data stay on disk.
+    """Batches of click data: every row of a split is in one of them. Large data stay on disk.
 
-    Rows are shuffled in pools of at most POOL, of pieces of PIECE rows from random places.
+    Rows are shuffled in pools of at most POOL rows. A pool consists of pieces of PIECE rows from
+    random places of the split.
     """
 
     def __init__(self, data, span, args, generator):
-        """data: clicks.Clicks; span: (first row, row after the last) of the part; generator: see Sampler."""
+        """Prepare the batches.
+
+        data: Clicks
+        span: (first row, row after the last) of the split
+        args: flags; uses batch_size
+        generator: source of random numbers, on the device of the batches
+        """
         self.data, self.generator, self.batch_size = data, generator, args.batch_size
         self.pieces = [(start, min(start + PIECE, span[1])) for start in range(*span, PIECE)]
         self.size = span[1] - span[0]
@@ -63,22 +70,26 @@ class ImpressionBatches(Batches):
         """Yield (ids (B, F), labels (B,)) until every row was in one batch."""
         device = self.generator.device
         order = torch.randperm(len(self.pieces), device=device, generator=self.generator).tolist()
+        pieces_per_pool = POOL // PIECE
         rest = None
-        for pool in range(0, len(order), POOL // PIECE):
-            read = [
-                self.data.rows(*self.pieces[number])
-                for number in order[pool : pool + POOL // PIECE]
-            ]
+        for first in range(0, len(order), pieces_per_pool):
+            # Read the pieces of the next pool, and shuffle their rows.
+            numbers = order[first : first + pieces_per_pool]
+            pieces = [self.data.rows(*self.pieces[number]) for number in numbers]
             ids, labels = (
                 torch.from_numpy(np.concatenate(column)).to(device)
-                for column in zip(*read, strict=True)
+                for column in zip(*pieces, strict=True)
             )
             shuffled = torch.randperm(len(ids), device=device, generator=self.generator)
             rows = ids[shuffled], labels[shuffled]
+
+            # Put the rows that the last pool left over in front.
             if rest is not None:
-                rows = tuple(torch.cat(parts) for parts in zip(rest, rows, strict=True))
-            last = pool + POOL // PIECE >= len(order)
-            whole = len(rows[0]) if last else len(rows[0]) - len(rows[0]) % self.batch_size
+                rows = tuple(torch.cat(columns) for columns in zip(rest, rows, strict=True))
+
+            # Yield whole batches; only the batch at the end of the epoch may be smaller.
+            is_last = first + pieces_per_pool >= len(order)
+            whole = len(rows[0]) if is_last else len(rows[0]) - len(rows[0]) % self.batch_size
             rest = tuple(column[whole:] for column in rows)
             for start in range(0, whole, self.batch_size):
                 ids, labels = (column[start : start + self.batch_size] for column in rows)
@@ -86,18 +97,24 @@ class ImpressionBatches(Batches):
 
 
 ENCODED_FORMAT = 1
-READ_ROWS = 1 << 14  # at a time
+READ_ROWS = 1 << 14  # rows read at a time
 
 
 @dataclass(frozen=True)
 class Clicks:
-    """A click data set, in the order of time: of every row the label, and of every field an id.
+    """A click data set in the order of time: each row has a label and an id of each field.
 
-    fields: their names. sizes: how many ids each has; the ids are numbered through over all fields, and the first of a
-    field is for whatever is out of its vocabulary. parts: {"train", "valid", "test": (first row, row after the last)},
-    which follow each other; valid may be empty. folder: where the copy is. has_users: whether each row's user is known.
-    digest: of ids, labels, users and parts. clicks: the share of the training rows that are clicks. skipped: how many
-    broken lines were left out.
+    fields: names of the fields
+    sizes: number of ids of each field
+    parts: {"train", "valid", "test": (first row, row after the last)}; valid may be empty
+    folder: folder of the encoded copy
+    has_users: whether each row's user is known
+    digest: of ids, labels, users and parts
+    clicks: fraction of clicks in the train split
+    skipped: number of broken lines that were left out
+
+    Each field has its own range of ids: a field's ids begin where those of the field before end. A
+    field's first id stands for all values out of its vocabulary.
     """
 
     name: str
@@ -112,12 +129,12 @@ class Clicks:
 
     @property
     def offsets(self):
-        """(F,) the first id of each field."""
+        """First id of each field (F,)."""
         return np.cumsum([0, *self.sizes[:-1]])
 
     def counts(self):
-        """Rows, fields, values, and rows of each part, by name."""
-        rows = {part: stop - start for part, (start, stop) in self.parts.items()}
+        """Return {name: count} of rows, fields, values, and the rows of each split."""
+        rows = {split: stop - start for split, (start, stop) in self.parts.items()}
         return {
             "rows": sum(rows.values()),
             "fields": len(self.fields),
@@ -126,30 +143,34 @@ class Clicks:
         }
 
     def describe(self):
-        """One line with the counts, the share of clicks, and the digest."""
+        """Return one line with the counts, the fraction of clicks, and the digest."""
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts().items())
         left_out = f", {self.skipped:,} broken lines left out" if self.skipped else ""
-        return f"{self.name}: {counts} (clicks: {self.clicks:.1%}{left_out}), digest {self.digest[:12]}"
+        about_clicks = f"(clicks: {self.clicks:.1%}{left_out})"
+        return f"{self.name}: {counts} {about_clicks}, digest {self.digest[:12]}"
 
     def rows(self, start, stop):
-        """Ids (m, F) int32 and labels (m,) uint8 of the rows from `start` to before `stop`: copies in memory."""
-        return self._read("codes", start, stop, len(self.fields)), self._read(
-            "labels", start, stop, 1
-        )[:, 0]
+        """Read the rows from `start` to before `stop` into memory.
+
+        Returns ids (m, F) int32 and labels (m,) uint8.
+        """
+        ids = self._read("codes", start, stop, len(self.fields))
+        return ids, self._read("labels", start, stop, 1)[:, 0]
 
     def users(self, start, stop):
-        """(m,) int64, equal for rows of the same user."""
+        """Read the users of rows: (m,) int64, equal for rows of the same user."""
         return self._read("users", start, stop, 1)[:, 0]
 
     def _read(self, name, start, stop, width):
+        """Copy rows of a file of the encoded copy into memory, see cache.map_rows."""
         return np.array(map_rows(self.folder, name, start, stop, width))
 
 
 class RowRange:
-    """Rows of a data set that follow each other, read by blocks onto a device."""
+    """Consecutive rows of a click data set, read by blocks onto a device."""
 
     def __init__(self, data, start, stop, device):
-        """data: Clicks; from row `start` to before row `stop`."""
+        """Take the rows from `start` to before `stop` of `data`, a Clicks."""
         self.data, self.start, self.stop, self.device = data, start, stop, device
 
     def __len__(self):
@@ -165,16 +186,16 @@ class RowRange:
             )
 
     def labels(self):
-        """(n,) float32."""
+        """Return the labels (n,) float32."""
         return torch.cat([labels for _, labels in self.blocks()])
 
     def users(self):
-        """(n,) int64, or None where they are not known."""
+        """Return the users (n,) int64, or None if they are not known."""
         users = self.data.users(self.start, self.stop) if self.data.has_users else None
         return None if users is None else torch.from_numpy(users).to(self.device)
 
     def parts(self, count):
-        """`count` Rows that follow each other, of sizes that differ by one at most."""
+        """Cut into `count` RowRanges, whose lengths differ by one at most."""
         edges = [self.start + len(self) * number // count for number in range(count + 1)]
         return [RowRange(self.data, *edge, self.device) for edge in pairwise(edges)]
 
@@ -192,56 +213,75 @@ def load_clicks(
     skip_bad_lines=False,
     download=True,
 ):
-    """Load the click data set `name`: its encoded copy, made first where there is none.
+    """Load a click data set: its encoded copy, which is made first if there is none.
 
-    threshold: values that the training part has fewer times share an id with those that it has not. label, categorical,
-    numeric: columns of a table with a header (None: see clicksources). validate: whether a validation part is wanted.
-    valid_ratio, test_ratio: shares of all rows, the latest of which are tested (None: 0.1). skip_bad_lines: whether
-    broken lines are left out. download: whether a data set may be fetched. Raises UserError for everything that is
-    wrong with the name or the files.
+    name: data set
+    data_dir: folder of all data sets
+    threshold: a value that occurs less often in the train split gets no id of its own
+    label, categorical, numeric: columns of a table with a header, see formats.find_clicks
+    validate: whether a valid split is wanted
+    valid_ratio, test_ratio: fraction of all rows, 0.1 for None; the test split is the latest rows
+    skip_bad_lines: whether broken lines are left out
+    download: whether a data set may be downloaded
 
-    A copy is of the files (by name, size and time of change) and of these settings; it lies in `.cache` beside them.
+    Returns Clicks. Raises UserError for an unknown name, wrong columns and broken files.
+
+    The copy lies in the folder .cache beside the files. There is one for each combination of the
+    files (name, size and time of change) and these settings.
     """
     name, folder, files, source = find_clicks(
-        name, Path(data_dir), label, categorical, numeric, download
+        name, Path(data_dir), label, categorical, numeric, download, skip_bad_lines
     )
-    if isinstance(source, ClickLog):
-        source.skip = skip_bad_lines
-    shares = {"valid": (valid_ratio or 0.1) if validate else 0, "test": test_ratio or 0.1}
-    copy = None
+    ratios = {"valid": (valid_ratio or 0.1) if validate else 0, "test": test_ratio or 0.1}
+
+    # Name the copy by a hash of what determines it. Data that are generated have no folder.
+    cache_folder = None
     if folder:
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        columns = [
-            source.fields,
-            *(str(getattr(source, column, "")) for column in ("label", "user")),
-        ]
-        columns.append(sorted(getattr(source, "numeric", ())))
-        settings = [ENCODED_FORMAT, name, stats, threshold, shares, skip_bad_lines, columns]
+        columns = [source.fields, source.label, str(source.user), sorted(source.numeric)]
+        settings = [ENCODED_FORMAT, name, stats, threshold, ratios, skip_bad_lines, columns]
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-        copy = folder / ".cache" / f"{name}.{key[:16]}"
-    if copy is None or not _writable(copy):
-        copy = Path(tempfile.mkdtemp(prefix="clicks-")) / name
-        atexit.register(shutil.rmtree, copy.parent, ignore_errors=True)
-    about = read_metadata(copy) or encode(source, copy, name, threshold, shares)
-    if about["skipped"]:
+        cache_folder = folder / ".cache" / f"{name}.{key[:16]}"
+
+    # Use a temporary folder, removed at exit, if the copy cannot be kept.
+    if cache_folder is None or not _can_keep(cache_folder):
+        cache_folder = Path(tempfile.mkdtemp(prefix="clicks-")) / name
+        atexit.register(shutil.rmtree, cache_folder.parent, ignore_errors=True)
+
+    metadata = read_metadata(cache_folder) or encode(source, cache_folder, name, threshold, ratios)
+    n_skipped, first_skipped = metadata["skipped"] or (0, None)
+    if n_skipped:
         log.warning(
-            "warning: %s: %d broken lines are left out, line %d first", files[0], *about["skipped"]
+            "warning: %s: %d broken lines are left out, line %d first",
+            files[0],
+            n_skipped,
+            first_skipped,
         )
-    parts = {part: tuple(span) for part, span in about.pop("parts").items()}
     return Clicks(
-        name=name, folder=copy, parts=parts, **{**about, "skipped": (about["skipped"] or [0])[0]}
+        name=name,
+        fields=metadata["fields"],
+        sizes=metadata["sizes"],
+        parts={split: tuple(span) for split, span in metadata["parts"].items()},
+        folder=cache_folder,
+        has_users=metadata["has_users"],
+        digest=metadata["digest"],
+        clicks=metadata["clicks"],
+        skipped=n_skipped,
     )
 
 
-def _writable(copy):
-    """Whether an encoded copy is there or can be made; else a line says what happens instead."""
-    if read_metadata(copy):
+def _can_keep(cache_folder):
+    """Whether an encoded copy exists or can be written there; if not, warn."""
+    if read_metadata(cache_folder):
         return True
     try:
-        copy.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryFile(dir=copy.parent):
+        cache_folder.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_folder.parent):
             return True
     except OSError as error:
-        reason = f"no encoded copy kept in {copy.parent} ({error.strerror})"
-        log.warning("warning: %s: the next start makes one again", reason)
+        log.warning(
+            "warning: no encoded copy kept in %s (%s): the next start makes one again",
+            cache_folder.parent,
+            error.strerror,
+        )
         return False

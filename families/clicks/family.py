@@ -6,10 +6,10 @@ from reports.names import RUN_FILES
 
 HAS = frozenset({"gradients", "epochs"})
 MODELS = {
-    "LR": Model("families.clicks.networks:LR", HAS),
-    "FM": Model("families.clicks.networks:FM", HAS | {"dim"}),
-    "DeepFM": Model("families.clicks.networks:DeepFM", HAS | {"dim"}),
-    "DCNv2": Model("families.clicks.networks:DCNv2", HAS | {"dim"}),
+    "LR": Model("families.clicks.model:ClickModel", HAS),
+    "FM": Model("families.clicks.model:ClickModel", HAS | {"dim"}),
+    "DeepFM": Model("families.clicks.model:ClickModel", HAS | {"dim"}),
+    "DCNv2": Model("families.clicks.model:ClickModel", HAS | {"dim"}),
 }
 MEMORIES = {
     "none": None,

@@ -1,4 +1,4 @@
-"""Where clicks come from: Criteo's log, a table with a header, MovieLens 1M read as clicks, the generated demo."""
+"""Find click data by name: Criteo's log, a table with a header, MovieLens 1M, the demo."""
 
 import csv
 import re
@@ -9,46 +9,63 @@ import numpy as np
 import pandas as pd
 
 from cli.errors import UserError
-from families.clicks.reader import Block, ClickLog, first_line, hash_values
+from families.clicks.reader import Block, ClickLog, ClickSource, first_line, hash_values
 from sources import demo
 from sources.folders import find_folder, find_sources
 from sources.readers import USER_NAMES, plain_name
 from sources.titles import read_table
 
 LABEL_NAMES = ("label", "click", "clicked", "target")
-NUMBERS, CATEGORIES = (
-    [f"I{i}" for i in range(1, 14)],
-    [f"C{i}" for i in range(1, 27)],
-)  # Criteo's columns
+# Criteo's columns
+NUMBERS = [f"I{i}" for i in range(1, 14)]
+CATEGORIES = [f"C{i}" for i in range(1, 27)]
 MOVIE_FIELDS = ["user", "movie", "gender", "age", "occupation", "zip", "decade", "genre"]
 
 
 @dataclass
-class ClickTable:
-    """Like ClickLog, of a table that a function makes in memory: its first column is the label, the others fields."""
+class ClickTable(ClickSource):
+    """The ClickSource of a table that is made in memory, so it has no broken lines.
+
+    make: returns the table, whose first column is the label; the fields are other columns
+    user: name of the field of users
+    """
 
     make: Callable
     fields: list
     user: str
-    skipped: list = field(default_factory=list)  # a table made here has no broken lines
+    label: str = ""  # not needed: it is the first column
+    numeric: set = field(default_factory=set)
+    skip: bool = False
+    skipped: list = field(default_factory=list)
 
     def blocks(self):
         """Yield all rows as one Block."""
-        frame = self.make()
-        columns = [pd.factorize(frame[name].to_numpy(object)) for name in self.fields]
+        table = self.make()
+        columns = [pd.factorize(table[name].to_numpy(object)) for name in self.fields]
         hashes = [hash_values(values) for _, values in columns]
         codes = [codes.astype(np.int32) for codes, _ in columns]
-        place = self.fields.index(self.user)
-        users = hashes[place].view(np.int64)[codes[place]]
-        yield Block(frame.iloc[:, 0].to_numpy(np.uint8), codes, hashes, users)
+        user_field = self.fields.index(self.user)
+        users = hashes[user_field].view(np.int64)[codes[user_field]]
+        yield Block(table.iloc[:, 0].to_numpy(np.uint8), codes, hashes, users)
 
 
-def find_clicks(name, data_dir, label, categorical, numeric, download):
-    """(name, folder or None, the files, a ClickLog or ClickTable) of a data set; see clicks.load_clicks. UserError."""
-    own = {"label": label, "categorical": categorical, "numeric": numeric}
+def find_clicks(name, data_dir, label, categorical, numeric, download, skip=False):
+    """Find the files of a click data set.
+
+    name: data set, in any case (upper or lower)
+    data_dir: folder of all data sets
+    label: --label, the column of labels, or None
+    categorical, numeric: --categorical and --numeric, the fields to take, or None
+    download: whether MovieLens 1M may be downloaded
+    skip: whether broken lines are left out
+
+    Returns (name, folder or None, files, ClickSource). Raises UserError if the files, or columns of
+    them, are missing or ambiguous.
+    """
+    flags = {"label": label, "categorical": categorical, "numeric": numeric}
     if name.lower() in ("demo", "criteo", "ml-1m-ctr"):
         name = name.lower()
-        if given := [flag for flag, value in own.items() if value]:
+        if given := [flag for flag, value in flags.items() if value]:
             raise UserError(
                 f"--{given[0]} is for a table with a header; the columns of {name} are known"
             )
@@ -57,55 +74,54 @@ def find_clicks(name, data_dir, label, categorical, numeric, download):
     if name == "ml-1m-ctr":
         folder = data_dir / "ml-1m"
         files = _movie_files(folder, find_sources("ml-1m", folder, download)["interactions"])
-        return (
-            name,
-            folder,
-            list(files.values()),
-            ClickTable(lambda: _movie_clicks(files), MOVIE_FIELDS, "user"),
-        )
-    folder = (
-        data_dir / name
-        if name == "criteo"
-        else find_folder(name, data_dir, ["criteo", "ml-1m-ctr"])
-    )
+        source = ClickTable(lambda: _movie_clicks(files), MOVIE_FIELDS, "user")
+        return name, folder, list(files.values()), source
     if name == "criteo":
-        path = _find_log(
-            folder,
-            "train",
-            "get its train.txt by hand (licence): https://ailab.criteo.com/ressources/",
+        folder = data_dir / name
+        advice = "get its train.txt by hand (licence): https://ailab.criteo.com/ressources/"
+        path = _find_log(folder, "train", advice)
+        fields = [*NUMBERS, *CATEGORIES]
+        source = ClickLog(
+            path, "\t", ["label", *fields], "label", fields, {*NUMBERS}, header=False, skip=skip
         )
-        columns = ["label", *NUMBERS, *CATEGORIES]
-        source = ClickLog(path, "\t", columns, "label", columns[1:], {*NUMBERS}, header=False)
     else:
-        path = _find_log(
-            folder,
-            "clicks",
-            "put a table with a header there, a row per impression, in order of time",
-        )
-        source = _table_log(path, label, categorical, numeric)
+        folder = find_folder(name, data_dir, ["criteo", "ml-1m-ctr"])
+        advice = "put a table with a header there, a row per impression, in order of time"
+        path = _find_log(folder, "clicks", advice)
+        source = _table_log(path, label, categorical, numeric, skip)
     return folder.name, folder, [path], source
 
 
 def _find_log(folder, preferred, advice):
-    """The one file of clicks in a folder, or that called `preferred`. Raises UserError."""
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = [path for path in found if re.search(r"\.(csv|tsv|txt)(\.gz)?$", path.name.lower())]
-    found = [path for path in found if path.name.split(".")[0] == preferred] or found
-    if len(found) != 1:
-        here = " and ".join(path.name for path in found)
-        raise UserError(
-            f"{folder} holds {here}; keep one of them"
-            if found
-            else f"no data in {folder}; {advice}"
-        )
-    return found[0]
+    """Find the file of clicks in a folder: the only one, or the only one called `preferred`.
 
+    preferred: file name without its endings
+    advice: what to do if there is no file
 
-def _table_log(path, label, categorical, numeric):
-    """The ClickLog of a table with a header. label: by default a column of such a name; fields: all other columns.
-
-    Where `categorical` is given, only these and the numeric ones. Raises UserError for a column that is not there.
+    Raises UserError if there is no file, or if there are several.
     """
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    paths = [path for path in paths if re.search(r"\.(csv|tsv|txt)(\.gz)?$", path.name.lower())]
+    if not paths:
+        raise UserError(f"no data in {folder}; {advice}")
+    paths = [path for path in paths if path.name.split(".")[0] == preferred] or paths
+    if len(paths) > 1:
+        names = " and ".join(path.name for path in paths)
+        raise UserError(f"{folder} holds {names}; keep one of them")
+    return paths[0]
+
+
+def _table_log(path, label, categorical, numeric, skip):
+    """Return the ClickLog of a table with a header.
+
+    label: column of labels; None: the first column with a name of LABEL_NAMES
+    categorical: fields; None: all columns beside the label, as far as they are not numeric
+    numeric: fields that are numbers, or None
+    skip: whether broken lines are left out
+
+    Raises UserError for a wrong header, and for a flag that names a wrong column.
+    """
+    # Read the names of the columns from the header.
     first = first_line(path)
     if not first.strip():
         raise UserError(f"{path} does not begin with a header; its first line is empty")
@@ -114,6 +130,8 @@ def _table_log(path, label, categorical, numeric):
     names = ", ".join(columns)
     if not columns.is_unique:
         raise UserError(f"{path}, line 1: two columns have one name: {names}")
+
+    # Check the columns that the flags name, and find the label.
     for flag, wanted in (
         ("label", [label] * (label is not None)),
         ("categorical", categorical),
@@ -124,26 +142,33 @@ def _table_log(path, label, categorical, numeric):
     if label is None:
         label = next((column for column in columns if plain_name(column) in LABEL_NAMES), None)
         if label is None:
-            raise UserError(
-                f"{path}: no column is called {' or '.join(LABEL_NAMES)}; name it by --label: {names}"
-            )
+            expected = " or ".join(LABEL_NAMES)
+            raise UserError(f"{path}: no column is called {expected}; name it by --label: {names}")
+
+    # Choose the fields, in the order of the columns.
     numeric = set(numeric or ())
-    taken = set(categorical) | numeric if categorical else set(columns) - {label}
-    if twice := sorted({label} & (taken | numeric) | numeric & set(categorical or ())):
+    chosen = set(categorical) | numeric if categorical else set(columns) - {label}
+    if twice := sorted({label} & (chosen | numeric) | numeric & set(categorical or ())):
         raise UserError(
-            f"column {twice[0]!r} is named twice by --label, --categorical and --numeric; name it once"
+            f"column {twice[0]!r} is named twice by --label, --categorical and --numeric; "
+            "name it once"
         )
-    fields = [column for column in columns if column in taken]
+    fields = [column for column in columns if column in chosen]
     if not fields:
         raise UserError(
             f"{path} has no column beside the label {label!r}; there is nothing to predict from"
         )
     user = next((column for column in columns if plain_name(column) in USER_NAMES), None)
-    return ClickLog(path, separator, list(columns), label, fields, numeric, user)
+    return ClickLog(path, separator, list(columns), label, fields, numeric, user, skip=skip)
 
 
 def _movie_files(folder, ratings):
-    """The files of MovieLens 1M that clicks are made of, by what they hold. Raises UserError where one is absent."""
+    """Find the files of MovieLens 1M to make clicks of.
+
+    ratings: the file of ratings; it may lack the times, which are then in a file of their own
+
+    Returns {"ratings", "movies", "users"[, "times"]: path}. Raises UserError if one is missing.
+    """
     files = {"ratings": ratings, "movies": folder / "movies.dat", "users": folder / "users.dat"}
     for path in files.values():
         if not path.is_file():
@@ -159,32 +184,30 @@ def _movie_files(folder, ratings):
 
 
 def _movie_clicks(files):
-    """MovieLens 1M as clicks: whether a rating is 4 or more, by its user's and its movie's features, sorted by time.
+    """Read MovieLens 1M as clicks: a rating of 4 or more is a click.
 
-    Ratings without a time, in a file without times, come first.
+    Returns a table with columns `label` and MOVIE_FIELDS, the features of the rating's user and
+    movie, sorted by time. Ratings without a time come first; they occur with a file of times only.
     """
+    # Read the ratings and their times. A file of times has only the latest ratings.
     ratings = read_table(files["ratings"], 3 if "times" in files else 4, "::")
     ratings.columns = ["user", "movie", "rating", "time"][: len(ratings.columns)]
     if "times" in files:
-        latest = (
-            read_table(files["times"], 4, ",")
-            .iloc[1:, [0, 1, 3]]
-            .set_axis(["user", "movie", "time"], axis=1)
-        )
-        ratings = ratings.merge(latest, how="left").fillna("0")  # those without a time were earlier
-    users = read_table(files["users"], 5, "::").set_axis(
-        ["user", "gender", "age", "occupation", "zip"], axis=1
-    )
+        times = read_table(files["times"], 4, ",").iloc[1:, [0, 1, 3]]
+        times = times.set_axis(["user", "movie", "time"], axis=1)
+        ratings = ratings.merge(times, how="left").fillna("0")
+
+    # Read the features of users and movies: three digits of the zip code, decade, first genre.
+    users = read_table(files["users"], 5, "::")
+    users = users.set_axis(["user", "gender", "age", "occupation", "zip"], axis=1)
     movies = read_table(files["movies"], 3, "::").set_axis(["movie", "title", "genre"], axis=1)
     users["zip"] = users["zip"].str[:3]
     movies["decade"] = movies["title"].str.extract(r"\((\d{3})\d\)\s*$")[0]
     movies["genre"] = movies["genre"].str.split("|").str[0]
+
+    # Sort by time and join.
     order = ratings["time"].astype(np.int64).argsort(kind="stable")
-    rows = (
-        ratings.iloc[order]
-        .merge(users, on="user", how="left")
-        .merge(movies, on="movie", how="left")
-        .fillna("")
-    )
-    clicked = (rows["rating"].astype(float) >= 4).astype(np.uint8)
-    return pd.DataFrame({"label": clicked, **{field: rows[field] for field in MOVIE_FIELDS}})
+    rows = ratings.iloc[order].merge(users, on="user", how="left")
+    rows = rows.merge(movies, on="movie", how="left").fillna("")
+    label = (rows["rating"].astype(float) >= 4).astype(np.uint8)
+    return pd.DataFrame({"label": label, **{name: rows[name] for name in MOVIE_FIELDS}})

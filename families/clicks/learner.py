@@ -30,7 +30,7 @@ class StreamLearner:
         self.start = rows.start if self.start is None else self.start
         self.seen = []
         for ids, labels in rows.blocks():
-            chances, keys = self.model.examine(ids, self.args.memory_key)
+            chances, keys = self.model.predict(ids, self.args.memory_key)
             similar = None
             if self.args.memory != "none":
                 self.remember(keys.shape[1])
@@ -76,7 +76,7 @@ class StreamLearner:
             self.model.data, max(self.start, stop - self.args.memory_size), stop, self.model.device
         )
         for ids, labels in latest.blocks():
-            chances, keys = self.model.examine(ids, self.args.memory_key)
+            chances, keys = self.model.predict(ids, self.args.memory_key)
             self.write(self.memory.address(keys), labels, chances)
 
     def write(self, address, labels, chances):

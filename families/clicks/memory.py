@@ -1,7 +1,10 @@
-"""ReLoop2's memories of recent errors, and how they correct a prediction. They know no model, only keys.
+"""The error memories of ReLoop2, and the correction of a prediction with their help.
 
-Source: Zhu et al., ReLoop2: building self-adaptive recommendation models via responsive error compensation loop, KDD
-2023, arXiv 2306.08808. Shapes: m examples, d numbers of a key, k similar examples.
+A memory stores examples of recent errors under keys: numbers that a model computes from an
+impression. It knows nothing else of the model.
+Source: Zhu et al., ReLoop2: building self-adaptive recommendation models via responsive error
+compensation loop, KDD 2023, arXiv 2306.08808.
+Shapes: m examples or queries, d numbers of a key, k similar examples.
 """
 
 from typing import NamedTuple
@@ -13,164 +16,191 @@ from torch.nn import functional
 from engine.topk import grouped_topk, topk_group_width
 from utils import make_generator
 
-BLOCK_SIMILARITIES = 1 << 23  # held at a time, 32 MB
+BLOCK_SIMILARITIES = 1 << 23  # similarities computed at a time, 32 MB
 
 
 class Similar(NamedTuple):
-    """What a memory has for m queries: k similar examples each, the most similar first where they are ordered."""
+    """For each of m queries, k similar examples. NearestNeighbourMemory puts the nearest first."""
 
-    similarity: Tensor  # (m, k), -inf where there is none
+    similarity: Tensor  # (m, k), -inf if there is no example
     labels: Tensor  # (m, k)
-    predictions: Tensor  # (m, k), of the base model
+    predictions: Tensor  # (m, k), of the model without correction
 
     def first(self, count):
-        """Only the first `count` of them."""
-        return Similar(*(part[:, :count] for part in self))
+        """Keep only the first `count` examples of each query."""
+        return Similar(*(column[:, :count] for column in self))
 
 
 def recalled(similar, tau):
-    """Mean label and mean prediction of the base model over similar examples, weighted by softmax(s / tau): (m,) each.
+    """Average over similar examples with the weights softmax(similarity / tau).
 
-    nan where there are no similar examples.
+    Returns the mean label and the mean prediction of the model (m,), nan for a query without
+    similar examples.
     """
     weights = (similar.similarity / tau).softmax(1)  # (m, k)
     return (weights * similar.labels).sum(1), (weights * similar.predictions).sum(1)
 
 
 def corrected(predictions, label, base, strength, gamma):
-    """Predictions y (m,) of the base model, corrected by what was `recalled`:
+    """Correct predictions y of a model by the errors of similar examples.
 
-        y + strength * (gamma (label - y) + (1 - gamma) (label - base)), held within 0 and 1
+    predictions (m,): y
+    label, base (m,): mean label and mean prediction of similar examples, from `recalled`
+    strength, gamma: numbers from 0 to 1
 
-    gamma = 1 makes it (1 - strength) y + strength label. Where nothing was recalled it stays as it is.
+    Returns y + strength * (gamma (label - y) + (1 - gamma) (label - base)), limited to 0 .. 1 (m,).
+    With gamma = 1 this is (1 - strength) y + strength label. Where label or base is nan, it is y.
     """
     error = gamma * (label - predictions) + (1 - gamma) * (label - base)
     return torch.where(error.isnan(), predictions, (predictions + strength * error).clamp(0, 1))
 
 
 class NearestNeighbourMemory:
-    """--memory knn: the last `size` examples; similar are the `count` with the largest cosine of their keys."""
+    """--memory knn: stores the last `size` examples.
+
+    Similar examples are the `count` with the largest cosine similarity of their keys.
+    """
 
     def __init__(self, width, args, device):
-        """width: d. Of args: memory_size, memory_k."""
+        """Make an empty memory.
+
+        width: d
+        args: flags; uses memory_size and memory_k
+        """
         self.size, self.count = args.memory_size, args.memory_k
         self.keys = torch.zeros(0, width, device=device)  # (stored, d), of length 1
-        self.known = torch.zeros(0, 2, device=device)  # (stored, 2) labels and predictions
-        self.written = 0  # examples; example number e is in row e % size
+        self.outcomes = torch.zeros(0, 2, device=device)  # (stored, 2) labels and predictions
+        self.written = 0  # row that the next example is written to
 
     def address(self, keys):
-        """What `read` and `write` take for keys (m, d)."""
+        """Return keys (m, d) in the form that `read` and `write` take: with length 1."""
         return functional.normalize(keys)
 
     def write(self, address, labels, predictions):
-        """Add m examples, the latest last; the oldest leave."""
+        """Add m examples, the latest last; they replace the oldest ones if the memory is full.
+
+        address (m, d): keys, from `address`
+        labels, predictions (m,)
+        """
+        # Only the last `size` examples can stay.
         address, labels, predictions = (
-            part[-self.size :] for part in (address, labels, predictions)
+            column[-self.size :] for column in (address, labels, predictions)
         )
-        known = torch.stack([labels, predictions], dim=1)  # (m, 2)
+        outcomes = torch.stack([labels, predictions], dim=1)  # (m, 2)
+
+        # Append while there is room.
         room = min(self.size - len(self.keys), len(address))
         self.keys = torch.cat([self.keys, address[:room]])
-        self.known = torch.cat([self.known, known[:room]])
-        place = (
-            self.written + torch.arange(room, len(address), device=self.keys.device)
-        ) % self.size
-        self.keys[place], self.known[place] = address[room:], known[room:]
-        self.written = (
-            (self.written + len(address)) % self.size
-            if len(self.keys) == self.size
-            else len(self.keys)
-        )
+        self.outcomes = torch.cat([self.outcomes, outcomes[:room]])
+
+        # Then overwrite the oldest rows, in a ring.
+        later = torch.arange(room, len(address), device=self.keys.device)
+        row = (self.written + later) % self.size
+        self.keys[row], self.outcomes[row] = address[room:], outcomes[room:]
+        is_full = len(self.keys) == self.size
+        written = self.written + len(address)
+        self.written = written % self.size if is_full else len(self.keys)
 
     def read(self, address):
-        """The Similar examples of m queries."""
+        """Return the Similar examples of m queries.
+
+        address (m, d): keys of the queries, from `address`
+        """
         count = min(self.count, len(self.keys))
         if not count:
-            nothing = address.new_zeros(len(address), 1)
-            return Similar(nothing - torch.inf, nothing, nothing)
+            zeros = address.new_zeros(len(address), 1)
+            return Similar(zeros - torch.inf, zeros, zeros)
+
+        # Reserve a buffer for a block of similarities, padded to whole groups for grouped_topk.
         width = topk_group_width(len(self.keys), count)
         padded = -(-len(self.keys) // width) * width
         buffer = address.new_empty(max(1, BLOCK_SIMILARITIES // padded), padded)
-        found = []
+        blocks = []
         for block in address.split(len(buffer)):
             cosine = buffer[: len(block)]
-            torch.mm(
-                block, self.keys.T, out=cosine[:, : len(self.keys)]
-            )  # (b, d) (d, stored) -> (b, stored)
+            stored = cosine[:, : len(self.keys)]
+            torch.mm(block, self.keys.T, out=stored)  # (b, d) (d, stored) -> (b, stored)
             cosine[:, len(self.keys) :] = -torch.inf
-            similarity, place = grouped_topk(cosine, count, width)  # (b, k) each
-            found.append(Similar(similarity, *self.known[place].unbind(2)))
-        return Similar(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+            similarity, row = grouped_topk(cosine, count, width)  # (b, k) each
+            blocks.append(Similar(similarity, *self.outcomes[row].unbind(2)))
+        return Similar(*(torch.cat(columns) for columns in zip(*blocks, strict=True)))
 
     def state_dict(self):
-        """All that is remembered. The tensors are live ones, no copies."""
-        return {"keys": self.keys, "known": self.known, "written": self.written}
+        """Return the content of the memory. The tensors are not copies."""
+        return {"keys": self.keys, "known": self.outcomes, "written": self.written}
 
     def load_state_dict(self, state):
-        """Take over what `state_dict` returned."""
+        """Copy the content that `state_dict` returned."""
         device = self.keys.device
-        self.keys, self.known = (state[name].to(device, copy=True) for name in ("keys", "known"))
+        self.keys = state["keys"].to(device, copy=True)
+        self.outcomes = state["known"].to(device, copy=True)
         self.written = state["written"]
 
 
 class HashMemory:
-    """--memory lsh: sums over the examples that fall into the same bucket, in `count` arrays of 2^bits buckets.
+    """--memory lsh: `count` arrays of 2^bits buckets; a bucket sums the examples that fall into it.
 
-    A key's bucket in an array is the signs of its products with `bits` random directions (SimHash: one sign is equal
-    for two keys with probability 1 - angle / pi; Charikar, STOC 2002). An array gives as one similar example its
-    bucket's mean label and prediction; how similar it is, is the share of all examples that are in the bucket (RACE:
-    Coleman & Shrivastava, WWW 2020). Memory and time of a read or a write do not depend on how many were written.
+    A key's bucket in an array is given by the signs of its products with `bits` random directions.
+    This is SimHash: a sign is equal for two keys with probability 1 - angle / pi (Charikar, STOC
+    2002). A read returns one similar example per array: its label and prediction are the bucket's
+    means, its similarity is the bucket's fraction of all examples (RACE: Coleman & Shrivastava, WWW
+    2020). Memory and the time of a read or a write do not grow with the number of examples written.
     """
 
     def __init__(self, width, args, device):
-        """width: d. Of args: memory_k, memory_bits, seed."""
+        """Make an empty memory.
+
+        width: d
+        args: flags; uses memory_k, memory_bits and seed
+        """
         self.count, self.bits = args.memory_k, args.memory_bits
         generator = make_generator(args.seed, device)
-        # By arrays, so that fewer of them are the first of these.
+        # Grouped by array, so that a smaller --memory_k uses a prefix of these directions.
         directions = torch.randn(self.count * self.bits, width, generator=generator, device=device)
         self.directions = directions.T.contiguous()  # (d, k * bits)
-        # Of count, labels, predictions; a float32 would stop counting at 2^24.
+        # Sums of 1, label and prediction per bucket (k * 2^bits, 3). A float32 would stop counting
+        # at 2^24.
         self.sums = torch.zeros(self.count << self.bits, 3, dtype=torch.float64, device=device)
-        self.total = 0
+        self.total = 0  # examples written
 
     def address(self, keys):
-        """Buckets (m, k) of keys (m, d), numbered through over the arrays."""
-        signs = (
-            (keys @ self.directions).gt_(0).view(-1, self.bits)
-        )  # (m, k * bits) -> (m * k, bits), 0 or 1
+        """Return the buckets (m, k) of keys (m, d): rows of `sums`, one in each array."""
+        signs = (keys @ self.directions).gt_(0)  # (m, k * bits), 0 or 1
+        signs = signs.view(-1, self.bits)  # -> (m * k, bits)
+        # A float32 holds these whole numbers exactly, as they are below 2^24.
         powers = 2.0 ** torch.arange(self.bits, device=keys.device)
-        buckets = (
-            (signs @ powers).long().view(len(keys), self.count)
-        )  # whole numbers below 2^24 are exact
+        buckets = (signs @ powers).long().view(len(keys), self.count)
         return buckets + (torch.arange(self.count, device=keys.device) << self.bits)
 
     def write(self, address, labels, predictions):
-        """Add m examples."""
-        example = torch.stack(
-            [torch.ones_like(labels), labels, predictions], dim=1
-        ).double()  # (m, 3)
-        self.sums.index_add_(
-            0, address.flatten(), example.repeat_interleave(self.count, 0)
-        )  # (m, k) -> (m * k,)
+        """Add m examples.
+
+        address (m, k): buckets, from `address`
+        labels, predictions (m,)
+        """
+        outcomes = torch.stack([torch.ones_like(labels), labels, predictions], dim=1).double()
+        # Add each example (m, 3) to its k buckets (m, k) -> (m * k,).
+        self.sums.index_add_(0, address.flatten(), outcomes.repeat_interleave(self.count, 0))
         self.total += len(labels)
 
     def read(self, address):
-        """The Similar examples of m queries, one from each array."""
-        sums = (
-            self.sums.index_select(0, address.flatten()).float().view(*address.shape, 3)
-        )  # (m * k, 3) -> (m, k, 3)
-        count, labels, predictions = sums.unbind(2)
-        share = (count / max(self.total, 1)).masked_fill(count == 0, -torch.inf)
+        """Return the Similar examples of m queries, one from each array.
+
+        address (m, k): buckets of the queries, from `address`
+        """
+        sums = self.sums.index_select(0, address.flatten()).float()  # (m * k, 3)
+        count, labels, predictions = sums.view(*address.shape, 3).unbind(2)  # (m, k) each
+        fraction = (count / max(self.total, 1)).masked_fill(count == 0, -torch.inf)
         count = count.clamp(min=1)
-        return Similar(share, labels / count, predictions / count)
+        return Similar(fraction, labels / count, predictions / count)
 
     def state_dict(self):
-        """All that is remembered. The tensors are live ones, no copies."""
+        """Return the content of the memory. The tensors are not copies."""
         return {"directions": self.directions, "sums": self.sums, "total": self.total}
 
     def load_state_dict(self, state):
-        """Take over what `state_dict` returned."""
+        """Copy the content that `state_dict` returned."""
         device = self.sums.device
-        self.directions, self.sums = (
-            state[name].to(device, copy=True) for name in ("directions", "sums")
-        )
+        self.directions = state["directions"].to(device, copy=True)
+        self.sums = state["sums"].to(device, copy=True)
         self.total = state["total"]

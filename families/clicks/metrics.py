@@ -1,6 +1,6 @@
-"""Metrics of predicted clicks: AUC, over all impressions and by user, and logloss.
+"""Metrics of predicted clicks: AUC over all impressions, AUC by user (gAUC), and logloss.
 
-Shapes: n impressions.
+Shapes: n impressions, m impressions of a block, G groups.
 """
 
 import math
@@ -8,23 +8,31 @@ import math
 import torch
 
 CLICK_METRICS = ("AUC", "logloss")
-NEAREST = 1e-7  # to 0 and 1 that a probability counts as in logloss, which would be infinite there
+# In logloss, probabilities closer than this to 0 or 1 count as this far away: it stays finite.
+NEAREST = 1e-7
 
 
 def auc(labels, scores):
-    """Probability that a click has a higher score than an impression without; ties count half. labels, scores: (n,).
+    """AUC: the probability that a click has a higher score than an impression without a click.
 
-    It is (R - P (P + 1) / 2) / (P N) with P clicks, N others and R the sum of the clicks' ranks, from 1 for the lowest
-    score, equal scores having their mean rank (Mann & Whitney, 1947). nan where there are no clicks, or only clicks.
+    labels (n,): 1 for a click, else 0
+    scores (n,)
+
+    AUC = (R - P (P + 1) / 2) / (P N) with P clicks, N other impressions, and R the sum of the
+    clicks' ranks. The lowest score has rank 1; equal scores have their mean rank, so that a tie
+    counts half. nan if there are no clicks, or only clicks. Source: Mann & Whitney, 1947.
     """
     return auc_by_group(labels, scores, torch.zeros_like(labels, dtype=torch.int64))[0].item()
 
 
 def gauc(labels, scores, users):
-    """Mean of the users' AUC, weighted by their impressions, over users with both clicks and others. (n,) each.
+    """gAUC: mean AUC of the users, weighted by the number of their impressions.
 
-    nan where there is no such user.
-    Source: Zhu et al., Optimized cost per click in Taobao display advertising, KDD 2017, equation 15.
+    labels, scores (n,): see `auc`
+    users (n,): user of each impression
+
+    Users with clicks only, or without clicks, are left out; nan if no user remains.
+    Source: Zhu et al., Optimized cost per click in Taobao display advertising, KDD 2017, eq. 15.
     """
     area, size = auc_by_group(labels, scores, users)
     both = ~area.isnan()
@@ -32,49 +40,70 @@ def gauc(labels, scores, users):
 
 
 def auc_by_group(labels, scores, groups):
-    """(AUC, impressions) of each group, float64, in the order of the groups' numbers. labels, scores, groups: (n,)."""
+    """Compute the AUC of each group of impressions.
+
+    labels, scores (n,): see `auc`
+    groups (n,): int64, group of each impression
+
+    Returns AUC (G,) float64 and number of impressions (G,), in ascending order of the groups.
+    """
+    # Sort by group, then by score.
     order = scores.argsort(stable=True)
-    order = order[groups[order].argsort(stable=True)]  # by group, then by score
+    order = order[groups[order].argsort(stable=True)]
     labels, scores, groups = labels[order].double(), scores[order], groups[order]
-    group, size = torch.unique_consecutive(groups, return_inverse=True, return_counts=True)[1:]
-    starts = torch.ones_like(group, dtype=torch.bool)  # of equal scores in a group
+    _, group, size = torch.unique_consecutive(groups, return_inverse=True, return_counts=True)
+
+    # Find the ties: equal scores in the same group. starts: whether a tie begins here.
+    starts = torch.ones_like(group, dtype=torch.bool)
     starts[1:] = (groups[1:] != groups[:-1]) | (scores[1:] != scores[:-1])
-    tie, tied = torch.unique_consecutive(starts.cumsum(0), return_inverse=True, return_counts=True)[
-        1:
-    ]
-    rank = (tied.cumsum(0) - (tied - 1) / 2)[tie] - (size.cumsum(0) - size)[
-        group
-    ]  # mean over the tie, in the group
+    _, tie, tied = torch.unique_consecutive(
+        starts.cumsum(0), return_inverse=True, return_counts=True
+    )
 
-    def total(values):
-        return torch.zeros(len(size), dtype=torch.float64, device=values.device).index_add_(
-            0, group, values
-        )
+    # Rank of a score within its group: the mean over its tie, less the ranks of the groups before.
+    mean_rank = (tied.cumsum(0) - (tied - 1) / 2)[tie]
+    rank = mean_rank - (size.cumsum(0) - size)[group]
 
-    clicks, ranks = total(labels), total(labels * rank)
-    return (ranks - clicks * (clicks + 1) / 2) / (clicks * (size - clicks)), size
+    def sum_by_group(values):
+        total = torch.zeros(len(size), dtype=torch.float64, device=values.device)
+        return total.index_add_(0, group, values)
 
-
-def logloss(labels, chances):
-    """Mean of -log of the predicted chance of what happened, each at least 1e-7 away from 0 and 1. (n,) each."""
-    chances = chances.double().clamp(NEAREST, 1 - NEAREST)
-    return -torch.where(labels > 0, chances, 1 - chances).log().mean().item()
+    clicks, rank_sum = sum_by_group(labels), sum_by_group(labels * rank)
+    return (rank_sum - clicks * (clicks + 1) / 2) / (clicks * (size - clicks)), size
 
 
-def click_metrics(labels, chances, users=None):
-    """The metrics by name, as floats; gAUC where the users are known. labels, chances, users: (n,)."""
-    grouped = {} if users is None else {"gAUC": gauc(labels, chances, users)}
-    return {"AUC": auc(labels, chances), **grouped, "logloss": logloss(labels, chances)}
+def logloss(labels, probabilities):
+    """Logloss: the mean of -log(p) for a click, -log(1 - p) for an impression without a click.
+
+    labels (n,): 1 for a click, else 0
+    probabilities (n,): predicted p, taken to be within 1e-7 and 1 - 1e-7
+    """
+    probabilities = probabilities.double().clamp(NEAREST, 1 - NEAREST)
+    return -torch.where(labels > 0, probabilities, 1 - probabilities).log().mean().item()
+
+
+def click_metrics(labels, probabilities, users=None):
+    """Return {metric: float} of predictions: AUC, logloss, and gAUC if the users are known.
+
+    labels, probabilities (n,): see `logloss`
+    users (n,): user of each impression, or None
+    """
+    by_user = {} if users is None else {"gAUC": gauc(labels, probabilities, users)}
+    area, loss = auc(labels, probabilities), logloss(labels, probabilities)
+    return {"AUC": area, **by_user, "logloss": loss}
 
 
 def judges_users(rows):
-    """Whether gAUC is defined for a clicks.Rows: users are known, and one of them has both clicks and others."""
+    """Whether gAUC is defined for a dataset.RowRange.
+
+    It is if the users are known, and one of them has both clicks and impressions without a click.
+    """
     labels, users = rows.labels(), rows.users()
     return users is not None and not math.isnan(gauc(labels, labels, users))
 
 
 class ClickMetrics:
-    """Evaluator of one part: how well clicks are predicted."""
+    """Evaluator of the predicted clicks of one split."""
 
     metrics = CLICK_METRICS
     monitor = "AUC"
@@ -83,13 +112,13 @@ class ClickMetrics:
     from_zero = False
 
     def __init__(self, rows):
-        """rows: a clicks.Rows."""
+        """rows: dataset.RowRange to evaluate"""
         self.rows, self.labels = rows, rows.labels()
         self.users = rows.users() if "gAUC" in self.metrics else None
 
     @property
     def protocol(self):
-        """What is done, for summary.json."""
+        """How the metrics are computed, for summary.json."""
         return {
             "split": "by position, which is time: the part follows what was trained on",
             "ties": "equal predictions count half in AUC and gAUC",
@@ -97,13 +126,16 @@ class ClickMetrics:
         }
 
     def evaluate(self, predict):
-        """The metrics by name. predict: from ids (m, F) to chances (m,)."""
-        chances = torch.cat([predict(ids) for ids, _ in self.rows.blocks()])
-        return click_metrics(self.labels, chances, self.users)
+        """Return {metric: float}.
+
+        predict: function of ids (m, F) that returns probabilities (m,)
+        """
+        probabilities = torch.cat([predict(ids) for ids, _ in self.rows.blocks()])
+        return click_metrics(self.labels, probabilities, self.users)
 
 
 class UserClickMetrics(ClickMetrics):
-    """ClickMetrics where it is known which user saw what."""
+    """ClickMetrics with gAUC, for data whose users are known."""
 
     metrics = ("AUC", "gAUC", "logloss")
     headline = ("AUC", "gAUC")

@@ -10,6 +10,7 @@ from checkpointing.files import load_checkpoint
 from families.clicks import stream
 from families.clicks.dataset import ImpressionBatches, RowRange
 from families.clicks.metrics import ClickMetrics, UserClickMetrics, judges_users
+from families.clicks.networks import NETWORKS
 from recommender import BatchTrained
 
 
@@ -18,9 +19,6 @@ class ClickModel(BatchTrained):
 
     modes = ("evaluate",)
     identifying = ("model", "dim", "hidden", "layers")
-    encoder_class = (
-        None  # built from (data, args, generator); from (weights, ids (m, F)) to deepfm.Outputs
-    )
 
     def __init__(self, data, args, device):
         """See Recommender. Raises UserError where the stream would have an empty slot."""
@@ -43,7 +41,7 @@ class ClickModel(BatchTrained):
         return {part: kind(rows) for part, rows in parts.items()}
 
     def make_encoder(self):
-        return self.encoder_class(self.data, self.args, self.generator)
+        return NETWORKS[self.args.model](self.data, self.args, self.generator)
 
     def make_sampler(self):
         return ImpressionBatches(self.data, self.data.parts["train"], self.args, self.generator)
@@ -63,13 +61,19 @@ class ClickModel(BatchTrained):
         )
 
     @torch.no_grad()
-    def examine(self, ids, key):
-        """(chances (m,) of clicks on ids (m, F), keys (m, d): the field `key` of deepfm.Outputs)."""
+    def predict(self, ids, key):
+        """Predict clicks on impressions.
+
+        ids (m, F)
+        key: name of the field of networks.Outputs to return as keys of a memory
+
+        Returns probabilities (m,) and keys (m, d).
+        """
         outputs = self.encoder(self.weights, ids)
         return outputs.logits.sigmoid(), getattr(outputs, key)
 
     def scorer(self):
-        return lambda ids: self.examine(ids, "hidden")[0]
+        return lambda ids: self.predict(ids, "hidden")[0]
 
     def baselines(self):
         """Metrics of predicting the share of clicks in the training part, for every impression."""

@@ -1,6 +1,6 @@
-"""Models of clicks on one layer of embeddings: LR, FM, DeepFM and DCNv2.
+"""The networks of the click models: LR, FM, DeepFM and DCNv2, all on one table of embeddings.
 
-Shapes: B batch, F fields, D dim, V ids over all fields, H numbers of a hidden layer.
+Shapes: B batch, F fields, D dim, V ids over all fields, H numbers of the last hidden layer.
 """
 
 from itertools import pairwise
@@ -11,162 +11,156 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.tables import Weights, rows
-from families.clicks.model import ClickModel
 
-STD = 1e-4  # of the embeddings at the start, as in FuxiCTR
+STD = 1e-4  # standard deviation of the embeddings before training, as in FuxiCTR
 
 
 class Outputs(NamedTuple):
-    """What a model computes of impressions."""
+    """Results of a network for a batch of impressions."""
 
     logits: Tensor  # (B,) of a click
-    embedding: Tensor  # (B, F * D) the embeddings of the fields' values
-    hidden: Tensor  # (B, H) what the logits are made of in the end: the last hidden layer
+    embedding: Tensor  # (B, F * D) embeddings of the fields' values; LR: (B, F) their weights
+    hidden: Tensor  # (B, H) last layer before the logits; LR and FM: the same as embedding
 
 
 class LogisticRegression(Weights):
-    """Logistic regression: logit = w_0 + sum_f w_f, w_f being the weight of the value of field f."""
+    """Logistic regression: logit = w_0 + sum_f w_f, with w_f the weight of the value of field f."""
 
     compiles, by_row = True, False
-    own = 1  # columns of the table of embeddings that are not the embedding: w_f
+    linear_columns = 1  # columns of the table after the embedding: w_f
 
     def __init__(self, data, args, generator):
-        """data: clicks.Clicks; of args: dim, hidden, layers; generator: on the device where the weights shall live."""
-        super().__init__()
-        self.generator, self.fields, self.dim = generator, len(data.fields), self.width(args)
-        table = self.normal(sum(data.sizes), self.dim + self.own, std=STD)
-        table[:, self.dim :] = 0
-        # What is out of the vocabulary adds nothing, until training says otherwise.
-        table[torch.as_tensor(data.offsets, device=generator.device)] = 0
-        self.register("embedding", table)  # (V, D + own)
-        self.register("bias", torch.zeros(1, device=generator.device))
-        self.build(self.fields * self.dim, args)
+        """Make the weights before training.
 
-    def width(self, args):
-        """D"""
+        data: dataset.Clicks
+        args: flags; uses dim, hidden, layers
+        generator: source of random numbers, on the device of the weights
+        """
+        super().__init__()
+        self.generator, self.dim = generator, self.embedding_dim(args)
+        table = self.normal(sum(data.sizes), self.dim + self.linear_columns, std=STD)
+        table[:, self.dim :] = 0
+        # A value out of the vocabulary starts without an effect: with zeros.
+        table[torch.as_tensor(data.offsets, device=generator.device)] = 0
+        self.register("embedding", table)  # (V, D + linear_columns)
+        self.register("bias", torch.zeros(1, device=generator.device))
+        self.add_layers(len(data.fields) * self.dim, args)
+
+    def embedding_dim(self, args):
+        """Return D, numbers of an embedding."""
         return 0
 
-    def build(self, inputs, args):
-        """Add the weights beyond the table; inputs: F * D."""
+    def add_layers(self, inputs, args):
+        """Register the weights other than embedding and bias. inputs: F * D"""
 
     def normal(self, *shape, std):
-        """Normal random numbers."""
+        """Draw normal random numbers."""
         return std * torch.randn(*shape, generator=self.generator, device=self.generator.device)
 
     def register_layers(self, name, sizes, start=1):
-        """Add linear layers between these sizes, called <name><number>_weight and <name><number>_bias."""
+        """Register linear layers between sizes, <name><number>_weight and <name><number>_bias.
+
+        sizes: numbers of inputs of each layer, and of outputs of the last
+        start: number of the first layer
+
+        The weights are Xavier-normal, the biases 0.
+        """
         for number, (n, m) in enumerate(pairwise(sizes), start):
-            self.register(
-                f"{name}{number}_weight", self.normal(n, m, std=(2 / (n + m)) ** 0.5)
-            )  # Xavier
+            xavier = (2 / (n + m)) ** 0.5
+            self.register(f"{name}{number}_weight", self.normal(n, m, std=xavier))
             self.register(f"{name}{number}_bias", torch.zeros(m, device=self.generator.device))
 
     def forward(self, weights, ids):
-        """Outputs for ids (B, F), from weights by name."""
-        found = rows(weights["embedding"], ids)  # (B, F, D + own)
-        embedding, own = (
-            found[:, :, : self.dim],
-            found[:, :, self.dim :].flatten(1),
-        )  # (B, F, D), (B, F or 0)
-        return self.outputs(weights, embedding, own)
+        """Return Outputs for ids (B, F). weights: {name: tensor}"""
+        values = rows(weights["embedding"], ids)  # (B, F, D + linear_columns)
+        linear = values[:, :, self.dim :].flatten(1)  # (B, F), DCNv2: (B, 0)
+        return self.outputs(weights, values[:, :, : self.dim], linear)
 
-    def outputs(self, weights, embedding, own):
-        """Outputs from embeddings (B, F, D) and the weights w_f (B, F)."""
-        return Outputs(own.sum(1) + weights["bias"], own, own)
+    def outputs(self, weights, embedding, linear):
+        """Return Outputs.
+
+        weights: {name: tensor}
+        embedding (B, F, D): e_f of each field
+        linear (B, F): w_f of each field
+        """
+        return Outputs(linear.sum(1) + weights["bias"], linear, linear)
 
 
 class FactorizationMachine(LogisticRegression):
-    """Factorisation machine: logistic regression + sum_{f<g} <e_f, e_g>, e_f being the embedding of f's value.
+    """Factorisation machine: logistic regression + sum_{f<g} <e_f, e_g>.
 
+    e_f is the embedding of the value of field f.
     Source: Rendle, Factorization machines, ICDM 2010.
     """
 
-    def width(self, args):
+    def embedding_dim(self, args):
         return args.dim
 
-    def outputs(self, weights, embedding, own):
+    def outputs(self, weights, embedding, linear):
         flat = embedding.flatten(1)  # (B, F, D) -> (B, F * D)
-        return Outputs(own.sum(1) + weights["bias"] + pairs(embedding), flat, flat)
+        return Outputs(linear.sum(1) + weights["bias"] + pairs(embedding), flat, flat)
 
 
 class DeepFMNetwork(FactorizationMachine):
-    """Factorisation machine + MLP(e_1, ..., e_F). Source: Guo et al., arXiv 1703.04247."""
+    """DeepFM: factorisation machine + MLP(e_1, ..., e_F). Source: Guo et al., arXiv 1703.04247."""
 
-    def build(self, inputs, args):
+    def add_layers(self, inputs, args):
         self.depth = len(args.hidden)
         self.register_layers("hidden", [inputs, *args.hidden])
         self.register_layers("output", [args.hidden[-1], 1], start=0)
 
     def mlp(self, weights, x):
-        """The last hidden layer (B, H) for x (B, F * D)."""
+        """Return the last hidden layer (B, H) for x (B, F * D)."""
         for number in range(1, self.depth + 1):
-            x = functional.relu(
-                torch.addmm(weights[f"hidden{number}_bias"], x, weights[f"hidden{number}_weight"])
-            )
+            weight, bias = weights[f"hidden{number}_weight"], weights[f"hidden{number}_bias"]
+            x = functional.relu(torch.addmm(bias, x, weight))
         return x
 
-    def outputs(self, weights, embedding, own):
-        linear = super().outputs(weights, embedding, own)
-        hidden = self.mlp(weights, linear.embedding)
+    def outputs(self, weights, embedding, linear):
+        machine = super().outputs(weights, embedding, linear)
+        hidden = self.mlp(weights, machine.embedding)
         deep = torch.addmm(weights["output0_bias"], hidden, weights["output0_weight"])[:, 0]
-        return Outputs(linear.logits + deep, linear.embedding, hidden)
+        return Outputs(machine.logits + deep, machine.embedding, hidden)
 
 
 class DCNv2Network(DeepFMNetwork):
-    """Cross layers beside an MLP: x_{l+1} = x_0 * (W_l x_l + b_l) + x_l, x_0 = (e_1, ..., e_F); linear in both ends.
+    """DCNv2: cross layers beside an MLP, x_{l+1} = x_0 * (W_l x_l + b_l) + x_l.
 
+    x_0 = (e_1, ..., e_F). The logit is linear in the last cross layer and the last hidden layer.
     Source: Wang et al., DCN V2, WWW 2021, arXiv 2008.13535, the parallel form.
     """
 
-    own = 0
+    linear_columns = 0
 
-    def build(self, inputs, args):
+    def add_layers(self, inputs, args):
         self.depth, self.crosses = len(args.hidden), args.layers
         self.register_layers("cross", [inputs] * (args.layers + 1))
         self.register_layers("hidden", [inputs, *args.hidden])
         self.register_layers("output", [inputs + args.hidden[-1], 1], start=0)
 
-    def outputs(self, weights, embedding, own):
+    def outputs(self, weights, embedding, linear):
         start = x = embedding.flatten(1)  # (B, F, D) -> (B, F * D)
         for number in range(1, self.crosses + 1):
-            x = (
-                start
-                * torch.addmm(weights[f"cross{number}_bias"], x, weights[f"cross{number}_weight"])
-                + x
-            )
-        hidden = torch.cat([x, self.mlp(weights, start)], dim=1)  # (B, F * D + H)
-        logits = (
-            torch.addmm(weights["output0_bias"], hidden, weights["output0_weight"])[:, 0]
-            + weights["bias"]
-        )
-        return Outputs(logits, start, hidden)
+            weight, bias = weights[f"cross{number}_weight"], weights[f"cross{number}_bias"]
+            x = start * torch.addmm(bias, x, weight) + x
+        hidden = torch.cat([x, self.mlp(weights, start)], dim=1)  # (B, F * D + H of the MLP)
+        deep = torch.addmm(weights["output0_bias"], hidden, weights["output0_weight"])[:, 0]
+        return Outputs(deep + weights["bias"], start, hidden)
+
+
+# By the name of the model, as --model gives it.
+NETWORKS = {
+    "LR": LogisticRegression,
+    "FM": FactorizationMachine,
+    "DeepFM": DeepFMNetwork,
+    "DCNv2": DCNv2Network,
+}
 
 
 def pairs(embedding):
-    """sum_{f<g} <e_f, e_g> (B,) of embeddings (B, F, D): half of |sum_f e_f|^2 - sum_f |e_f|^2."""
+    """Return sum_{f<g} <e_f, e_g> (B,) of embeddings (B, F, D).
+
+    It is computed as half of |sum_f e_f|^2 - sum_f |e_f|^2.
+    """
     total = embedding.sum(1)  # (B, D)
     return (total.square().sum(1) - embedding.square().sum((1, 2))) / 2
-
-
-class LR(ClickModel):
-    """Clicks by logistic regression."""
-
-    encoder_class = LogisticRegression
-
-
-class FM(ClickModel):
-    """Clicks by a factorisation machine."""
-
-    encoder_class = FactorizationMachine
-
-
-class DeepFM(ClickModel):
-    """Clicks by a factorisation machine and an MLP."""
-
-    encoder_class = DeepFMNetwork
-
-
-class DCNv2(ClickModel):
-    """Clicks by cross layers and an MLP."""
-
-    encoder_class = DCNv2Network

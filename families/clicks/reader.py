@@ -1,7 +1,8 @@
-"""Files of clicks, a row per impression -> blocks of rows whose values are hashed, in bounded memory.
+"""Read a file of clicks, one impression a row, as blocks of rows with hashed values.
 
-Text separated by tabs or commas, plain or gzip, as large as it may be. What is done to a value is done once per
-distinct value of a block. Shapes: m rows of a block, n distinct values of a column in it.
+The file is a table of text, plain or gzip, separated by tabs, commas or semicolons. Memory stays
+bounded, however large the file is. A value is parsed and hashed once per block, not once per row.
+Shapes: m rows of a block, n distinct values of a column in the block.
 """
 
 import gzip
@@ -15,32 +16,59 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
-from tqdm import tqdm
 
 from cli.errors import UserError
-from utils import on_terminal
+from utils import progress_bar
 
-BLOCK_BYTES = 1 << 24  # of text, read at a time
+BLOCK_BYTES = 1 << 24  # bytes of text read at a time
 HASH_KEY = "16 bytes: clicks"
 LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1, b"false": 0, b"true": 1, b"False": 0, b"True": 1}
+NO_LABEL = 2  # stands for a text that is not in LABELS
 ADVICE = "mend it, or leave such lines out with --skip_bad_lines"
 
 
 class Block(NamedTuple):
-    """Rows that follow each other."""
+    """Consecutive rows of click data."""
 
     labels: np.ndarray  # (m,) uint8, 0 or 1
-    codes: list  # of each field (m,) int32, where a row's value is in `values`
-    values: list  # of each field (n,) uint64, hashes of distinct values
+    codes: list  # per field (m,) int32: index into `values` of each row's value
+    values: list  # per field (n,) uint64: hashes of the distinct values
     users: np.ndarray | None  # (m,) int64, equal for rows of the same user
 
 
-@dataclass
-class ClickLog:
-    """A file of clicks and what to take of it: names of columns for the label, the fields and perhaps the user.
+class ClickSource:
+    """Click data that can be encoded: the names of its columns, and its rows by blocks.
 
-    numeric: which fields are numbers, see `discretise`. header: whether the first line holds the names. skip: whether
-    broken lines are left out; their numbers, from 1, are then in `skipped`. A blank line is nothing at all.
+    label: name of the label's column
+    fields: names of the columns to predict from, in the order of a Block
+    numeric: set of the fields that hold numbers, see `discretise`
+    user: name of the column of users, or None
+    skip: whether broken lines are left out
+    skipped: numbers (from 1) of the lines left out, known after all blocks were read
+    """
+
+    label: str
+    fields: list
+    numeric: set
+    user: str | None
+    skip: bool
+    skipped: list
+
+    def blocks(self):
+        """Yield all rows as Blocks."""
+        raise NotImplementedError
+
+
+@dataclass
+class ClickLog(ClickSource):
+    """The ClickSource of a file.
+
+    path: the file
+    separator: character between two columns
+    columns: names of all columns of the file
+    header: whether the first line holds the names of the columns
+
+    A blank line is no row and is not broken.
     """
 
     path: Path
@@ -55,46 +83,52 @@ class ClickLog:
     skipped: list = field(default_factory=list)
 
     def blocks(self):
-        """Yield the Blocks. Raises UserError for a broken line, with its number, and for a damaged file."""
-        self.skipped, self.ragged, rows = [], [], 0
-        with open(self.path, "rb") as raw, progress_bar(self.path.stat().st_size) as bar:
-            with self._explained():
+        """Yield all rows as Blocks.
+
+        Raises UserError for a broken line, with its number, and for a damaged file.
+        """
+        # ragged: numbers of the lines with too many or too few columns, which pyarrow leaves out.
+        self.skipped, self.ragged, n_rows = [], [], 0
+        size = self.path.stat().st_size
+        with open(self.path, "rb") as raw, progress_bar("reading", size, "B") as bar:
+            with self._explain_errors():
                 batches = iter(self._open(raw))
             while True:
-                with self._explained():
+                with self._explain_errors():
                     batch = next(batches, None)
                 if batch is None:
                     break
-                yield from self._block(batch, rows)
-                rows += len(batch)
+                yield from self._block(batch, n_rows)
+                n_rows += len(batch)
                 bar.update(raw.tell() - bar.n)
         self.skipped = sorted(self.skipped + self.ragged)
 
     def _open(self, raw):
-        """pyarrow's reader of batches, as bytes. One thread: only then it knows the numbers of lines."""
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        taken = list(dict.fromkeys([self.label, *self.fields, *[self.user] * bool(self.user)]))
+        """Return pyarrow's reader of batches, whose columns are dictionaries of bytes.
+
+        It uses one thread: pyarrow tells the numbers of lines only then.
+        """
+        names = list(dict.fromkeys([self.label, *self.fields, *[self.user] * bool(self.user)]))
         return pa.csv.open_csv(
-            pa.PythonFile(gzip.GzipFile(fileobj=raw) if packed else raw, mode="r"),
+            pa.PythonFile(decompressed(raw), mode="r"),
             read_options=pa.csv.ReadOptions(
                 use_threads=False, block_size=BLOCK_BYTES, column_names=self.columns
             ),
             parse_options=pa.csv.ParseOptions(
                 delimiter=self.separator,
                 quote_char='"' if self.header else False,
-                ignore_empty_lines=False,  # they count
-                invalid_row_handler=self._ragged,
+                ignore_empty_lines=False,  # they count as lines
+                invalid_row_handler=self._handle_ragged_line,
             ),
             convert_options=pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(taken, pa.dictionary(pa.int32(), pa.binary())),
-                include_columns=taken,
+                column_types=dict.fromkeys(names, pa.dictionary(pa.int32(), pa.binary())),
+                include_columns=names,
                 strings_can_be_null=False,
             ),
         )
 
-    def _ragged(self, row):
-        """What pyarrow shall do with a line of another number of fields."""
+    def _handle_ragged_line(self, row):
+        """Note a line with a wrong number of columns. Returns pyarrow's word for what to do."""
         self.ragged.append(row.number)
         if self.skip:
             return "skip"
@@ -102,119 +136,123 @@ class ClickLog:
         return "error"
 
     @contextmanager
-    def _explained(self):
+    def _explain_errors(self):
+        """Raise a UserError instead of an error of pyarrow or gzip in the block."""
         try:
             yield
         except (pa.ArrowInvalid, EOFError, OSError, zlib.error) as error:
             if self.ragged and not self.skip:
-                raise UserError(
-                    f"{self.path}, line {self.ragged[-1]}: {self.reason}; {ADVICE}"
-                ) from None
+                line = self.ragged[-1]
+                raise UserError(f"{self.path}, line {line}: {self.reason}; {ADVICE}") from None
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"cannot read {self.path} ({reason}); is it cut off, or no table?"
             ) from None
 
-    def _block(self, batch, before):
-        """Yield the Block of a batch, if any row is left; before: rows of earlier batches."""
+    def _block(self, batch, rows_before):
+        """Yield the Block of a batch, or nothing if no row of it is kept.
+
+        rows_before: number of rows in the earlier batches
+        """
         columns = {name: dictionary(batch.column(name)) for name in batch.schema.names}
-        marks, words = columns[self.label]
-        labels = np.array([LABELS.get(word, 2) for word in words], np.uint8)[marks]
+        codes, texts = columns[self.label]
+        labels = np.array([LABELS.get(text, NO_LABEL) for text in texts], np.uint8)[codes]
+
+        # Leave out the header, and blank lines: rows whose columns are all empty.
         kept = np.ones(len(batch), bool)
-        for row in np.flatnonzero((words == b"")[marks]):
+        for row in np.flatnonzero((texts == b"")[codes]):
             kept[row] = any(
-                others[codes[row]] for codes, others in columns.values()
-            )  # else the line is blank
-        if self.header and not before:
+                column_texts[column_codes[row]] for column_codes, column_texts in columns.values()
+            )
+        if self.header and not rows_before:
             kept[0] = False
-        wrong = {self.label: (labels == 2, "neither 0 nor 1")}
+
+        # Replace numbers by their buckets; find texts that are no label or no number.
+        broken = {self.label: (labels == NO_LABEL, "neither 0 nor 1")}
         for name in self.numeric:
-            codes, words = columns[name]
-            bucket, bad = discretise(words)
-            columns[name] = codes, bucket
-            wrong[name] = bad[codes], "no number"
-        for name, (rows, what) in wrong.items():
-            rows = np.flatnonzero(rows & kept)
+            codes, texts = columns[name]
+            buckets, is_bad = discretise(texts)
+            columns[name] = codes, buckets
+            broken[name] = is_bad[codes], "no number"
+
+        # Report the first broken row, or leave all broken rows out.
+        for name, (is_broken, reason) in broken.items():
+            rows = np.flatnonzero(is_broken & kept)
             if len(rows) and not self.skip:
-                codes, words = dictionary(batch.column(name))
-                word = words[codes[rows[0]]].decode(errors="replace")
-                line = self._line(before + rows[0])
-                raise UserError(
-                    f"{self.path}, line {line}: {name} is {word[:40]!r}, {what}; {ADVICE}"
-                )
-            self.skipped.extend(self._line(before + row) for row in rows)
+                codes, texts = dictionary(batch.column(name))
+                text = texts[codes[rows[0]]].decode(errors="replace")[:40]
+                line = self._line(rows_before + rows[0])
+                raise UserError(f"{self.path}, line {line}: {name} is {text!r}, {reason}; {ADVICE}")
+            self.skipped.extend(self._line(rows_before + row) for row in rows)
             kept[rows] = False
         if not kept.any():
             return
-        hashes = {
-            name: hash_values(columns[name][1]) for name in {*self.fields, self.user} - {None}
-        }
+
+        # Hash each distinct value once. The user's hash also identifies the user.
+        names = {*self.fields, self.user} - {None}
+        hashes = {name: hash_values(columns[name][1]) for name in names}
+        users = None
+        if self.user:
+            users = hashes[self.user].view(np.int64)[columns[self.user][0][kept]]
         yield Block(
             labels[kept],
             [columns[name][0][kept] for name in self.fields],
             [hashes[name] for name in self.fields],
-            hashes[self.user].view(np.int64)[columns[self.user][0][kept]] if self.user else None,
+            users,
         )
 
     def _line(self, row):
-        """Number of the line, from 1, of a row, from 0; those that pyarrow left out are lines, and no rows."""
+        """1-based line number of a 0-based row, counting the lines that pyarrow left out."""
         line = int(row) + 1
-        for other in self.ragged:
-            line += other <= line
+        for ragged_line in self.ragged:
+            line += ragged_line <= line
         return line
 
 
+def decompressed(raw):
+    """Return the binary file `raw`, or a reader that decompresses it if it is gzip."""
+    is_gzip = raw.read(2) == b"\x1f\x8b"
+    raw.seek(0)
+    return gzip.GzipFile(fileobj=raw) if is_gzip else raw
+
+
 def first_line(path):
-    """The first line of a file, plain or gzip. Raises UserError where it is none of text."""
+    """Return the first line of a file, plain or gzip. Raises UserError if it is not text."""
     try:
         with open(path, "rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            return (
-                (gzip.GzipFile(fileobj=raw) if packed else raw)
-                .readline(BLOCK_BYTES)
-                .decode("utf-8-sig")
-                .rstrip()
-            )
+            return decompressed(raw).readline(BLOCK_BYTES).decode("utf-8-sig").rstrip()
     except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path} ({error}); is it cut off, or no text?") from None
 
 
 def dictionary(column):
-    """(codes (m,) int32, words (n,) object array of bytes) of a pyarrow column."""
-    return column.indices.to_numpy(), column.dictionary.to_numpy(zero_copy_only=False).astype(
-        object
-    )
+    """Split a dictionary column of pyarrow into codes and texts.
 
-
-def discretise(words):
-    """Numbers, as text -> (buckets, as text; whether it is no finite number), (n,) each. Missing ones stay missing.
-
-    x > 2 becomes floor(log(x)^2), any other trunc(x). Source: the winners of Criteo's Kaggle challenge, 3 Idiots, 2014.
+    Returns codes (m,) int32, each an index into texts, and texts (n,), an object array of bytes.
     """
-    missing = words == b""
-    text = pd.Series([word.decode(errors="replace") for word in words], dtype=object)
-    x = pd.to_numeric(text.mask(missing, "0"), errors="coerce").to_numpy(np.float64, copy=True)
-    bad = ~np.isfinite(x)
-    x[bad] = 0
-    bucket = np.where(x > 2, np.floor(np.log(np.maximum(x, 1)) ** 2), np.trunc(x))
-    named = np.array([b"%d" % value for value in bucket], dtype=object)
-    named[missing] = b""
-    return named, bad
+    texts = column.dictionary.to_numpy(zero_copy_only=False).astype(object)
+    return column.indices.to_numpy(), texts
 
 
-def hash_values(words):
-    """(n,) uint64 of an object array of text or bytes; the same on every machine."""
-    return pd.util.hash_array(words, hash_key=HASH_KEY, categorize=False)
+def discretise(texts):
+    """Put numbers, given as text, into buckets: x > 2 into floor(log(x)^2), others into trunc(x).
+
+    texts (n,): object array of bytes; an empty text is a missing value and stays empty.
+    Returns the buckets as text (n,), and whether a text is not a finite number (n,).
+    Source: the winners of Criteo's Kaggle challenge, 3 Idiots, 2014.
+    """
+    is_missing = texts == b""
+    decoded = pd.Series([text.decode(errors="replace") for text in texts], dtype=object)
+    numbers = pd.to_numeric(decoded.mask(is_missing, "0"), errors="coerce")
+    x = numbers.to_numpy(np.float64, copy=True)
+    is_bad = ~np.isfinite(x)
+    x[is_bad] = 0
+    buckets = np.where(x > 2, np.floor(np.log(np.maximum(x, 1)) ** 2), np.trunc(x))
+    buckets = np.array([b"%d" % bucket for bucket in buckets], dtype=object)
+    buckets[is_missing] = b""
+    return buckets, is_bad
 
 
-def progress_bar(size):
-    """Of the bytes of a file, on a terminal."""
-    return tqdm(
-        total=size,
-        unit="B",
-        unit_scale=True,
-        desc="reading",
-        leave=False,
-        disable=not on_terminal(),
-    )
+def hash_values(values):
+    """Hash an object array (n,) of text or bytes: (n,) uint64, the same on every machine."""
+    return pd.util.hash_array(values, hash_key=HASH_KEY, categorize=False)

@@ -10,7 +10,6 @@ from itertools import product
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from checkpointing.files import load_checkpoint, save_checkpoint
 from cli.errors import UserError
@@ -20,7 +19,7 @@ from families.clicks.memory import corrected, recalled
 from families.clicks.metrics import click_metrics
 from families.clicks.tuning import COUNTS, KEYS, STRENGTHS, TAUS, TUNED, TUNED_ROWS
 from reports.figures import Series, save_figure
-from utils import on_terminal, write_csv
+from utils import progress_bar, write_csv
 
 log = logging.getLogger("onebp")
 
@@ -63,7 +62,7 @@ class Stream:
             for kind, learner in learners.items():
                 learner.load_state_dict(state["learners"][kind])
         slots = self.model.rows_of("test").parts(self.args.slots)
-        with progress_bar("streaming", len(slots), done) as bar:
+        with progress_bar("streaming", len(slots), "slot", done) as bar:
             for number, rows in enumerate(slots[done:], done + 1):
                 for kind, learner in learners.items():
                     for name, chances in self.predicted(kind, learner, rows).items():
@@ -102,7 +101,7 @@ class Stream:
         rows = RowRange(self.model.data, max(start, stop - TUNED_ROWS), stop, self.model.device)
         counts, chances, best = COUNTS[self.args.memory], defaultdict(list), None
         slots = rows.parts(self.args.slots)
-        with progress_bar(f"tuning {kind}", len(KEYS) * len(slots)) as bar:
+        with progress_bar(f"tuning {kind}", len(KEYS) * len(slots), "slot") as bar:
             for key in KEYS:
                 learner = self.learner(kind, {"memory_key": key, "memory_k": max(counts)})
                 for slot in slots:
@@ -228,10 +227,3 @@ def kept(file):
         return load_checkpoint(file)
     except UserError:
         return None
-
-
-def progress_bar(what, total, initial=0):
-    """Of slots, on a terminal."""
-    return tqdm(
-        desc=what, total=total, initial=initial, unit="slot", leave=False, disable=not on_terminal()
-    )

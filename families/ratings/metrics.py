@@ -1,6 +1,6 @@
-"""Errors of predicted ratings.
+"""Predicted ratings and their errors.
 
-Shapes: b ratings of a block.
+Shapes: U users, I items, D dim, b ratings of a block.
 """
 
 import math
@@ -15,19 +15,25 @@ BLOCK_RATINGS = 1 << 16  # ratings predicted at a time
 
 
 class PredictedRatings(DotProduct):
-    """Scores that are ratings; as a prediction, a score stays within the scale (lowest, highest)."""
+    """Scores that are ratings: <p_u, q_i>, limited to the scale when used as a prediction."""
 
     def __init__(self, user_encodings, item_encodings, scale):
+        """Score by encodings.
+
+        user_encodings (U, D)
+        item_encodings (I, D)
+        scale: (lowest rating, highest rating)
+        """
         super().__init__(user_encodings, item_encodings)
         self.scale = scale
 
     def predict(self, users, items):
-        """The ratings (b,) that users (b,) give to items (b,)."""
+        """Predict the ratings (b,) of items (b,) by users (b,)."""
         return (self.users[users] * self.items[items]).sum(1).clamp(*self.scale)
 
 
 class RatingErrors:
-    """Evaluator of one part: how far predicted ratings are from those given."""
+    """Evaluator of one split: errors of the predicted ratings."""
 
     metrics = RATING_METRICS
     monitor = "RMSE"
@@ -35,27 +41,34 @@ class RatingErrors:
     larger_is_better = False
     from_zero = False
 
-    def __init__(self, part, seen, device):
-        """part: csr_array (U, I) of ratings; seen: the parts that may be known, of no use here."""
-        pairs = part.tocoo().coords  # (ratings,) each
+    def __init__(self, split, seen, device):
+        """Take the ratings to predict.
+
+        split: csr_array (U, I) of ratings
+        seen: not used; a ranking evaluator takes the splits that may be known
+        device: where to compute
+        """
+        users, items = split.tocoo().coords  # (ratings,) each
         self.users, self.items = (
-            torch.as_tensor(index.astype(np.int64), device=device) for index in pairs
+            torch.as_tensor(index.astype(np.int64), device=device) for index in (users, items)
         )
-        self.ratings = torch.as_tensor(part.data.astype(np.float64), device=device)
+        self.ratings = torch.as_tensor(split.data.astype(np.float64), device=device)
 
     @property
     def protocol(self):
-        """What is done, for summary.json."""
+        """How the errors are computed, for summary.json."""
         return {
             "errors": "of predictions within the scale of the ratings",
             "ratings_evaluated": len(self.ratings),
         }
 
     def evaluate(self, scorer):
-        """RATING_METRICS by name, as floats, of scorer, like PredictedRatings.
+        """Return {metric: float} of RATING_METRICS.
 
-        With e a prediction less the rating: MSE = mean of e^2, RMSE = its root, MAE = mean of |e|; over all ratings of
-        the part, so that users weigh as much as they rated.
+        scorer: PredictedRatings, or another object with such a `predict`
+
+        With e = prediction - rating: MSE = mean of e^2, RMSE = sqrt(MSE), MAE = mean of |e|. The
+        means are over all ratings of the split, so a user with many ratings counts more.
         """
         square = absolute = 0.0
         blocks = (column.split(BLOCK_RATINGS) for column in (self.users, self.items, self.ratings))

@@ -1,4 +1,4 @@
-"""Models of explicit ratings: biased matrix factorisation, and with the set of rated items beside it (SVD++).
+"""Models of explicit ratings: biased matrix factorisation (SVD), and SVD++ with the rated items.
 
 Shapes: B batch, U users, I items, D dim.
 """
@@ -14,10 +14,14 @@ from sampler import Sampler
 
 
 class RatingBatches(Sampler):
-    """Interactions with their ratings."""
+    """Batches of interactions with their ratings: users, items and ratings, (B,) each."""
 
     def __init__(self, train, args, generator):
-        """train: csr_array (U, I) of ratings."""
+        """Prepare the batches.
+
+        train: csr_array (U, I) of ratings
+        args, generator: see Sampler
+        """
         super().__init__(train, args, generator)
         self.ratings = torch.as_tensor(train.data, device=self.device)  # (interactions,)
 
@@ -29,75 +33,87 @@ class RatingBatches(Sampler):
         return ratings
 
 
-# Of the squares of the weights that a rating touches, beside --reg. Biases need less than factors, and with less than
-# this for y SVD++ overfits after half of its epochs. Found on MovieLens 1M; as good on 100K.
-WEIGHT = {"user": 1.0, "item": 1.0, "user_bias": 0.2, "item_bias": 0.2, "item_implicit": 5.0}
+# The penalty of a table's weights, in multiples of --reg. Biases need less than factors. With a
+# smaller value for item_implicit (y), SVD++ overfits after half of its epochs. Found on MovieLens
+# 1M; as good on 100K.
+PENALTY = {"user": 1.0, "item": 1.0, "user_bias": 0.2, "item_bias": 0.2, "item_implicit": 5.0}
 
 
 class BiasedMF(MF):
-    """Factors of users and items, and their biases: r(u,i) = mean + b_u + b_i + <p_u, q_i>.
+    """Matrix factorisation with biases: r(u,i) = mean + b_u + b_i + <p_u, q_i>.
 
-    What is in no training rating gets zeros, so that it is predicted as the mean of the others.
+    Users and items without training ratings start with zero factors and biases and keep them, so
+    they do not change a prediction.
     """
 
     def __init__(self, train, args, generator):
         super().__init__(train, args, generator)
         self.mean = float(train.data.mean(dtype=np.float64))
-        for name, count, index in zip(
-            ("user", "item"), train.shape, train.tocoo().coords, strict=True
-        ):
+        coords = train.tocoo().coords
+        for name, count, index in zip(("user", "item"), train.shape, coords, strict=True):
             self.register(f"{name}_bias", torch.zeros(count, 1, device=generator.device))
-            known = torch.as_tensor(
-                np.bincount(index, minlength=count) > 0, device=generator.device
-            )
-            getattr(self, name).mul_(known[:, None])
+            has_ratings = np.bincount(index, minlength=count) > 0
+            has_ratings = torch.as_tensor(has_ratings, device=generator.device)
+            getattr(self, name).mul_(has_ratings[:, None])
 
-    def factors(self, own, weights, users):
-        """p (B, D) and q (B, D), from the rows `own` of the weights and from these."""
-        return own["user"], own["item"]
+    def factors(self, batch_rows, weights, users):
+        """Return the factors p (B, D) of users and q (B, D) of items.
+
+        batch_rows: {name: rows (B, ...) of the weights for a batch}
+        weights: {name: whole table}
+        users (B,), or None for all
+        """
+        return batch_rows["user"], batch_rows["item"]
 
     def forward(self, weights, users=None, items=None):
-        """(B, D + 2) each; their inner product is the predicted rating."""
-        own = {
+        """Return encodings (B, D + 2) of users and of items.
+
+        Their inner product is the predicted rating, not limited to the scale.
+        """
+        batch_rows = {
             name: rows(table, users if name.startswith("user") else items)
             for name, table in weights.items()
         }
-        p, q = self.factors(own, weights, users)
-        user = torch.cat([p, own["user_bias"] + self.mean, torch.ones_like(p[:, :1])], dim=1)
-        return user, torch.cat([q, torch.ones_like(q[:, :1]), own["item_bias"]], dim=1)
+        p, q = self.factors(batch_rows, weights, users)
+        ones_p, ones_q = torch.ones_like(p[:, :1]), torch.ones_like(q[:, :1])
+        user = torch.cat([p, batch_rows["user_bias"] + self.mean, ones_p], dim=1)
+        return user, torch.cat([q, ones_q, batch_rows["item_bias"]], dim=1)
 
 
 class BiasedMFWithHistory(BiasedMF):
-    """To a user's factors comes what the user rated, whatever the rating: p_u + |N(u)|^-1/2 sum_{j in N(u)} y_j.
+    """SVD++: the factors of a user are p_u + |N(u)|^-1/2 sum_{j in N(u)} y_j.
 
-    N(u) are the items in the user's training ratings. Source: Koren, Factorization meets the neighborhood, KDD 2008;
-    there a rating shrinks y_j of all N(u), here that of its item, by more.
+    N(u) are the items in the user's training ratings, whatever the ratings are.
+    Source: Koren, Factorization meets the neighborhood, KDD 2008. There, the step on one rating
+    decays y_j of all j in N(u). Here, it decays only y_i of the rated item, but more strongly.
     """
 
     by_row = False
-    compiles = False  # torch.compile does not take sparse products
+    compiles = False  # torch.compile does not support sparse products
 
     def __init__(self, train, args, generator):
         super().__init__(train, args, generator)
         self.register("item_implicit", torch.zeros_like(self.item))  # y (I, D)
+        # The sum over N(u) is a product with the (U, I) matrix that has |N(u)|^-1/2 in row u.
         degree = np.diff(train.indptr)
-        graph = train.copy()
-        graph.data = np.repeat(1 / np.sqrt(np.maximum(degree, 1)), degree).astype(np.float32)
-        self.graph = [
+        history = train.copy()
+        history.data = np.repeat(1 / np.sqrt(np.maximum(degree, 1)), degree).astype(np.float32)
+        self.history = [
             csr_tensor(m.indptr, m.indices, m.data, m.shape, generator.device)
-            for m in (graph, graph.T.tocsr())
+            for m in (history, history.T.tocsr())
         ]
 
-    def factors(self, own, weights, users):
-        return own["user"] + rows(
-            SparseProduct.apply(weights["item_implicit"], *self.graph), users
-        ), own["item"]
+    def factors(self, batch_rows, weights, users):
+        implicit = SparseProduct.apply(weights["item_implicit"], *self.history)  # (U, D)
+        return batch_rows["user"] + rows(implicit, users), batch_rows["item"]
 
 
 class SVD(BatchTrained):
-    """Biased matrix factorisation by squared errors, with --reg times the squares of what a rating touches.
+    """Biased matrix factorisation, trained on squared errors.
 
-    Source: Koren, Bell & Volinsky, Matrix factorization techniques for recommender systems, IEEE Computer 2009.
+    The loss of a rating adds --reg times the squares of the weights in the rating's rows.
+    Source: Koren, Bell & Volinsky, Matrix factorization techniques for recommender systems, IEEE
+    Computer 2009.
     """
 
     identifying = ("model", "dim")
@@ -121,29 +137,31 @@ class SVD(BatchTrained):
         return {name: users if name.startswith("user") else items for name in self.weights}
 
     def loss(self, trained, constant, place, users, items, ratings):
-        # Looked up once for error and squares, so that gradients are added to the tables once.
-        own = {
-            name: rows(trained[name], index) for name, index in place.items()
-        }  # (B, D) or (B, 1) each
-        p, q = self.encoder.factors(own, trained, place["user"])
-        error = (
-            ratings
-            - self.encoder.mean
-            - (p * q).sum(1)
-            - (own["user_bias"] + own["item_bias"])[:, 0]
-        )
-        squares = sum(WEIGHT[name] * part.square().sum(1) for name, part in own.items())  # (B,)
+        # Look the rows up once, for the error and for the squares: (B, D) or (B, 1) each. So the
+        # gradients are added to the tables once.
+        batch_rows = {name: rows(trained[name], index) for name, index in place.items()}
+        p, q = self.encoder.factors(batch_rows, trained, place["user"])
+        biases = (batch_rows["user_bias"] + batch_rows["item_bias"])[:, 0]
+        error = ratings - self.encoder.mean - (p * q).sum(1) - biases
+        squares = sum(PENALTY[name] * x.square().sum(1) for name, x in batch_rows.items())  # (B,)
         return (error.square() + self.args.reg * squares).mean()
 
     def encodings(self):
-        """(U, D + 2) and (I, D + 2); their inner product is the predicted rating, not yet held within the scale."""
+        """Return encodings (U, D + 2) and (I, D + 2).
+
+        Their inner product is the predicted rating, not limited to the scale.
+        """
         return self.encoder(self.weights)
 
     def scorer(self):
         return PredictedRatings(*self.encodings(), self.scale)
 
     def baselines(self):
-        """Errors of the mean training rating, and of the mean with biases (Koren, TKDD 2010, section 2.1)."""
+        """Return {baseline: {metric: float}} on the test split.
+
+        Mean predicts the mean training rating. Biases predicts the mean plus the deviations of user
+        and item (Koren, TKDD 2010, section 2.1).
+        """
         mean, users, items = deviations(self.data.train)
         tables = {
             "Mean": (np.full_like(users, mean), np.zeros_like(items)),
@@ -151,34 +169,38 @@ class SVD(BatchTrained):
         }
         result = {}
         for name, (users, items) in tables.items():
+            # user + item is the inner product of (user, 1) and (1, item): (U, 2), (I, 2).
             pairs = (users, np.ones_like(users)), (np.ones_like(items), items)
-            encodings = (
-                torch.as_tensor(np.stack(pair, 1), device=self.device) for pair in pairs
-            )  # (U, 2), (I, 2)
-            result[name] = self.evaluators["test"].evaluate(
-                PredictedRatings(*encodings, self.scale)
-            )
+            encodings = (torch.as_tensor(np.stack(pair, 1), device=self.device) for pair in pairs)
+            scorer = PredictedRatings(*encodings, self.scale)
+            result[name] = self.evaluators["test"].evaluate(scorer)
         return result
 
 
 class SVDpp(SVD):
-    """SVD with the set of the items that a user rated."""
+    """SVD++: SVD whose users also have the factors of their rated items."""
 
     encoder_class = BiasedMFWithHistory
 
 
 def deviations(train, shrink_user=10, shrink_item=25):
-    """Mean rating; how far users (U,) and items (I,) are from it, as if each had `shrink` ratings more of the mean.
+    """Compute how far the ratings of items and users deviate from the mean rating.
 
-    Items come first; users are by what is then left.
+    train: csr_array (U, I) of ratings
+    shrink_user, shrink_item: number of ratings equal to the mean that are added to each
+
+    Returns the mean rating, the deviations of users (U,) and those of items (I,). The items'
+    deviations are computed first, the users' from what remains of the ratings.
     """
     users, items = train.tocoo().coords
     mean = train.data.mean(dtype=np.float64)
-    rest, found = train.data - mean, []
+    rest, results = train.data - mean, []
     for index, size, shrink in (
         (items, train.shape[1], shrink_item),
         (users, train.shape[0], shrink_user),
     ):
-        found.append(np.bincount(index, rest, size) / (shrink + np.bincount(index, minlength=size)))
-        rest = rest - found[-1][index]
-    return mean, found[1], found[0]
+        count = np.bincount(index, minlength=size)
+        results.append(np.bincount(index, rest, size) / (shrink + count))
+        rest = rest - results[-1][index]
+    of_items, of_users = results
+    return mean, of_users, of_items

@@ -11,7 +11,7 @@ from cli.errors import UserError
 from distributed.agreement import check_equal_on_ranks, raise_on_all_ranks
 from regularizers.flags import TUNED
 from sources import demo
-from sources.arrays import find_mapped, load_mapped
+from sources.arrays import find_arrays, load_arrays
 from sources.cache import number_ids, read_cached
 from sources.download import REGISTRY
 from sources.folders import find_folder, find_sources
@@ -33,12 +33,12 @@ def load_interactions(args, ratings):
     this one's users. Raises UserError.
     """
     with raise_on_all_ranks():
-        folder = find_mapped(args.dataset, Path(args.data_dir))
+        folder = find_arrays(args.dataset, Path(args.data_dir))
     check_equal_on_ranks({"a data set of arrays": folder is not None})
     if folder:
         with raise_on_all_ranks():
             check_flags_of_arrays(folder, args, ratings)
-        data = load_mapped(folder, args.validates)
+        data = load_arrays(folder, args.validates)
     else:
         with raise_on_all_ranks():
             data = load_dataset(
@@ -56,7 +56,7 @@ def load_interactions(args, ratings):
         check_equal_on_ranks({"data with digest": data.digest})
         data = own_share(data)
     if args.regularizer == "lambdaopt":
-        return data.with_tuning_part(1 if args.select == "test" else TUNED, args.split_seed)
+        return data.with_tuning_split(1 if args.select == "test" else TUNED, args.split_seed)
     return data.with_valid_in_train() if args.refit_epochs else data
 
 

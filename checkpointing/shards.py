@@ -14,6 +14,9 @@ from cli.errors import UserError
 from distributed import agreement, collectives
 from sources.share import Share
 
+# In a checkpoint, the key of what has a row per user.
+USER = "user"
+
 
 def save(state, share, *paths):
     """Write the checkpoint of all ranks: each its users', the first one what they have in common to `paths`, and last.
@@ -140,7 +143,7 @@ def split_users(state):
     """What belongs to users in nested dictionaries, and all other: two of them."""
     own, common = {}, {}
     for key, value in state.items():
-        if key == collectives.OWN:
+        if key == USER:
             own[key] = value
         elif isinstance(value, dict):
             users, common[key] = split_users(value)

@@ -8,7 +8,6 @@ import torch
 import torch.distributed as dist
 
 PIECES = "pieces"  # in a rank's state, what it has of tables of which each rank keeps a piece
-OWN = "user"  # of the tables of weights, the one of which a rank has its users' rows; it has all of the others
 # As they are called up to PyTorch 2.12.
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor

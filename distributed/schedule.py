@@ -1,36 +1,33 @@
-"""The steps of an epoch, the same number on every rank."""
+"""The steps of an epoch: all ranks make the same number, each on its share of a batch."""
 
 from cli.errors import RaisedByAllRanks
 from distributed import collectives
 
 
 class Schedule:
-    """An epoch's steps. A rank that has no interactions left takes part in the last ones with empty batches."""
+    """The steps of an epoch. A rank without further interactions makes the last ones with empty batches.
+
+    ranks: [(interactions of the rank, its share of a batch)]
+    """
 
     def __init__(self, sampler):
+        """sampler: sampler.Batches of this rank"""
         self.sampler = sampler
-        # of the ranks, (interactions, those in a step)
-        self.parts = list(
-            zip(
-                collectives.all_gather_ints(sampler.size),
-                collectives.all_gather_ints(sampler.batch_size),
-                strict=True,
-            )
-        )
-        self.interactions = sum(size for size, _ in self.parts)
+        sizes, batch_sizes = map(collectives.all_gather_ints, (sampler.size, sampler.batch_size))
+        self.ranks = list(zip(sizes, batch_sizes, strict=True))
+        self.interactions = sum(sizes)
 
     def __len__(self):
-        return max(-(-size // batch_size) for size, batch_size in self.parts)
+        return max(-(-size // batch_size) for size, batch_size in self.ranks)
 
     def sizes(self, number):
-        """Of the step `number`, from 0, the interactions of each rank."""
-        return [
-            min(max(size - number * batch_size, 0), batch_size) for size, batch_size in self.parts
-        ]
+        """Interactions of each rank in step `number`, from 0."""
+        left = [(size - number * batch_size, batch_size) for size, batch_size in self.ranks]
+        return [min(max(rest, 0), batch_size) for rest, batch_size in left]
 
     def whole(self, number):
-        """Whether in the step `number` every rank's part of the batch is whole."""
-        return all((number + 1) * batch_size <= size for size, batch_size in self.parts)
+        """Whether every rank's share of the batch in step `number` is whole."""
+        return all((number + 1) * batch_size <= size for size, batch_size in self.ranks)
 
     def batches(self):
         """Yield this rank's batches, see sampler.py."""
@@ -41,19 +38,20 @@ class Schedule:
             yield batch
 
     def draw_ahead(self):
-        """Draw the next batch, if that is not done yet and there is one: something to do while waiting."""
+        """Draw the next batch early, to overlap with communication."""
         if self.next is None:
             self.next = next(self.source, None)
 
     def _drawn(self):
+        """Yield the batches, empty ones at the end, with what they need of other ranks' batches."""
         batches = self.sampler.epoch()
         for number in range(len(self)):
-            batch = next(batches, None) or next(self.sampler.at(self.sampler.users[None, :0]))
-            yield self.sampler.complete(batch, self.sizes(number))
+            batch = next(batches, None) or self.sampler.empty_batch()
+            yield self.sampler.exchange(batch, self.sizes(number))
 
 
 def own_batch_size(batch_size):
-    """This process's part of a batch. Raises UserError if a process would have none of it."""
+    """This rank's share of a batch. Raises UserError if a rank would have none of it."""
     count = collectives.world_size()
     if batch_size < count:
         raise RaisedByAllRanks(

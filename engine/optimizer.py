@@ -24,7 +24,8 @@ class Optimizer:
     """Contract of an optimizer of tables {name: tensor (R, D)}, which it changes in place.
 
     Attributes: `tables`; `by_row`, whether a step reads and writes only the rows of its batch;
-    `moments`, {name: tuple of tensors like the table}, the running averages of its gradients.
+    `moments`, {name: tuple of tensors like the table}, the running averages of its gradients;
+    `share`, this process's share of the interactions of the step.
 
     An epoch makes these calls, in this order:
 
@@ -44,7 +45,7 @@ class Optimizer:
     `prepare` and `finish` are never compiled; the calls between them can be.
     """
 
-    by_row = False
+    by_row, share = False, 1.0
 
     def prepare(self, lr):
         """Prepare the numbers of a step, with learning rate `lr`. Call before each step."""

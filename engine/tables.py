@@ -44,11 +44,28 @@ def value_and_gradients(function, weights, *arguments):
 
 
 class Weights(nn.Module):
-    """A module whose weights are passed as arguments to the functions that compute with them."""
+    """A module whose weights are passed as arguments to the functions that compute with them.
 
-    def register(self, name, tensor):
-        """Add a weight. It never holds a gradient."""
+    owner: {weight: the tower, "user" or "item", that it belongs to, or None}
+    row_of: {weight: "user" or "item" if it has a row for each of them, or None}
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.owner, self.row_of = {}, {}
+
+    def register(self, name, tensor, of=None, per=None):
+        """Add a weight. It never holds a gradient.
+
+        of: its owner, see the class
+        per: what its rows are of, see the class
+        """
         setattr(self, name, nn.Parameter(tensor, requires_grad=False))
+        self.owner[name], self.row_of[name] = of, per
+
+    def per_user(self):
+        """Names of the weights with a row per user. Processes divide these rows among them."""
+        return {name for name, kind in self.row_of.items() if kind == "user"}
 
 
 def rows(table, index):
@@ -90,7 +107,7 @@ class UserItems:
         self.indptr = torch.as_tensor(matrix.indptr.astype(np.int64), device=device)
         self.indices = torch.as_tensor(matrix.indices.astype(np.int32), device=device)
 
-    def of(self, users):
+    def pairs_of(self, users):
         """The pairs of the given users (n,), sorted by position of the user in `users`.
 
         Returns (that position, item), two flat tensors of equal length.

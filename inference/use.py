@@ -70,4 +70,4 @@ def evaluate(model, data, args):
     for name, value in model.protocol.items():
         log.info("%s: %s", name, value)
     log.info("\n%s", table.to_string(float_format="%.4f"))
-    model.conclude(checkpoint_file(args), None)
+    model.final_evaluation(checkpoint_file(args), None)

@@ -39,7 +39,7 @@ class WeightDecay:
         """Called after each epoch."""
 
     @staticmethod
-    def leave(data, folder, checkpoint):
+    def write_outputs(data, folder, checkpoint):
         """Write the regularizer's own output files of a run. Returns {topic: paths}.
 
         data: the data set of the run
@@ -69,7 +69,7 @@ class L2Penalty(WeightDecay):
     def regularised(self, gradients, trained, constant, place, batch, held_out):
         penalties = self.penalty_gradients(trained, place, len(batch[0]))
         # Weigh this process's batch in the mean over all processes' batches, like the loss.
-        strength = self.model.share * self.strength
+        strength = self.model.optimizer.share * self.strength
         return gradients | {
             name: gradients[name] + strength * penalty for name, penalty in penalties.items()
         }

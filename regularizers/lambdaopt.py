@@ -56,7 +56,7 @@ class LambdaOpt(L2Penalty):
         self.sampler = find(SAMPLERS, args.sampler)(known, args, model.generator, data.tune)
 
         # The strengths, and whether each row of a table has its own.
-        trained = model.trained()
+        trained = model.trained_weights()
         tables = {name: table for name, table in trained.items() if name in ("user", "item")}
         self.strengths, self.owner = zero_strengths(args.granularity, tables)
         self.own = {name: name in args.granularity.split("+") for name in tables}
@@ -79,10 +79,10 @@ class LambdaOpt(L2Penalty):
         if number % self.interval:
             return None
         self.optimizer.prepare(self.lr)
-        return self.sampler.of(batch[0])
+        return self.sampler.positives_of(batch[0])
 
     def regularised(self, gradients, trained, constant, place, batch, held_out):
-        index = self.model.touched(*batch)
+        index = self.model.rows_of(*batch)
         penalties = self.penalty_gradients(trained, place, len(batch[0]))
         strengths = {
             self.owner[name]: self.optimizer.fetch(self.owner[name], index[name])[0]
@@ -117,7 +117,7 @@ class LambdaOpt(L2Penalty):
         Returns {name: gradient}, like `strengths`.
         """
         model, optimizer = self.model, self.model.optimizer
-        batch_rows, held_out_rows = model.touched(*batch), model.touched(*held_out)
+        batch_rows, held_out_rows = model.rows_of(*batch), model.rows_of(*held_out)
 
         def look_ahead(strengths, gradients, name, rows):
             """The weights (n, D) of rows (n,) of a table after the step; of all rows for None."""
@@ -175,7 +175,7 @@ class LambdaOpt(L2Penalty):
             self.trajectory[name] = torch.cat([self.trajectory[name], means[None]])
 
     @staticmethod
-    def leave(data, folder, checkpoint):
+    def write_outputs(data, folder, checkpoint):
         state = load_checkpoint(checkpoint)["model"]["regularizer"]
         return {"strengths": write_files(state, data, folder)}
 

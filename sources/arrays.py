@@ -25,7 +25,7 @@ BLOCK = 1 << 22  # interactions that `sum_of_pairs` processes together
 MIXER = np.uint64(0x9E3779B97F4A7C15)
 
 
-def find_mapped(name, data_dir):
+def find_arrays(name, data_dir):
     """The folder of the data set `name` if it holds arrays, else None.
 
     Raises UserError for an unknown name.
@@ -34,7 +34,7 @@ def find_mapped(name, data_dir):
     return folder if folder and (folder / "train.indptr.npy").is_file() else None
 
 
-def load_mapped(folder, validate):
+def load_arrays(folder, validate):
     """Load the Interactions of a folder or, in several processes, this rank's Share of them.
 
     The ids are the numbers from 0. Raises UserError if a file is missing or wrong.

@@ -62,7 +62,7 @@ class Interactions:
         ]
         return description(self.name, self.counts(), cold, self.digest)
 
-    def with_tuning_part(self, ratio, split_seed):
+    def with_tuning_split(self, ratio, split_seed):
         """The same data with a random share of the validation split as the split `tune`.
 
         ratio: the share that moves; 1 leaves no validation split

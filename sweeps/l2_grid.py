@@ -6,7 +6,6 @@ Source: Chen et al., KDD 2019, arXiv 1905.11596.
 import gc
 import json
 import logging
-from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +18,7 @@ from reports.console import command_to_continue
 from reports.figures import Lines, save_figure
 from reports.run import Run
 from train import fit
-from utils import write_csv
+from utils import EarlyLog, write_csv
 
 log = logging.getLogger("onebp")
 
@@ -87,15 +86,11 @@ def fit_all(model_class, device, data, members):
 
     Of equals the first is chosen. Raises UserError where all diverged.
     """
-    early = [handler for handler in log.handlers if isinstance(handler, MemoryHandler)]
-    loading = [list(handler.buffer) for handler in early]
+    early = [(handler, handler.records) for handler in EarlyLog.active()]
     summaries, chosen = [], None
     for number, args in enumerate(members):
-        for handler, records in zip(
-            early, loading, strict=True
-        ):  # every run's log.txt begins with them
-            handler.buffer = list(records)
-            log.addHandler(handler)
+        for handler, loading in early:  # with these records the log.txt of each run begins
+            handler.keep(loading)
         log.info("%d of %d strengths of l2: %s", number + 1, len(members), args.run_name)
         model = model_class(data, args, device)
         try:

@@ -15,7 +15,7 @@ def test_inner_products_are_negated_squared_distances(device):
     model = build("CML", "--dim", 5, device=device)
     generator = torch.Generator().manual_seed(0)
     p, q = torch.randn(7, 5, generator=generator), torch.randn(3, 4, 5, generator=generator)
-    left, right = model.comparable(p.to(device), q.to(device))
+    left, right = model.for_inner_product(p.to(device), q.to(device))
     for user in range(7):
         found = (right @ left[user]).cpu()
         np.testing.assert_allclose(found, -((p[user] - q) ** 2).sum(-1), rtol=1e-4, atol=1e-5)

@@ -362,11 +362,11 @@ def test_a_validation_part_too_small_to_divide(cli, work):
     with pytest.raises(
         UserError, match="data set d: 5 validation interactions are too few to divide"
     ):
-        data.with_tuning_part(0.9, 0)
+        data.with_tuning_split(0.9, 0)
     status, _, stderr = cli("--dataset", "d", "--regularizer", "lambdaopt")
     assert (status, stderr.count("\n")) == (2, 1)
     assert "are too few to divide" in stderr
-    assert data.with_tuning_part(1, 0).tune.nnz == 5
+    assert data.with_tuning_split(1, 0).tune.nnz == 5
 
 
 def test_a_given_validation_file_is_divided(tmp_path):

@@ -114,7 +114,7 @@ def test_loss_and_gradient_of_a_batch(tmp_path, device, name):
     weights = {key: table.double() for key, table in model.weights.items()}
 
     def loss(some):
-        return model.loss(some, {}, model.touched(*batch), *batch)
+        return model.loss(some, {}, model.rows_of(*batch), *batch)
 
     value, gradients = value_and_gradients(loss, weights)
     probabilities = model.encoder(weights, batch[0]).logits.sigmoid()

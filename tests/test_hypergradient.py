@@ -59,7 +59,7 @@ def prepared(name, *flags, device="cpu", dtype=torch.float64):
     for optimizer, rate in ((base, 0.1), (model.regularizer.optimizer, 0.01)):
         optimizer.prepare(rate)
     batch = next(model.schedule.batches())
-    return model, batch, model.regularizer.sampler.of(batch[0])
+    return model, batch, model.regularizer.sampler.positives_of(batch[0])
 
 
 def hypergradient_of(model, batch, held_out):
@@ -84,7 +84,7 @@ def held_out_loss(model, strengths, batch, held_out, moves):
         model.after_step = lambda *rest: None
     model.train_step(batch)
     model.after_step = after_step
-    index = model.touched(*held_out)
+    index = model.rows_of(*held_out)
     loss = model.loss(model.weights, {"user": model.weights["user"]}, index, *held_out).item()
     for tensor, value in zip(tensors(model), saved, strict=True):
         tensor.copy_(value)

@@ -6,14 +6,14 @@ from conftest import finish, on_ranks, save_arrays, torchrun, toy_data
 
 from cli.errors import UserError
 from distributed import collectives
-from sources.arrays import find_mapped, load_mapped
+from sources.arrays import find_arrays, load_arrays
 
 
 def test_what_is_loaded(tmp_path):
     folder = save_arrays(tmp_path / "made")
-    assert find_mapped("MADE", tmp_path) == folder
-    assert find_mapped("demo", tmp_path) is None
-    data, expected = load_mapped(folder, validate=False), toy_data()
+    assert find_arrays("MADE", tmp_path) == folder
+    assert find_arrays("demo", tmp_path) is None
+    data, expected = load_arrays(folder, validate=False), toy_data()
     for part in ("train", "valid", "test"):
         assert (getattr(data, part) != getattr(expected, part)).nnz == 0
     assert data.user_ids == [str(user) for user in range(32)]
@@ -21,7 +21,7 @@ def test_what_is_loaded(tmp_path):
 
 
 def shares(folder):
-    data = load_mapped(folder, validate=False)
+    data = load_arrays(folder, validate=False)
     return (
         data.first,
         data.shape[0],
@@ -34,7 +34,7 @@ def shares(folder):
 
 def test_ranks_load_their_users(tmp_path):
     folder = save_arrays(tmp_path / "made")
-    data = load_mapped(folder, validate=False)
+    data = load_arrays(folder, validate=False)
     found = on_ranks(shares, folder)
     assert [first for first, *_ in found] == [0, 16]
     np.testing.assert_array_equal(
@@ -46,7 +46,7 @@ def test_ranks_load_their_users(tmp_path):
 
 
 def own_copy(folders):
-    return load_mapped(folders[collectives.rank()], validate=False)
+    return load_arrays(folders[collectives.rank()], validate=False)
 
 
 def test_copies_that_are_divided_at_other_users_are_told(tmp_path):
@@ -66,16 +66,16 @@ def test_copies_that_are_divided_at_other_users_are_told(tmp_path):
 
 
 def test_the_digest_is_of_the_pairs(tmp_path):
-    first = load_mapped(save_arrays(tmp_path / "a"), validate=False).digest
+    first = load_arrays(save_arrays(tmp_path / "a"), validate=False).digest
     indices = toy_data().train.indices.copy()
     indices[[0, 7]] = 8, 15  # another user's pairs
     indices[:7].sort()
     indices[7:14].sort()
     assert (
-        load_mapped(save_arrays(tmp_path / "b", train_indices=indices), validate=False).digest
+        load_arrays(save_arrays(tmp_path / "b", train_indices=indices), validate=False).digest
         != first
     )
-    assert load_mapped(save_arrays(tmp_path / "c"), validate=False).digest == first
+    assert load_arrays(save_arrays(tmp_path / "c"), validate=False).digest == first
 
 
 def train_array(name):
@@ -121,7 +121,7 @@ def reversed_items():
 )
 def test_what_is_wrong_with_arrays(tmp_path, parts, message):
     with pytest.raises(UserError, match=message):
-        load_mapped(save_arrays(tmp_path / "made", **parts), validate=False)
+        load_arrays(save_arrays(tmp_path / "made", **parts), validate=False)
 
 
 def test_what_is_wrong_with_files(tmp_path):
@@ -129,13 +129,13 @@ def test_what_is_wrong_with_files(tmp_path):
     whole = (folder / "test.indices.npy").read_bytes()
     (folder / "test.indices.npy").write_bytes(whole[:-9])
     with pytest.raises(UserError, match=r"cannot read .*test.indices.npy"):
-        load_mapped(folder, validate=False)
+        load_arrays(folder, validate=False)
     with pytest.raises(UserError, match=r"cannot read .*valid.indptr.npy"):
-        load_mapped(save_arrays(folder), validate=True)
+        load_arrays(save_arrays(folder), validate=True)
     for text in ("{}", '{"users": 32, "items": Infinity}', '{"users": 32, "items": 5000000000000}'):
         (folder / "about.json").write_text(text)
         with pytest.raises(UserError, match=r"cannot read .*about.json"):
-            load_mapped(folder, validate=False)
+            load_arrays(folder, validate=False)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_rank_without_interactions_is_told(tmp_path):
 
 
 def damaged_for_the_second(folder):
-    return load_mapped(folder if collectives.rank() == 0 else folder / "absent", validate=False)
+    return load_arrays(folder if collectives.rank() == 0 else folder / "absent", validate=False)
 
 
 def test_what_a_rank_cannot_read_is_told_by_all(tmp_path):

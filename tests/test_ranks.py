@@ -135,7 +135,7 @@ def test_a_step_is_that_of_one_process(kind, groups, flags, ways):
         table.copy_(whole(name, befores))
     users, items, drawn = zip(*batches, strict=True)
     drawn = None if "inbatch" in flags else torch.cat(drawn, dim=-1)
-    batch = model.sampler.complete((torch.cat(users), torch.cat(items), drawn))
+    batch = model.sampler.exchange((torch.cat(users), torch.cat(items), drawn))
     model.optimizer.prepare(0.05)
     loss = model.train_step(batch)
     assert loss.item() == pytest.approx(sum(own.item() for own in losses), rel=1e-5)
@@ -680,7 +680,7 @@ def test_a_link_that_is_cut_ends_both_nodes_with_a_line(work, nodes):
 def changed_weights():
     """What the check says after a rank changed one bit of the items."""
     model = made_model("OneBP", 4)
-    agreement.check_tables_equal(model.shared())
+    agreement.check_tables_equal(model.shared_weights())
     if collectives.rank() == 1:
         model.weights["item"].view(torch.int32)[3, 5] ^= 1
     model.evaluate("test")

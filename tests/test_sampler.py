@@ -215,7 +215,7 @@ def test_a_batch_of_users_has_each_of_their_positives_equally_often(device, name
     wanted = torch.tensor([3, 0, 1, 3, 4, 5, 0], device=device)
     counts = [dict.fromkeys(PART, 0) for _ in wanted]
     for _ in range(2000):
-        users, items, drawn, *_ = drawing.of(wanted)
+        users, items, drawn, *_ = drawing.positives_of(wanted)
         for count, pair in zip(
             counts, zip(users.tolist(), items.tolist(), strict=True), strict=True
         ):
@@ -240,7 +240,7 @@ def test_a_batch_of_users_comes_from_the_generator_alone(device):
     def batches(seed):
         drawing = sampler("uniform", TRAIN, device, seed, "--batch_size", 5, "--N", 2)
         return torch.stack(
-            [torch.cat([u[None], i[None], n]) for u, i, n in (drawing.of(users) for _ in range(40))]
+            [torch.cat([u[None], i[None], n]) for u, i, n in (drawing.positives_of(users) for _ in range(40))]
         )
 
     assert torch.equal(batches(1), batches(1))

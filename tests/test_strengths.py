@@ -127,7 +127,7 @@ def test_csv_against_a_slow_reference(work, granularity, name, shape):
             {kind: model.regularizer.strength_of(kind).clone() for kind in model.regularizer.owner}
         )
     save_checkpoint(work / "last.pt", {"model": model.state_dict()})
-    files = model.leave(work / "runs", work / "last.pt")
+    files = model.write_outputs(work / "runs", work / "last.pt")
     assert files == {"strengths": (work / "runs/strengths.csv", work / "runs/strengths.png")}
     table = pd.read_csv(work / "runs/strengths.csv")
     pd.testing.assert_frame_equal(table, slow_table(data, history), rtol=1e-6)

@@ -60,7 +60,7 @@ def test_gradient_closed_form(name, device):
     batch = (torch.tensor(part, device=device) for part in (users, items, values))
     batch = [part.float() if part.is_floating_point() else part for part in batch]
     loss, gradients = value_and_gradients(
-        model.loss, model.weights, {}, model.touched(*batch), *batch
+        model.loss, model.weights, {}, model.rows_of(*batch), *batch
     )
 
     mean, count = data.train.data.mean(dtype=np.float64), len(users)

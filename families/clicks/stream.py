@@ -61,7 +61,7 @@ class Stream:
         if state:
             for kind, learner in learners.items():
                 learner.load_state_dict(state["learners"][kind])
-        slots = self.model.rows_of("test").parts(self.args.slots)
+        slots = self.model.split_rows("test").parts(self.args.slots)
         with progress_bar("streaming", len(slots), "slot", done) as bar:
             for number, rows in enumerate(slots[done:], done + 1):
                 for kind, learner in learners.items():
@@ -130,7 +130,7 @@ class Stream:
 
     def measured(self, slots):
         """A table with columns name, slot (from 1, or `all`), rows and the metrics."""
-        whole = self.model.rows_of("test")
+        whole = self.model.split_rows("test")
         table = []
         for name, chances in self.chances.items():
             for slot, rows in (*enumerate(slots, 1), ("all", whole)):
@@ -158,7 +158,7 @@ class Stream:
         metrics = self.overall().to_dict("index")
         return {"slots": self.args.slots, "settings": self.settings, "test": metrics}
 
-    def leave(self, folder):
+    def write_outputs(self, folder):
         """Write stream.csv and stream.png. Returns their paths."""
         files = folder / "stream.csv", folder / "stream.png"
         write_csv(files[0], self.results)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from conftest import matrix, write
 
-import dataloader
 from cli.errors import UserError
 from dataloader import load_dataset
 from families import load_data
@@ -65,7 +64,7 @@ def test_cache_is_used_follows_the_files_and_survives_damage(tmp_path, monkeypat
     first = load_dataset("d", tmp_path)
     (cache,) = (tmp_path / "d/.cache").glob("*.npz")
     with monkeypatch.context() as patch:
-        patch.setattr(dataloader, "read_interactions", None)  # parsing would fail
+        patch.setattr("sources.cache.read_interactions", None)  # parsing would fail
         cached = load_dataset("d", tmp_path)
     assert cached.digest == first.digest
     assert cached.user_ids == first.user_ids

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array
 
-from cli.errors import RaisedByAllRanks, UserError
-from families.clicks.dataset import load_click_data
-from parse import validates
+from cli.errors import UserError
+from distributed.agreement import check_equal_on_ranks, raise_on_all_ranks
+from regularizers.flags import TUNED
 from sources import demo
+from sources.arrays import find_arrays, load_arrays
 from sources.cache import number_ids, read_cached
 from sources.download import REGISTRY
 from sources.folders import find_folder, find_sources
@@ -22,64 +23,53 @@ from sources.interactions import (
     split_at_random,
     split_per_user,
 )
-from suggested import TUNED
+from sources.share import own_share
 
 log = logging.getLogger("onebp")
 
 
-def load_data(args):
-    """The data set that the flags name; from here on they spell it like its folder."""
-    from cli.registry import MODELS, find
-
-    if find(MODELS, args.model).clicks:
-        return load_click_data(args)
-    pass
-    from distributed.agreement import check_equal_on_ranks, raise_on_all_ranks
-    from sources.arrays import find_mapped
-    from sources.share import own_share
-
+def load_interactions(args, ratings):
+    """The interactions that the flags `args` name, with ratings or without; of several processes,
+    this one's users. Raises UserError.
+    """
     with raise_on_all_ranks():
-        folder = find_mapped(args.dataset, Path(args.data_dir))
+        folder = find_arrays(args.dataset, Path(args.data_dir))
     check_equal_on_ranks({"a data set of arrays": folder is not None})
     if folder:
-        data = load_arrays(folder, args)
+        with raise_on_all_ranks():
+            check_flags_of_arrays(folder, args, ratings)
+        data = load_arrays(folder, args.validates)
     else:
-        ratio = "valid_ratio" if args.origin["valid_ratio"] == "command line" else "suggested_ratio"
         with raise_on_all_ranks():
             data = load_dataset(
                 args.dataset,
                 args.data_dir,
-                ratings=find(MODELS, args.model).ratings,
+                ratings=ratings,
                 fold=args.fold,
                 test_ratio=args.test_ratio,
-                validate=validates(args),
-                **{ratio: args.valid_ratio},
+                validate=args.validates,
+                valid_ratio=args.valid_ratio,
+                suggested=not args.given("valid_ratio"),
                 split_seed=args.split_seed,
                 download=not args.no_download,
             )
         check_equal_on_ranks({"data with digest": data.digest})
         data = own_share(data)
-    args.dataset = data.name
     if args.regularizer == "lambdaopt":
-        return data.with_tuning_part(1 if args.select == "test" else TUNED, args.split_seed)
+        return data.with_tuning_split(1 if args.select == "test" else TUNED, args.split_seed)
     return data.with_valid_in_train() if args.refit_epochs else data
 
 
-def load_arrays(folder, args):
-    """The data set of arrays in a folder. Raises UserError for flags that it has no use for."""
-    from cli.registry import MODELS, find
-    from sources.arrays import load_mapped
-
+def check_flags_of_arrays(folder, args, ratings):
+    """Raise UserError for flags that do not apply to a data set of arrays."""
     for flag in ("fold", "test_ratio", "valid_ratio"):
-        if args.origin[flag] == "command line":
-            raise RaisedByAllRanks(
-                f"--{flag} does not apply: {folder} has its parts; leave the flag out"
-            )
-    if find(MODELS, args.model).ratings or args.regularizer == "lambdaopt":
-        raise RaisedByAllRanks(
-            f"{folder} has no ratings and no part to tune on; take another --model and --regularizer"
+        if args.given(flag):
+            raise UserError(f"--{flag} does not apply: {folder} has its splits; leave the flag out")
+    if ratings or args.regularizer == "lambdaopt":
+        raise UserError(
+            f"{folder} has no ratings and no split to tune on; "
+            "take another --model and --regularizer"
         )
-    return load_mapped(folder, validates(args))
 
 
 def load_dataset(
@@ -90,7 +80,7 @@ def load_dataset(
     test_ratio=None,
     validate=False,
     valid_ratio=None,
-    suggested_ratio=None,
+    suggested=False,
     split_seed=0,
     download=True,
 ):
@@ -99,8 +89,8 @@ def load_dataset(
     ratings: whether the ratings are wanted; they are split at random, interactions without ratings within each user.
     fold: number of the split `u<fold>.base` and `u<fold>.test` to take, as in MovieLens 100K. test_ratio: share that is
     tested (None: 0.1 of the ratings, 0.2 of each user's interactions), where the data set comes as one file. validate:
-    whether a validation part is wanted; where no valid.* file is, it is the share valid_ratio (None: suggested_ratio;
-    None: 0.1) of the training part. split_seed: of both random splits. download: whether it may be fetched. Raises
+    whether a validation part is wanted; where no valid.* file is, it is the share valid_ratio
+    (None: 0.1) of the training part. suggested: whether valid_ratio is no mistake beside a valid.* file. split_seed: of both random splits. download: whether it may be fetched. Raises
     UserError for everything that is wrong with the name or the files, and for a valid_ratio beside a valid.* file.
     """
     if name == "demo":
@@ -140,9 +130,9 @@ def load_dataset(
     if name in REGISTRY:
         _check_published(name, shape, parts)
     if validate and "valid" not in sources:
-        share = valid_ratio or suggested_ratio or 0.1  # none of them is 0
+        share = valid_ratio or 0.1
         parts["train"], parts["valid"] = split(parts["train"], share, random)
-    elif valid_ratio is not None and "valid" in sources:
+    elif valid_ratio is not None and "valid" in sources and not suggested:
         raise UserError(
             f"--valid_ratio does not apply: {sources['valid']} is the validation part; leave the flag out"
         )

@@ -1,12 +1,11 @@
-"""Evaluation: every user's top K of all items but those already seen, and its metrics; errors of predicted ratings.
+"""Full ranking: the top K of all items that a user has not seen, and its metrics.
 
-Shapes: b users or ratings of a block, m pairs of a block, U users, I items, D dim, K list length.
+Shapes: b users of a block, m pairs of a block, U users, I items, D dim, K list length.
 """
 
 import numpy as np
 import torch
 
-from distributed.collectives import all_reduce_, all_reduce_int
 from engine.tables import UserItems, item_counts
 from engine.topk import rank_of, stable_topk, topk_group_width
 
@@ -17,7 +16,7 @@ METRICS = tuple(
 PAIR_LENGTHS = (50, 100)
 PAIR_METRICS = ("AUC", *(f"{name}@{k}" for name in ("HR", "NDCG") for k in PAIR_LENGTHS))
 BLOCK_SCORES = 1 << 23  # scores held at a time, 32 MB
-TILE_SCORES = 1 << 18  # of them, computed at a time on a CPU, 1 MB
+TILE_SCORES = 1 << 18  # scores computed at a time on a CPU, 1 MB
 
 
 class DotProduct:
@@ -31,7 +30,7 @@ class DotProduct:
     def score(self, users, out):
         """Write the scores of `users` (b,) into out (b, I)."""
         p = self.users[users]  # (b, D)
-        # On a CPU the product is twice as fast by tiles that stay in the cache while they are written.
+        # On a CPU the product is twice as fast by tiles that stay in the cache.
         width = len(self.items) if out.is_cuda else max(TILE_SCORES // len(users), 1)
         for tile in range(0, len(self.items), width):
             q = self.items[tile : tile + width]  # (t, D)
@@ -39,90 +38,131 @@ class DotProduct:
 
 
 def masked_scores(scorer, n_items, users, seen, width=1):
-    """Yield (users (b,), their scores (b, I)) by blocks of users; the scores are overwritten by the next block.
+    """Yield (users (b,), their scores (b, I)) by blocks; the next block overwrites the scores.
 
-    scorer: like DotProduct, for `n_items` items. seen: the SeenItems that get -inf, as do columns past the last item's,
-    which make I a multiple of `width`.
+    scorer: like DotProduct, for n_items items
+    users (n,): whom to score for
+    seen: list of UserItems whose pairs get -inf
+    width: I is n_items rounded up to a multiple of it; columns past the last item get -inf
     """
     padded = -(-n_items // width) * width
     # One buffer for all blocks: fresh memory costs as much as the product that is written to it.
     at_once = min(max(1, BLOCK_SCORES // padded), max(1, len(users)))
     buffer = torch.empty(at_once, padded, device=scorer.device)
-    for block in (
-        users.split(at_once) if len(users) else ()
-    ):  # several ranks: one may have nobody to rank for
+    for block in users.split(at_once) if len(users) else ():
         scores = buffer[: len(block)]  # (b, I)
         scorer.score(block, scores[:, :n_items])
         scores[:, n_items:] = -torch.inf
-        for part in seen:
-            scores[part.of(block)] = -torch.inf
+        for pairs in seen:
+            scores[pairs.pairs_of(block)] = -torch.inf
         yield block, scores
 
 
 def top_items(scorer, n_items, users, seen, k):
-    """Yield (users (b,), their top k items (b, k), the scores (b, k)) by blocks of users, best first.
+    """Yield (users (b,), their top k items (b, k), the scores (b, k)) by blocks, best item first.
 
-    scorer, n_items: see masked_scores. users (n,): whom to rank for. seen: the SeenItems to leave out; where fewer than
-    k items remain, the list is filled up with score -inf and any index, even past the last item's. Ties: the item with
-    the lower index comes first. k may not exceed the number of items.
+    Ties: the lower item index comes first. If fewer than k items are left for a user, the list ends
+    with scores of -inf and any index, even past the last item.
+
+    scorer, n_items, users: see masked_scores
+    seen: list of UserItems to leave out
+    k: at most n_items
     """
     width = topk_group_width(n_items, k + 1)
     for block, scores in masked_scores(scorer, n_items, users, seen, width):
         yield block, *stable_topk(scores, k, width)
 
 
-class Ranking:
-    """Evaluator of one part: ranks for every user with an item in it, among all items that are in none of `seen`.
+class Evaluator:
+    """Evaluates one split. A subclass has these attributes, `sums`, `metrics_from` and `protocol`.
 
-    An evaluator names its `metrics`, the one to `monitor`, and the few to show (`headline`).
+    metrics: names, in the order of the columns of metrics.csv
+    monitor: the metric that chooses the best epoch
+    headline: the few metrics to show
+    larger_is_better: whether a larger `monitor` is better
+    from_zero: whether a plot of the metrics shows 0
+    sizes: {name for summary.json: how many users (pairs, ratings, rows) are evaluated}
+    """
+
+    larger_is_better = True
+    from_zero = True
+
+    @property
+    def protocol(self):
+        """How it evaluates, {topic: text} for summary.json."""
+        raise NotImplementedError
+
+    def sums(self, scorer):
+        """Sums over what is evaluated, float64 (n,), that can be added up over parts of the users.
+
+        The last elements are numbers of users (pairs, ratings), by which `metrics_from` divides.
+        """
+        raise NotImplementedError
+
+    def metrics_from(self, sums):
+        """{metric: float} from `sums`."""
+        raise NotImplementedError
+
+    def evaluate(self, scorer):
+        """{metric: float} of what `scorer` predicts."""
+        return self.metrics_from(self.sums(scorer))
+
+
+class Ranking(Evaluator):
+    """Ranks for every user of the split among all items that the user has not seen.
+
+    Users without an item in the split are left out.
     """
 
     metrics = METRICS
     monitor = "Recall@20"
     headline = ("Recall@20", "NDCG@20")
-    larger_is_better = True
-    from_zero = True  # whether a plot shows 0
 
-    def __init__(self, part, seen, device):
-        """part, seen: csr_array (U, I); seen is a list of parts that share no pair with `part`."""
-        degree = np.diff(part.indptr)
+    def __init__(self, split, seen, device):
+        """split: csr_array (U, I); seen: list of csr_array (U, I) that share no pair with it."""
+        degree = np.diff(split.indptr)
         self.users = torch.as_tensor(np.flatnonzero(degree), device=device)  # (n,)
         self.relevant = torch.as_tensor(degree, device=device, dtype=torch.float64)  # (U,)
         self.seen = [UserItems(matrix, device) for matrix in seen if matrix.nnz]
-        self.items = part.shape[1]
-        users = np.repeat(np.arange(part.shape[0], dtype=np.int64), degree)
-        self.keys = torch.as_tensor(
-            users * self.items + part.indices, device=device
-        )  # (nnz,), sorted
-        self.evaluated, self.pairs = all_reduce_int(len(self.users)), all_reduce_int(part.nnz)
+        self.items = split.shape[1]
+        users = np.repeat(np.arange(split.shape[0], dtype=np.int64), degree)
+        keys = users * self.items + split.indices
+        self.keys = torch.as_tensor(keys, device=device)  # (nnz,), sorted
+        self.sizes = {"users_evaluated": len(self.users)}
 
     @property
     def protocol(self):
-        """What is done, for summary.json."""
         return {
-            "ranking": "full: all items but the user's training items (and those held out for validation when testing)",
+            "ranking": "full: all items but the user's training items "
+            "(and those held out for validation when testing)",
             "ties": "lower item index first",
-            "users_evaluated": self.evaluated,
         }
 
-    def evaluate(self, scorer):
-        """Mean over the users of each of METRICS, by name, as floats. scorer: like DotProduct."""
+    def sums(self, scorer):
         k = min(max(LIST_LENGTHS), self.items)
         sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.keys.device)
         for users, items, scores in top_items(scorer, self.items, self.users, self.seen, k):
+            # An item is a hit if its pair is among the sorted keys.
             wanted = users[:, None] * self.items + items  # (b, k)
             place = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
             hits = ((self.keys[place] == wanted) & (scores > -torch.inf)).double()  # (b, k)
             sums += ranking_metrics(hits, self.relevant[users]).sum(0)
-        return dict(zip(METRICS, (all_reduce_(sums) / self.evaluated).tolist(), strict=True))
+        return torch.cat([sums, sums.new_tensor([len(self.users)])])
+
+    def metrics_from(self, sums):
+        return dict(zip(METRICS, (sums[:-1] / sums[-1]).tolist(), strict=True))
 
 
 def ranking_metrics(hits, relevant):
-    """METRICS of ranked lists -> (b, metrics). hits (b, K): 1.0 where an item is relevant; relevant (b,): |T| >= 1.
+    """METRICS of ranked lists -> (b, metrics).
+
+    hits (b, K): 1.0 where the item at a place of the list is in the split
+    relevant (b,): |T| >= 1, the user's items in the split
 
     With h hits among the first k:
-      Recall@k = h / |T|; Precision@k = h / k; F1@k = 2 h / (|T| + k), the harmonic mean of the two;
-      NDCG@k = sum over the hits of 1 / log2(rank + 1), divided by the same sum over the ranks 1 .. min(k, |T|).
+      Recall@k = h / |T|; Precision@k = h / k; F1@k = 2 h / (|T| + k), their harmonic mean;
+      NDCG@k = sum over the hits of 1 / log2(rank + 1), divided by the same sum over the ranks
+      1 .. min(k, |T|).
     A list shorter than k (fewer items than k) counts as filled up with misses.
     """
     ranks = torch.arange(1, hits.shape[1] + 1, device=hits.device, dtype=torch.float64)  # (K,)
@@ -139,50 +179,60 @@ def ranking_metrics(hits, relevant):
 
 
 class PairRanking(Ranking):
-    """Ranking that also ranks each item of the part among all items of its user that are in none of `seen`.
+    """Ranking, and besides, each pair of the split ranked by itself.
 
-    The user's other items of the part are among them. Source: Chen et al., lambdaOpt, KDD 2019.
+    The item of a pair is ranked among all items that the user has not seen, the user's other items
+    of the split included. Source: Chen et al., lambdaOpt, KDD 2019.
     """
 
     metrics = METRICS + PAIR_METRICS
     monitor = "NDCG@100"
     headline = ("HR@100", "NDCG@100")
 
-    def __init__(self, part, seen, device):
-        super().__init__(part, seen, device)
-        self.part = UserItems(part, device)
+    def __init__(self, split, seen, device):
+        super().__init__(split, seen, device)
+        self.pairs = UserItems(split, device)
         left_out = sum(
-            (np.diff(matrix.indptr) for matrix in seen), np.zeros(part.shape[0], np.int64)
+            (np.diff(matrix.indptr) for matrix in seen), np.zeros(split.shape[0], np.int64)
         )
         self.candidates = torch.as_tensor(self.items - left_out, device=device)  # (U,)
+        self.sizes |= {"pairs_evaluated": split.nnz}
 
     @property
     def protocol(self):
-        """What is done, for summary.json."""
-        how = "each of the user's items in the part by itself, ranked among the same items; mean over the pairs"
-        return {**super().protocol, ", ".join(PAIR_METRICS): how, "pairs_evaluated": self.pairs}
+        how = (
+            "each of the user's items in the split by itself, ranked among the same items; "
+            "mean over the pairs"
+        )
+        return super().protocol | {", ".join(PAIR_METRICS): how}
 
-    def evaluate(self, scorer):
-        """Besides what Ranking finds, the mean over the pairs of each of PAIR_METRICS. scorer: like DotProduct."""
+    def sums(self, scorer):
         sums = torch.zeros(len(PAIR_METRICS), dtype=torch.float64, device=self.keys.device)
         for users, scores in masked_scores(scorer, self.items, self.users, self.seen):
             scores.masked_fill_(scores.isnan(), -torch.inf)
-            row, item = self.part.of(users)  # (m,) each
+            row, item = self.pairs.pairs_of(users)  # (m,) each
             candidates = self.candidates[users[row]]
-            # Among those left out, an item of score -inf has no place; it is the last.
-            rank = torch.where(
-                scores[row, item] > -torch.inf, rank_of(scores, row, item), candidates
-            )
+            # An item of score -inf cannot be told from those left out: it counts as the last.
+            scored = scores[row, item] > -torch.inf
+            rank = torch.where(scored, rank_of(scores, row, item), candidates)
             sums += pair_metrics(rank, candidates).sum(0)
-        means = dict(zip(PAIR_METRICS, (all_reduce_(sums) / self.pairs).tolist(), strict=True))
-        return super().evaluate(scorer) | means
+        counts = sums.new_tensor([self.sizes["pairs_evaluated"]])
+        return torch.cat([super().sums(scorer), sums, counts])
+
+    def metrics_from(self, sums):
+        of_users, of_pairs = sums.split([len(METRICS) + 1, len(PAIR_METRICS) + 1])
+        means = dict(zip(PAIR_METRICS, (of_pairs[:-1] / of_pairs[-1]).tolist(), strict=True))
+        return super().metrics_from(of_users) | means
 
 
 def pair_metrics(rank, candidates):
-    """PAIR_METRICS of items -> (m, metrics). rank (m,), from 1, of an item among `candidates` (m,) items, it included.
+    """PAIR_METRICS of ranked items -> (m, metrics).
 
-    AUC = (candidates - rank) / (candidates - 1), the share of the others that come later; 1 where there are no others;
-    HR@k = 1 where rank <= k, else 0; NDCG@k = HR@k / log2(rank + 1).
+    rank (m,): place of an item, from 1
+    candidates (m,): the items that it is ranked among, itself included
+
+    AUC = (candidates - rank) / (candidates - 1), the share of the others that come later, or 1 if
+    there are no others. HR@k = 1 if rank <= k, else 0. NDCG@k = HR@k / log2(rank + 1).
     """
     others = (candidates - 1).double()
     auc = torch.where(others > 0, (candidates - rank) / others, 1.0)
@@ -192,6 +242,6 @@ def pair_metrics(rank, candidates):
 
 
 def popularity_encodings(train, device):
-    """Encodings that score an item by its training interactions, the same for every user: (U, 1) and (I, 1)."""
+    """Encodings (U, 1), (I, 1) that score an item by its training interactions, for every user."""
     counts = torch.as_tensor(item_counts(train).astype(np.float32), device=device)
     return torch.ones(train.shape[0], 1, device=device), counts[:, None]

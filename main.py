@@ -1,28 +1,33 @@
-"""Train and evaluate a recommendation model: `python main.py --help` lists the flags."""
+"""One run: parse the flags, load the data, build the model, then train it or use its checkpoint.
+
+`python main.py --help` lists the flags.
+"""
 
 import os
 import sys
 from pathlib import Path
 
+import families
 from cli.errors import defer_interrupts, status_of
-from dataloader import load_data
-from parse import default_run_name, parse_args
+from parse import parse_args
 
 
 def main(argv=None):
-    """Returns the exit status: 0; 2 after a mistake of the user, with one line on stderr; 130 after Ctrl-C."""
+    """Run the command. Returns the exit status.
+
+    0: success; 2: a mistake of the user, with one line on stderr; 130: Ctrl-C.
+    """
     args = parse_args(argv)
     return status_of("main.py", run, args)
 
 
 def run(args):
-    """Load the data set, build the model, then fit it or use its checkpoint."""
-    # Threads that wait for each other spin, and take the core from those that have work: on a machine that does other
-    # work too, an epoch would take ten times as long. 1000 turns are OpenMP's own limit where threads outnumber cores.
+    """Do what --mode says, in this process or as one of those that torchrun started."""
+    # Waiting OpenMP threads spin, and take the core from those that have work: on a busy machine an
+    # epoch would take ten times as long. 1000 turns are OpenMP's limit if threads outnumber cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is loaded
-    os.environ.setdefault(
-        "OPENBLAS_NUM_THREADS", "1"
-    )  # as implicit asks for; read when numpy is loaded
+    # implicit asks for this one; read when numpy is loaded
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Imported here, so that --help and a wrong flag are answered before torch is loaded.
     with defer_interrupts():
         from distributed.group import process_group
@@ -32,40 +37,55 @@ def run(args):
     log_to_console()
     device = choose_device(args.device)
     with process_group(device, args.timeout):
-        work(device, args)
+        if args.mode == "train":
+            train_model(args, device)
+        else:
+            use_model(args, device)
 
 
-def work(device, args):
-    """What `run` does on the device, in one process or as one of several ranks."""
+def train_model(args, device):
+    """Load the data, build the model and fit it; --l2_grid and --refit fit more than one."""
     with defer_interrupts():
-        from cli.registry import MODELS, find
-        from distributed.agreement import check_equal_on_ranks, common_flags, own_flags
         from distributed.collectives import first_rank_says
         from distributed.group import restarted_run
-        from inference.use import adopt_trained_flags, run_mode
+        from distributed.schedule import own_batch_size
         from sweeps.l2_grid import fit_grid
         from train import fit, refit
 
-    if args.mode != "train":
-        state = adopt_trained_flags(args)
-    check_equal_on_ranks({**common_flags(args), "a device of type": device.type})
-    data = load_data(args)
-    args.run_name = args.run_name or default_run_name(args)
-    if restarted_run() and first_rank_says(
-        (Path(args.checkpoint_dir) / args.run_name / "last.pt").exists()
-    ):
-        args.train_mode = "continue"
-    model_class = find(MODELS, args.model)
+    data, args = load_data(args, device)
+    last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
+    if restarted_run() and first_rank_says(last_file.exists()):
+        args = args.replace(train_mode="continue")
+    model_class = families.model_class(args.model)
     if args.l2_grid:
         return fit_grid(model_class, device, data, args)
-    model = model_class(data, own_flags(args), device)
-    if args.mode == "train":
-        epochs = fit(model, data, args)
-        if args.refit:
-            del model  # room for the next one
-            refit(model_class, device, data, args, epochs)
-    else:
-        run_mode(model, data, args, state)
+    model = model_class(data, args.replace(batch_size=own_batch_size(args.batch_size)), device)
+    epochs = fit(model, data, args)
+    if args.refit:
+        del model  # makes room for the next one
+        refit(model_class, device, data, args, epochs)
+
+
+def use_model(args, device):
+    """Evaluate a trained model, recommend with it, or export it. Its flags are in its checkpoint."""
+    with defer_interrupts():
+        from inference.use import adopt_trained_flags, run_mode
+
+    args, state = adopt_trained_flags(args)
+    data, args = load_data(args, device)
+    model = families.model_class(args.model)(data, args, device)
+    run_mode(model, data, args, state)
+
+
+def load_data(args, device):
+    """Load the data set. Returns it, and the flags with the name of its folder and of the run."""
+    from distributed.agreement import check_equal_on_ranks
+
+    spelled = {f"--{flag}": value for flag, value in args.common_flags().items()}
+    check_equal_on_ranks({**spelled, "a device of type": device.type})
+    data = families.load_data(args)
+    args = args.replace(dataset=data.name)
+    return data, args.replace(run_name=args.run_name or args.default_run_name)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""Encoders, the towers of a model: from its weights to the encodings of users and items.
+"""Two-tower models in the order of the paper: encoders, losses, update rules (OneBP and TwoBP).
 
-Shapes: U users, I items, D dim, B batch, N negatives. An encoder is built from (train, args, generator): the training
-part, csr_array (U, I); the flags; the generator, on the device where the weights shall live. Its parameters `user`
-(U, D) and `item` (I, D) are the input tables; what else the users' tower has is called user_..., the items' item_....
-It computes from weights that are handed to it, by name, for gradients are taken by them (see optimizer.Adam).
+Negative sampling, the paper's fourth module, is in sampler.py.
+Shapes: B batch, N negatives, U users, I items, D dim, L layers.
 """
 
 import math
@@ -16,28 +14,40 @@ from torch.nn import functional
 
 from cli.errors import UserError
 from cli.registry import ENCODERS, LOSSES, SAMPLERS, find
-from distributed.collectives import OWN, all_reduce_int
 from engine.tables import SparseProduct, Weights, csr_tensor, merge, rows
 from recommender import BatchTrained
 
+# Encoders: from the weights of a model to the encodings of users and items.
+
 
 class Encoder(Weights):
-    """Base: the two tables, Xavier-normal at the start."""
+    """Base of encoders: a table of users (U, D) and of items (I, D), Xavier-normal at the start.
 
-    by_row = False  # whether an encoding depends on its own row of the tables alone, and on no other weight
+    It computes from weights that are handed to it, {name: tensor}: gradients are taken by these.
+    """
+
+    by_row = False  # whether an encoding depends on its own row of the table and on no other weight
     compiles = True  # whether torch.compile takes it whole
-    users_are_rows = True  # whether under OneBP a user's encoding is the user's row of the table
+    users_are_rows = True  # whether a user's encoding under OneBP is the user's row of the table
 
-    def __init__(self, train, args, generator):
+    def __init__(self, data, args, generator, towers=("user", "item")):
+        """data: Interactions
+        args: the flags
+        generator: on the device where the weights are to be
+        towers: those that backpropagation trains
+        """
         super().__init__()
-        for name, count in zip(("user", "item"), train.shape, strict=True):
-            everywhere = all_reduce_int(count) if name == OWN else count
+        counts = data.counts()
+        for name, everywhere, count in zip(
+            ("user", "item"), ("users", "items"), data.shape, strict=True
+        ):
             table = torch.empty(count, args.dim, device=generator.device)
-            std = math.sqrt(2 / (everywhere + args.dim))
-            self.register(name, nn.init.normal_(table, std=std, generator=generator))
+            std = math.sqrt(2 / (counts[everywhere] + args.dim))
+            nn.init.normal_(table, std=std, generator=generator)
+            self.register(name, table, of=name, per=name)
 
     def forward(self, weights, users=None, items=None):
-        """Encodings of `users` and of `items`, index tensors of any shape (None: all): two tensors (*shape, D)."""
+        """Encodings (*shape, D) of `users` and `items`, index tensors of any shape (None: all)."""
         raise NotImplementedError
 
 
@@ -53,26 +63,25 @@ class MF(Encoder):
 class MLP(Encoder):
     """Towers of --layers linear layers, with ReLU between them, over the rows of the tables.
 
-    The users of OneBP have no tower: their table holds what the items' tower put out, moved.
+    Under OneBP users have no tower: their table holds outputs of the items' tower, moved.
     """
 
-    def __init__(self, train, args, generator):
-        super().__init__(train, args, generator)
+    def __init__(self, data, args, generator, towers=("user", "item")):
+        super().__init__(data, args, generator)
         device = generator.device
-        for tower in ("user", "item") if args.model == "TwoBP" else ("item",):
+        for tower in towers:
             matrices = [torch.empty(args.dim, args.dim, device=device) for _ in range(args.layers)]
             for matrix in matrices:
                 nn.init.xavier_normal_(matrix, generator=generator)
-            self.register(f"{tower}_matrices", torch.stack(matrices))  # (L, D, D)
-            self.register(
-                f"{tower}_biases", torch.zeros(args.layers, args.dim, device=device)
-            )  # (L, D)
+            biases = torch.zeros(args.layers, args.dim, device=device)
+            self.register(f"{tower}_matrices", torch.stack(matrices), of=tower)  # (L, D, D)
+            self.register(f"{tower}_biases", biases, of=tower)  # (L, D)
 
     def forward(self, weights, users=None, items=None):
         return self.tower(weights, "user", users), self.tower(weights, "item", items)
 
     def tower(self, weights, name, index):
-        """The encodings (*shape, D) of one kind, users or items."""
+        """The encodings (*shape, D) of users or of items."""
         x = rows(weights[name], index)  # (*shape, D)
         if f"{name}_matrices" not in weights:
             return x
@@ -85,25 +94,25 @@ class MLP(Encoder):
 
 
 class LightGCN(Encoder):
-    """LightGCN: the mean of --layers + 1 layers, the first the tables, each other one the neighbours' sum of the last.
+    """LightGCN: the mean of --layers + 1 layers.
 
-    In that sum a user u and an item i that interacted in training give each other 1 / sqrt(|N_u| |N_i|) of their row.
-    Source: He et al., arXiv 2002.02126.
+    The first layer is the tables. In each other one a row is the weighted sum of its neighbours in
+    the layer before: a user u and an item i that interacted in training are neighbours, with the
+    weight 1 / sqrt(|N_u| |N_i|). Source: He et al., arXiv 2002.02126.
     """
 
     compiles = False  # torch.compile does not take sparse products
     users_are_rows = False
 
-    def __init__(self, train, args, generator):
-        super().__init__(train, args, generator)
-        self.layers = args.layers
-        scale = [
-            1 / np.sqrt(np.maximum(np.diff(matrix.indptr), 1)) for matrix in (train, train.tocsc())
-        ]  # (U,), (I,)
+    def __init__(self, data, args, generator, towers=("user", "item")):
+        super().__init__(data, args, generator)
+        self.layers, train = args.layers, data.train
+        # 1 / sqrt(degree), (U,) and (I,); weights of the pairs; the graph and its transpose
+        degrees = (np.diff(matrix.indptr) for matrix in (train, train.tocsc()))
+        of_users, of_items = (1 / np.sqrt(np.maximum(degree, 1)) for degree in degrees)
         weighted = train.tocoo().astype(np.float32)
-        weighted.data = (scale[0][weighted.coords[0]] * scale[1][weighted.coords[1]]).astype(
-            np.float32
-        )
+        users, items = weighted.coords
+        weighted.data = (of_users[users] * of_items[items]).astype(np.float32)
         matrices = weighted.tocsr(), weighted.T.tocsr()
         self.graph = [
             csr_tensor(m.indptr, m.indices, m.data, m.shape, generator.device) for m in matrices
@@ -111,21 +120,24 @@ class LightGCN(Encoder):
 
     def forward(self, weights, users=None, items=None):
         from_items, from_users = self.graph  # (U, I) and (I, U)
-        layer = total = weights["user"], weights["item"]  # (U, D), (I, D)
+        user, item = user_sum, item_sum = weights["user"], weights["item"]  # (U, D), (I, D)
         for _ in range(self.layers):
-            layer = (
-                SparseProduct.apply(layer[1], from_items, from_users),
-                SparseProduct.apply(layer[0], from_users, from_items),
+            user, item = (
+                SparseProduct.apply(item, from_items, from_users),
+                SparseProduct.apply(user, from_users, from_items),
             )
-            total = total[0] + layer[0], total[1] + layer[1]
-        return tuple(
-            rows(part / (self.layers + 1), index)
-            for part, index in zip(total, (users, items), strict=True)
-        )
+            user_sum, item_sum = user_sum + user, item_sum + item
+        count = self.layers + 1
+        return rows(user_sum / count, users), rows(item_sum / count, items)
+
+
+# Losses: functions of a Batch and of the flags. Each is a mean over the interactions of the batch,
+# so it does not grow with the batch. Scores are similarities divided by --temperature. A negative
+# with the score -inf is masked: it does not count.
 
 
 class Batch(NamedTuple):
-    """What a loss can look at."""
+    """What a loss is computed from."""
 
     users: Tensor  # (B,) indices
     p: Tensor  # (B, D) encodings of the users
@@ -135,44 +147,52 @@ class Batch(NamedTuple):
 
 
 def info_nce(batch, args):
-    """InfoNCE: -log( e^s(u,i) / (e^s(u,i) + sum_j e^s(u,j)) ). Source: van den Oord et al., arXiv 1807.03748."""
+    """InfoNCE: -log( e^s(u,i) / (e^s(u,i) + sum_j e^s(u,j)) ).
+
+    Source: van den Oord et al., arXiv 1807.03748.
+    """
     scores = torch.cat([batch.positive[None], batch.negative])  # (1 + N, B)
     return -scores.log_softmax(0)[0].mean()
 
 
 def bpr(batch, args):
-    """BPR: -log sigmoid(s(u,i) - s(u,j)), mean over the negatives. Source: Rendle et al., arXiv 1205.2618."""
+    """BPR: mean over the negatives of -log sigmoid(s(u,i) - s(u,j)).
+
+    Source: Rendle et al., arXiv 1205.2618.
+    """
     return functional.softplus(batch.negative - batch.positive).mean()
 
 
 def bce(batch, args):
-    """Binary cross-entropy: -log sigmoid(s(u,i)) - mean_j log(1 - sigmoid(s(u,j))): the two classes weigh the same."""
+    """Binary cross-entropy: -log sigmoid(s(u,i)) - mean_j log(1 - sigmoid(s(u,j))).
+
+    Positives and negatives have the same weight.
+    """
     return functional.softplus(-batch.positive).mean() + functional.softplus(batch.negative).mean()
 
 
 def bsl(batch, args):
-    """Bilateral softmax: -log mean_i' e^s(u,i') + gamma * log mean_j e^s(u,j), i' being u's positives in the batch.
+    """Bilateral softmax: -log mean_i' e^s(u,i') + gamma * log mean_j e^s(u,j).
 
-    gamma (--gamma) is the ratio of the paper's temperatures for negatives and positives. Source: Wu et al., arXiv
-    2312.12882, with the means as in the authors' code.
+    The i' are the positives of u in the batch. gamma (--gamma) is the ratio of the paper's
+    temperatures for negatives and positives. Source: Wu et al., arXiv 2312.12882, with the means as
+    in the authors' code.
     """
     same = batch.users == batch.users[:, None]  # (B, B)
-    positive = (
-        batch.positive.expand_as(same).masked_fill(~same, -torch.inf).logsumexp(1)
-        - same.sum(1).log()
-    )
+    positive = batch.positive.expand_as(same).masked_fill(~same, -torch.inf)
+    positive = positive.logsumexp(1) - same.sum(1).log()  # (B,)
+    # If all negatives of a user are masked, zeros take their place: e^0 has mean 1 and no gradient.
     count = (batch.negative > -torch.inf).sum(0)  # (B,)
-    # Where all are masked, zeros in their place: the mean of e^0, without a gradient.
     masked = batch.negative.masked_fill(count == 0, 0.0)
     negative = masked.logsumexp(0) - count.where(count > 0, len(masked)).log()
     return (args.gamma * negative - positive).mean()
 
 
 def direct_au(batch, args):
-    """Alignment and uniformity: |p - q|^2 + gamma * (l(users) + l(positives)) / 2, all encodings at length 1.
+    """Alignment and uniformity: |p - q|^2 + gamma * (l(users) + l(positives)) / 2.
 
-    l(x) = log mean e^(-2 |x - x'|^2) over the pairs of different places in the batch. Source: Wang et al., arXiv
-    2206.12811. It needs no negatives.
+    Encodings have length 1. l(x) = log mean e^(-2 |x - x'|^2) over pairs of places in the batch. It
+    needs no negatives. Source: Wang et al., arXiv 2206.12811.
     """
     p, q = functional.normalize(batch.p, dim=1), functional.normalize(batch.q, dim=1)
     uniformity = sum(_uniformity(x) for x in (p, q)) / 2
@@ -180,87 +200,91 @@ def direct_au(batch, args):
 
 
 def _uniformity(x):
-    """log mean e^(-2 |x_a - x_b|^2) over a < b. x (B, D), of length 1: |x_a - x_b|^2 = 2 - 2 <x_a, x_b>."""
+    """log mean e^(-2 |x_a - x_b|^2) over a < b, for x (B, D) of length 1."""
     if len(x) < 2:
         return x.new_zeros(())
-    exponent = 4 * (x @ x.T) - 4  # (B, B)
-    others = torch.ones_like(exponent, dtype=torch.bool).triu(1)
-    return exponent.masked_fill(~others, -torch.inf).flatten().logsumexp(0) - others.sum().log()
+    exponent = 4 * (x @ x.T) - 4  # (B, B), as |x_a - x_b|^2 = 2 - 2 <x_a, x_b>
+    pairs = torch.ones_like(exponent, dtype=torch.bool).triu(1)
+    return exponent.masked_fill(~pairs, -torch.inf).flatten().logsumexp(0) - pairs.sum().log()
+
+
+# Update rules.
 
 
 def moving_aggregation(user_encodings, users, item_encodings, beta, how):
-    """Move the users of a batch towards the items they interacted with: p_u <- beta * p_u + (1 - beta) * q_i, in place.
+    """Move the users of a batch towards their items: p_u <- beta * p_u + (1 - beta) * q_i.
 
-    user_encodings (U, D); users (B,), any of them several times; item_encodings (B, D), the positives'. `how` says what
-    a repeated user does:
-      mean: one move towards the mean of the user's items in the batch; the order in the batch does not matter;
-      sequential: the moves one after the other in batch order;
-      last: only the user's last item in the batch counts.
+    user_encodings (U, D): changed in place
+    users (B,): users of the batch, some of them several times
+    item_encodings (B, D): encodings of their positives
+    beta: weight of the old encoding
+    how: what a user who occurs several times does
+      mean: one move towards the mean of the user's items; the order in the batch does not matter
+      sequential: one move after the other, in batch order
+      last: only the user's last item in the batch counts
+
     Source: Chen & Wang, arXiv 2403.18227 (there the indexed assignment, `last`).
     """
-    # All three are p_u <- keep * p_u + sum_b weight_b * q_b.
+    # All three rules are p_u <- keep * p_u + sum_b weight_b * q_b.
     place = merge(torch.empty_like(user_encodings[:, 0], dtype=torch.int64), users)  # (B,)
-    count = torch.zeros_like(item_encodings[:, 0]).index_add_(
-        0, place, torch.ones_like(item_encodings[:, 0])
-    )
+    count = torch.zeros_like(item_encodings[:, 0])
+    count.index_add_(0, place, torch.ones_like(count))
     count = count.index_select(0, place)  # (B,) how often the user occurs
     if how == "mean":
         keep, weight = beta, (1 - beta) / count
     elif how == "sequential":
-        keep, weight = (
-            (beta**count)[:, None],
-            (1 - beta) * beta ** repeats_to_come(users).to(count.dtype),
-        )
+        later = repeats_to_come(users).to(count.dtype)
+        keep, weight = (beta**count)[:, None], (1 - beta) * beta**later
     else:
         keep, weight = beta, (1 - beta) * (repeats_to_come(users) == 0).to(count.dtype)
-    pull = torch.zeros_like(item_encodings).index_add_(
-        0, place, weight[:, None] * item_encodings
-    )  # (B, D)
+    pull = torch.zeros_like(item_encodings)  # (B, D)
+    pull.index_add_(0, place, weight[:, None] * item_encodings)
     moved = keep * user_encodings.index_select(0, users) + pull.index_select(0, place)  # (B, D)
-    if (
-        moved.requires_grad
-    ):  # for lambdaopt; of the repeats of a user, which write the same, one passes the gradient on
-        moved = torch.where(
-            (place == torch.arange(len(place), device=place.device))[:, None], moved, moved.detach()
-        )
+    # For lambdaopt: repeats of a user write the same encoding; one of them passes the gradient on.
+    if moved.requires_grad:
+        first = place == torch.arange(len(place), device=place.device)
+        moved = torch.where(first[:, None], moved, moved.detach())
     user_encodings[users] = moved
 
 
 def repeats_to_come(users):
-    """users (B,) -> (B,) int64: how often the same user occurs after this place in the batch."""
+    """How often the user at each place occurs after it: users (B,) -> (B,) int64."""
     users, order = users.sort(stable=True)
-    last = (
-        torch.searchsorted(users, users, right=True) - 1
-    )  # (B,) of the user's run in the sorted batch
-    return torch.empty_like(order).index_copy_(
-        0, order, last - torch.arange(len(users), device=users.device)
-    )
+    last = torch.searchsorted(users, users, right=True) - 1  # (B,) the last place of the user's run
+    later = last - torch.arange(len(users), device=users.device)
+    return torch.empty_like(order).index_copy_(0, order, later)
 
 
 class TwoBP(BatchTrained):
-    """The ordinary two-tower model: both towers by backpropagation, with Adam."""
+    """The ordinary two-tower model: both towers are trained by backpropagation."""
 
     identifying = ("model", "encoder", "dim", "layers", "similarity")
+    towers = ("user", "item")  # those that backpropagation trains
 
     def make_encoder(self):
-        return find(ENCODERS, self.args.encoder)(self.data.train, self.args, self.generator)
+        encoder = find(ENCODERS, self.args.encoder)
+        return encoder(self.data, self.args, self.generator, self.towers)
 
     def make_sampler(self):
         return find(SAMPLERS, self.args.sampler)(self.data.train, self.args, self.generator)
 
     def make_loss(self):
-        """A function of a losses.Batch and of the flags, see losses.py."""
+        """The loss, a function of a Batch and of the flags."""
         return find(LOSSES, self.args.loss)
 
     def start_training(self, state=None):
         self.loss_of = self.make_loss()
         super().start_training(state)
 
-    def touched(self, users, items, *drawn):
+    def trained_weights(self):
+        owner = self.encoder.owner
+        return {name: table for name, table in self.weights.items() if owner[name] in self.towers}
+
+    def rows_of(self, users, items, *drawn):
         return {
             "user": users,
             "item": self.sampler.candidates(items, *drawn),
-        }  # (B,) and (*, B or more)
+        }  # (B,), (*, B or more)
 
     def loss(self, trained, constant, place, users, items, *drawn):
         p, q = self.encoder(
@@ -268,47 +292,47 @@ class TwoBP(BatchTrained):
         )  # (B, D), (*, B or more, D)
         if "user" in constant:
             p = p.detach()
-        p, q = self.comparable(p, q)
+        p, q = self.for_inner_product(p, q)
         positive, negative = self.sampler.scores(p / self.args.temperature, q, *drawn)
         return self.loss_of(Batch(users, p, q[0, : len(p)], positive, negative), self.args)
 
-    def comparable(self, *encodings):
-        """Encodings (..., D) whose inner product is the similarity."""
+    def for_inner_product(self, *encodings):
+        """Encodings (..., D) -> encodings whose inner product is the similarity."""
         if self.args.similarity == "cosine":
             return tuple(functional.normalize(encoding, dim=-1) for encoding in encodings)
         return encodings
 
     def encodings(self):
-        """All users' and all items' encodings, (U, D) and (I, D); their inner product is what ranks."""
-        return self.comparable(*self.encoder(self.weights))
+        return self.for_inner_product(*self.encoder(self.weights))
 
 
 class OneBP(TwoBP):
-    """One backpropagation: the item tower is trained like TwoBP's; the users get no gradient and are moved instead."""
+    """One backpropagation: only the item tower is trained. Users get no gradient and are moved."""
 
-    def trained(self):
-        return {name: table for name, table in self.weights.items() if not name.startswith("user")}
+    towers = ("item",)
 
     def after_step(self, weights, place, users, items, *drawn):
-        """Move the batch's users."""
-        _, positives = self.encoder(
-            weights, items=place["item"][0, : len(users)]
-        )  # (B, D), just updated
+        """Move the users of the batch towards their positives, which were just updated."""
+        _, positives = self.encoder(weights, items=place["item"][0, : len(users)])  # (B, D)
         moving_aggregation(weights["user"], users, positives, self.args.beta, self.args.aggregation)
 
     def encode_history(self, users, items, count):
-        """Encodings (count, D) of users who were not in training, by their interactions in the order of time.
+        """Encodings (count, D) of users who were not in training, from their interactions.
 
-        users (H,), from 0 to count - 1; items (H,). Each starts as the mean of the trained users and makes the moves of
-        training one after the other, --passes times through the history; the items stay. Raises UserError where the
-        encoder does more than that.
+        users (H,): numbers from 0 to count - 1, in the order of time
+        items (H,)
+
+        A user starts as the mean of the trained users, and is moved as in training, one interaction
+        after the other, --passes times through the history. Items stay. Raises UserError if users
+        are not rows of the encoder's table.
         """
         if not self.encoder.users_are_rows:
             raise UserError(
-                f"--history needs an --encoder like MF; {self.args.encoder} computes users from the graph"
+                "--history needs an --encoder like MF; "
+                f"{self.args.encoder} computes users from the graph"
             )
         _, positives = self.encoder(self.weights, items=items)  # (H, D)
         encodings = self.encoder.user.mean(0).repeat(count, 1)  # (count, D)
         for _ in range(self.args.passes):
             moving_aggregation(encodings, users, positives, self.args.beta, "sequential")
-        return self.comparable(encodings)[0]
+        return self.for_inner_product(encodings)[0]

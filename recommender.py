@@ -1,4 +1,4 @@
-"""What the loop in train.py asks of a model, and what all models have in common that are trained by batches.
+"""What the training loop asks of a model, and the base of models that are trained by batches.
 
 Shapes: B batch, U users, I items, D dim.
 """
@@ -11,13 +11,12 @@ import torch
 from cli.errors import UserError
 from cli.registry import RANKINGS, REGULARIZERS, find
 from distributed import agreement, collectives
-from distributed.optimizer import FEW, ShardedOptimizer
+from distributed.optimizer import FEW, ShardedOptimizer, rows_of_all_ranks
 from distributed.schedule import Schedule
-from engine.compiling import SAVED_BY_ROW, SAVED_BY_TABLE, WAIT, compiles
+from engine import compiling
 from engine.optimizer import SGD, Adam
 from engine.tables import value_and_gradients
 from evaluate import DotProduct, popularity_encodings
-from parse import last_epoch
 from utils import cpu_threads, make_generator
 
 log = logging.getLogger("onebp")
@@ -26,246 +25,270 @@ log = logging.getLogger("onebp")
 class Recommender:
     """What the loop asks of a model; base of all models, which score every item for every user.
 
-    Its `evaluator`, a class of evaluate.py that knows its metrics; `identity`, `protocol`, `device`,
-    `steps_per_epoch`; `start_training`, `train_epoch`, `evaluate`, `better`, `baselines`, `state_dict`, `load_weights`.
-    A subclass has besides them `encodings` (or `scorer`) and `load_state_dict`.
+    A subclass implements `train_epoch`, `steps_per_epoch`, `encodings` (or `scorer`), `state_dict`
+    and `load_state_dict`; it overrides other methods if their default does not fit.
     """
 
-    ratings = (
-        False  # whether it learns from ratings; else from the interactions, whatever they are rated
-    )
-    clicks = False  # whether it learns from clicks, a data set of its own kind
-    identifying = (
-        "model",
-    )  # the flags that a checkpoint must have in common with this model to be taken over
+    # Values of --mode, besides train, that the model has.
+    modes = ("evaluate", "recommend", "export")
+    # Flags that must be equal in a run and in a checkpoint that it takes over.
+    identifying = ("model",)
 
     def __init__(self, data, args, device):
-        """data: Interactions; args: the flags of parse.py; device: where everything lives and is computed."""
+        """data: as the model's family loads it, see sources.interactions.Interactions
+        args: parse.Flags
+        device: where all is stored and computed
+        """
         self.data, self.args, self.device = data, args, device
         self.generator = make_generator(agreement.rank_seed(args.seed), device)
         self.evaluator = self.evaluator_class(args)
         self.evaluators = self.make_evaluators()
+        sizes = self.evaluators["test"].sizes.items()
+        self.sizes = {name: collectives.all_reduce_int(size) for name, size in sizes}
 
     @staticmethod
     def evaluator_class(args):
-        """What examines a part: a class like evaluate.Ranking."""
+        """The evaluate.Evaluator that the flags ask for."""
         return find(RANKINGS, args.ranking)
 
     def make_evaluators(self):
-        """An evaluator of each part that there is, by its name."""
+        """{split: its evaluator} for test and, if there is one, valid."""
         data = self.data
-        parts = {"test": data.test} | ({"valid": data.valid} if data.counts()["valid"] else {})
-        return {
-            name: self.evaluator(part, data.seen(name), self.device) for name, part in parts.items()
-        }
+        names = ["test", "valid"] if data.counts()["valid"] else ["test"]
+        make = partial(self.evaluator, device=self.device)
+        return {name: make(getattr(data, name), data.seen(name)) for name in names}
 
     @property
     def identity(self):
-        """What a checkpoint must have in common with this model to be taken over."""
+        """{name: value} that must be equal in this run and in a checkpoint that it takes over."""
         flags = {name: getattr(self.args, name) for name in self.identifying}
         return {**flags, "dataset": self.data.name, "digest": self.data.digest}
 
     @property
     def protocol(self):
-        """How `evaluate` works, for summary.json."""
-        return self.evaluators["test"].protocol
+        """How `evaluate` works, {topic: text or number} for summary.json."""
+        return self.evaluators["test"].protocol | self.sizes
 
     def start_training(self, state=None):
-        """Call before the first `train_epoch`. state: what `state_dict` returned, to go on from there.
-
-        A continuation decides what the run decided that it continues.
-        """
+        """Prepare the first `train_epoch`. state: from `state_dict`, to go on from, or None."""
         if state:
             self.load_state_dict(state)
 
+    @property
+    def steps_per_epoch(self):
+        """Number of steps in an epoch, for the progress bar."""
+        raise NotImplementedError
+
+    def train_epoch(self, lr, on_step):
+        """Train one epoch at learning rate `lr`; call `on_step()` after each step.
+
+        Returns the mean loss per interaction, nan if the weights are not finite.
+        """
+        raise NotImplementedError
+
+    def state_dict(self):
+        """All that decides the rest of the run: tensors (live ones, no copies) and plain types."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state):
+        """Take over what `state_dict` returned. Learning rate and l2 stay those of the flags."""
+        raise NotImplementedError
+
     def load_weights(self, state):
-        """Of what `state_dict` returned, take over what evaluation needs: all, unless a subclass knows better."""
+        """Take over from `state_dict` only what evaluation needs. Default: all."""
         self.load_state_dict(state)
 
+    def encodings(self):
+        """Encodings of all users (U, D) and of all items (I, D); inner products are the scores."""
+        raise NotImplementedError
+
     def scorer(self):
-        """What scores every item for a user, like evaluate.DotProduct."""
+        """Scores every item for a user, see evaluate.DotProduct."""
         return DotProduct(*self.encodings())
 
     def encode_history(self, users, items, count):
-        """Encodings of users who were not in training. Raises UserError: that needs a rule, which OneBP has."""
+        """Encodings of users who were not in training. Raises UserError: only OneBP has them."""
         raise UserError(
             f"--history moves new users as OneBP moves its own; {self.args.model} has no such rule"
         )
 
-    def evaluate(self, part):
-        """The metrics of `part` ("valid" or "test"), by name."""
-        return self.evaluators[part].evaluate(self.scorer())
+    def evaluate(self, split):
+        """{metric: float} on the split "valid" or "test"."""
+        return self.metrics_of(self.scorer(), split)
+
+    def metrics_of(self, scorer, split):
+        """{metric: float} of a scorer on a split, over the users of all processes."""
+        evaluator = self.evaluators[split]
+        return evaluator.metrics_from(collectives.all_reduce_(evaluator.sums(scorer)))
 
     def better(self, metrics, others):
-        """Whether `metrics` are better than `others`, by the one that is monitored."""
+        """Whether `metrics` are better than `others`, by the metric that is monitored."""
         first, second = metrics[self.evaluator.monitor], others[self.evaluator.monitor]
         return first > second if self.evaluator.larger_is_better else first < second
 
-    def concluded(self, folder):
-        """Whether `conclude` has nothing left to do. folder: of the run's checkpoints."""
+    def baselines(self):
+        """{name: test metrics} of models that need no training, to set a result beside."""
+        popularity = DotProduct(*popularity_encodings(self.data.train, self.device))
+        return {"Popularity": self.metrics_of(popularity, "test")}
+
+    def final_evaluation(self, checkpoint, folder):
+        """Run the evaluation that happens once, after training. Returns entries for summary.json.
+
+        checkpoint: file of the best epoch
+        folder: the run's checkpoint folder, for intermediate states; None: keep none
+        """
+        return {}
+
+    def final_evaluation_done(self, folder):
+        """Whether an earlier process finished `final_evaluation`."""
         return True
 
-    def conclude(self, checkpoint, folder):
-        """Examine what is examined once, when training is over. Returns what summary.json shall have of it, by name.
+    def write_epoch(self, folder, row):
+        """Append the row of an evaluated epoch to files that only this kind of model writes.
 
-        checkpoint: the file to examine; folder: of the run's checkpoints, where to keep what is half done, or None.
+        folder: of the run; row: the values of a row of metrics.csv
+        """
+
+    def rewind_outputs(self, folder, rows):
+        """Before a continuation: keep the first `rows` rows of what `write_epoch` wrote."""
+
+    def write_outputs(self, folder, checkpoint):
+        """Write the files that only this kind of model leaves. Returns {topic: paths}.
+
+        folder: of the run; checkpoint: file of the last epoch
         """
         return {}
-
-    def leave(self, folder, checkpoint):
-        """Write what a run leaves of this kind of model alone. Returns the files' paths, by what they are about.
-
-        folder: the run's; checkpoint: the file with the state after the last epoch.
-        """
-        return {}
-
-    def baselines(self):
-        """Test metrics of what needs no training, by name, to set a result beside."""
-        popularity = DotProduct(*popularity_encodings(self.data.train, self.device))
-        return {"Popularity": self.evaluators["test"].evaluate(popularity)}
 
 
 class BatchTrained(Recommender):
     """A model that is trained by batches: an encoder's weights, a sampler of batches, a loss.
 
-    A subclass has `make_encoder`, `make_sampler`, `touched` and `loss`, `trained` where not all weights are, and
-    `after_step` where a step does more than that.
+    A subclass implements `make_encoder`, `make_sampler`, `rows_of` and `loss`; `trained_weights` if
+    some weights get no gradient; `after_step` if a step does more than moving these.
     """
-
-    share = 1.0  # of the interactions of a step, this rank's
 
     def __init__(self, data, args, device):
         super().__init__(data, args, device)
         self.encoder = self.make_encoder()
         self.weights = dict(self.encoder.named_parameters())
-        collectives.broadcast_(self.shared().values())
+        collectives.broadcast_(self.shared_weights().values())
 
     def make_encoder(self):
-        """An encoders.Encoder, whose weights are trained."""
+        """The engine.tables.Weights to train."""
         raise NotImplementedError
 
     def make_sampler(self):
-        """A sampler.Sampler, whose batches `touched` and `loss` take."""
+        """The sampler.Batches that `rows_of` and `loss` take."""
         raise NotImplementedError
 
-    def trained(self):
-        """The weights that get a gradient, by name."""
+    def trained_weights(self):
+        """{name: tensor} of the weights that get a gradient."""
         return self.weights
 
-    def shared(self):
-        """The weights that all ranks have in common, by name."""
-        return {name: table for name, table in self.weights.items() if name != collectives.OWN}
+    def shared_weights(self):
+        """{name: tensor} of the weights that all processes have in common."""
+        per_user = self.encoder.per_user()
+        return {name: table for name, table in self.weights.items() if name not in per_user}
 
-    def decayed(self):
-        """The names of the weights that weight decay shrinks; None for all."""
+    def decayed_weights(self):
+        """Names of the weights that weight decay shrinks; None: all."""
         return None
 
-    def rows_read(self):
-        """How many rows of a table a step reads, by the table's name."""
-        return {"user": self.args.batch_size, "item": self.sampler.reads}
+    def rows_per_step(self):
+        """{table: number of its rows that a step reads}."""
+        return {"user": self.args.batch_size, "item": self.sampler.item_rows_per_step}
 
-    def touched(self, users, items, *drawn):
-        """The rows that a batch reads of a table, index tensors of any shape, by the table's name."""
+    def rows_of(self, users, items, *drawn):
+        """{table: its rows that a batch reads, an index tensor of any shape}."""
         raise NotImplementedError
 
     def loss(self, trained, constant, place, *batch):
-        """Mean loss of a batch; weights by name; place: where in them the rows that are `touched` are."""
+        """Mean loss of a batch, a scalar tensor.
+
+        trained, constant: {name: weights}, with and without gradient
+        place: {table: where in its weights the rows from `rows_of` are}
+        """
         raise NotImplementedError
 
+    def after_step(self, weights, place, *batch):
+        """Change weights in place after the optimizer moved them. place: see `loss`."""
+
     def weighted_loss(self, *arguments):
-        """This rank's part of the mean loss of all ranks' batches. arguments: see `loss`."""
-        return self.share * self.loss(*arguments)
+        """This process's share of the mean loss over the whole batch. arguments: see `loss`."""
+        return self.optimizer.share * self.loss(*arguments)
 
     def start_training(self, state=None):
-        """Build what only training needs: the sampler, the optimizer, the compiled step. state: see Recommender."""
-        args, trained = self.args, self.trained()
+        """Build what only training needs: sampler, regularizer, optimizer, the compiled step."""
         self.train_on(self.make_sampler())
-        rows = self.rows_read()
+        trained, rows = self.trained_weights(), self.rows_per_step()
         tables = {name: len(table) for name, table in trained.items() if name in rows}
-        decided = (
-            state["compiled"]
-            if state and args.compile == "auto"
-            else self.repays_compiling(rows, tables)
-        )
-        self.compiled = collectives.agree(decided and compiles(self.device))
-        by_row = self.compiled and self.encoder.by_row and args.optimizer == "Adam"
-        moved = sum(
-            rows[name]
-            * (1 if name == collectives.OWN or self.sampler.common else collectives.world_size())
-            for name in tables
-        )
-        by_row = collectives.agree(by_row and FEW * moved < sum(tables.values()))
-        self.regularizer = find(REGULARIZERS, args.regularizer)(self, by_row)
-        decay, by_row = self.regularizer.decay, self.regularizer.by_row
-        decayed = self.decayed()
-        if args.optimizer == "SGD":
-            make = partial(SGD, l2=decay, decayed=decayed)
+
+        # A continuation compiles if the run that it continues did.
+        if state and self.args.compile == "auto":
+            wanted = state["compiled"]
         else:
-            make = partial(Adam, l2=decay, by_row=by_row, decayed=decayed)
-        if collectives.world_size() > 1:
-            self.optimizer = ShardedOptimizer(make, trained, rows, by_row, self.schedule)
-            self.share = self.optimizer.share
-        else:
-            self.optimizer = make(trained)
+            wanted = self.repays_compiling(rows, tables)
+        self.compiled = collectives.agree(wanted and compiling.compiles(self.device))
+
+        # Adam visits single rows if a step reads few of them, and if the regularizer allows it.
+        by_row = self.compiled and self.encoder.by_row and self.args.optimizer == "Adam"
+        same_items = self.sampler.same_items_on_all_ranks
+        read = rows_of_all_ranks(rows, self.encoder.per_user(), same_items)
+        few = FEW * sum(read[name] for name in tables) < sum(tables.values())
+        by_row = collectives.agree(by_row and few)
+        self.regularizer = find(REGULARIZERS, self.args.regularizer)(self, by_row)
+        self.optimizer = self.make_optimizer(trained, rows)
+
         self.step = self.make_step(lambda part: part)
         if self.compiled:
-            # By the row, memory is the limit: what was read from afar is kept for its second use, not read again.
-            options = {"realize_reads_threshold": 1} if by_row and self.device.type == "cpu" else {}
-            self.compiled_step = self.make_step(
-                partial(torch.compile, fullgraph=True, dynamic=False, options=options)
-            )
+            # By the row, memory is the limit: keep what was read for its second use.
+            keep = self.regularizer.by_row and self.device.type == "cpu"
+            options = {"realize_reads_threshold": 1} if keep else {}
+            prepare = partial(torch.compile, fullgraph=True, dynamic=False, options=options)
+            self.compiled_step = self.make_step(prepare)
         super().start_training(state)
 
-    def make_step(self, prepare):
-        """A function of a batch and of what is held out that makes a step and returns its loss. prepare: its parts."""
-        if collectives.world_size() == 1:
-            return prepare(self.train_step)
-        parts = [prepare(part) for part in (self.look, self.move, self.follow)]
-        return lambda batch, held_out=None: self.optimizer.train_step(
-            batch, self.touched(*batch), *parts
-        )
-
     def train_on(self, sampler):
-        """From here on, train on the batches of `sampler`."""
+        """From now on, train on the batches of `sampler`."""
         self.sampler, self.schedule = sampler, Schedule(sampler)
 
     def repays_compiling(self, rows, tables):
-        """Whether to compile the training step: as --compile says; for auto, when the whole run repays the wait.
-
-        rows: of each table, how many a step reads; tables: how many those have that are trained.
-        """
-        if self.args.compile == "off":
-            return False
+        """Whether to compile the training step, see engine.compiling.repays."""
+        obstacle = None
         if not self.schedule.whole(0):
-            log.info("the training step is not compiled: no batch is whole")
-            return False
-        if not self.encoder.compiles:
-            log.info(
-                "the training step is not compiled: the compiler does not take sparse products"
-            )
-            return False
-        step = (
-            SAVED_BY_ROW * sum(rows.values()) + SAVED_BY_TABLE * sum(tables.values())
-        ) * self.args.dim
-        saved = step * last_epoch(self.args) * len(self.schedule)
-        if self.args.compile == "auto" and saved < WAIT:
-            log.info(
-                "the training step is not compiled: that takes %d s the first time, to save about %.0f s",
-                WAIT,
-                saved,
-            )
-            return False
-        return True
+            obstacle = "no batch is whole"
+        elif not self.encoder.compiles:
+            obstacle = "the compiler does not take sparse products"
+        steps = self.args.last_epoch * len(self.schedule)
+        read, size = (sum(lengths.values()) * self.args.dim for lengths in (rows, tables))
+        return compiling.repays(self.args.compile, obstacle, read, size, steps)
+
+    def make_optimizer(self, trained, rows):
+        """The engine.optimizer.Optimizer of the `trained` weights; rows: see rows_per_step."""
+        make = (
+            SGD if self.args.optimizer == "SGD" else partial(Adam, by_row=self.regularizer.by_row)
+        )
+        make = partial(make, l2=self.regularizer.decay, decayed=self.decayed_weights())
+        if collectives.world_size() == 1:
+            return make(trained)
+        return ShardedOptimizer(make, trained, self.encoder.per_user(), rows, self.schedule)
+
+    def make_step(self, prepare):
+        """`train_step`, compiled. prepare: compiles a function, or returns it as it is.
+
+        In one process the step is one part. In several, what they exchange lies between the parts.
+        """
+        if collectives.world_size() == 1:
+            return prepare(self.train_step)
+        parts = self.forward_backward, self.apply_gradients, self.after_update
+        return partial(self.train_step, parts=[prepare(part) for part in parts])
 
     @property
     def steps_per_epoch(self):
         return len(self.schedule)
 
     def train_epoch(self, lr, on_step):
-        """One sweep over the training interactions at learning rate `lr`; `on_step()` after each batch.
-
-        Returns the mean loss per interaction, nan once a weight is not finite. The device is read once, at the end.
-        """
+        """See Recommender. The device is read once, at the end."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         with cpu_threads(self.args.threads):
             for number, batch in enumerate(self.schedule.batches()):
@@ -274,29 +297,36 @@ class BatchTrained(Recommender):
                 # The last, smaller batch is not worth a compilation of its own.
                 whole = self.compiled and self.schedule.whole(number)
                 loss = (self.compiled_step if whole else self.step)(batch, held_out)
-                if len(batch[0]):  # not so at the end of an epoch, where other ranks have more
+                # At the end of an epoch a batch is empty if other processes have more interactions.
+                if len(batch[0]):
                     total.add_(loss, alpha=sum(self.schedule.sizes(number)))
                 on_step()
             self.optimizer.finish()
         self.regularizer.finish_epoch()
-        # What the last step did to the weights is in no loss yet.
-        finite = torch.stack(
-            [torch.stack(table.aminmax()).isfinite().all() for table in self.weights.values()]
-        ).all()
-        return collectives.all_reduce_(
-            torch.where(finite, total / self.schedule.interactions, torch.nan)
-        ).item()
+        # No loss has seen yet what the last step did to the weights.
+        extremes = torch.stack([torch.stack(table.aminmax()) for table in self.weights.values()])
+        mean = total / self.schedule.interactions
+        return collectives.all_reduce_(mean.where(extremes.isfinite().all(), torch.nan)).item()
 
-    def train_step(self, batch, held_out=None):
-        """One step on a batch of the sampler. Returns the loss before the step. held_out: see regularizer."""
-        loss, gradients, fetched = self.look(batch, held_out)
-        self.move(batch, gradients, fetched)
-        self.follow(batch)
+    def train_step(self, batch, held_out=None, parts=None):
+        """Make one step on a batch of the sampler. Returns the loss before the step.
+
+        held_out: a batch for the regularizer, or None
+        parts: compiled forward_backward, apply_gradients and after_update, see make_step
+        """
+        own = self.forward_backward, self.apply_gradients, self.after_update
+        forward_backward, apply_gradients, after_update = parts or own
+        self.optimizer.announce(self.rows_of(*batch))
+        loss, gradients, fetched = forward_backward(batch, held_out)
+        gradients = self.optimizer.exchange(gradients, self.schedule.draw_ahead)
+        apply_gradients(batch, gradients, fetched)
+        self.optimizer.publish()
+        after_update(batch)
         return loss
 
-    def look(self, batch, held_out=None):
-        """The first part of a step. Returns the loss, the gradients by name, and what `move` needs besides."""
-        index = self.touched(*batch)
+    def forward_backward(self, batch, held_out=None):
+        """Returns the loss, {name: gradient}, and what `apply_gradients` needs besides."""
+        index = self.rows_of(*batch)
         trained, constant, place = {}, {}, dict(index)
         for name, table in self.weights.items():
             if name not in self.optimizer.tables:
@@ -306,34 +336,29 @@ class BatchTrained(Recommender):
             else:
                 trained[name] = table
         loss, gradients = value_and_gradients(self.weighted_loss, trained, constant, place, *batch)
-        gradients = self.regularizer.regularised(
-            gradients, trained, constant, place, batch, held_out
-        )
-        return loss, gradients, (trained, place)
+        about = trained, constant, place, batch, held_out
+        return loss, self.regularizer.regularised(gradients, *about), (trained, place)
 
-    def move(self, batch, gradients, fetched):
-        """The second part: move the weights that are trained."""
-        index, (trained, place) = self.touched(*batch), fetched
+    def apply_gradients(self, batch, gradients, fetched):
+        """Move the trained weights."""
+        index, (trained, place) = self.rows_of(*batch), fetched
         for name, gradient in gradients.items():
             self.optimizer.step(name, index.get(name), trained[name], place.get(name), gradient)
         self.optimizer.count()
 
-    def follow(self, batch):
-        """The third part: what a step does besides."""
-        self.after_step(self.weights, self.touched(*batch), *batch)
+    def after_update(self, batch):
+        """Do what a step does besides, see after_step."""
+        self.after_step(self.weights, self.rows_of(*batch), *batch)
 
-    def evaluate(self, part):
-        agreement.check_tables_equal(self.shared())
-        return super().evaluate(part)
+    def evaluate(self, split):
+        agreement.check_tables_equal(self.shared_weights())
+        return super().evaluate(split)
 
-    def after_step(self, weights, place, *batch):
-        """What a step does to the weights, in place, once the optimizer has moved them. place: see `loss`."""
-
-    def leave(self, folder, checkpoint):
-        return find(REGULARIZERS, self.args.regularizer).leave(self.data, folder, checkpoint)
+    def write_outputs(self, folder, checkpoint):
+        regularizer = find(REGULARIZERS, self.args.regularizer)
+        return regularizer.write_outputs(self.data, folder, checkpoint)
 
     def state_dict(self):
-        """All that decides the rest of the run, as tensors and plain types. The tensors are live ones, no copies."""
         return {
             "encoder": self.encoder.state_dict(),
             "compiled": self.compiled,
@@ -343,30 +368,16 @@ class BatchTrained(Recommender):
         }
 
     def load_state_dict(self, state):
-        """Take over what `state_dict` returned; the flags (learning rate, l2) stay this run's."""
         self.optimizer.load_state_dict(state["optimizer"])
-        self.regularizer.load_state_dict(
-            state.get("regularizer", {})
-        )  # those of before the regularizers lack it
+        # The oldest checkpoints have no regularizer.
+        self.regularizer.load_state_dict(state.get("regularizer", {}))
         self.load_weights(state)
+        # Each kind of device, and each rank, has a generator of its own.
         if len(state["generator"]) == len(self.generator.get_state()):
             self.generator.set_state(state["generator"])
-        else:  # each kind of device has its own, and each rank
+        else:
             what = "the checkpoint is of another kind of device or number of ranks"
             log.warning("warning: %s; the random numbers from here on are new", what)
 
     def load_weights(self, state):
-        """Of what `state_dict` returned, take over what evaluation needs."""
         self.encoder.load_state_dict(state["encoder"])
-
-
-class SolvedAtOnce(Recommender):
-    """A model that is the solution of an equation: its one epoch has one step."""
-
-    steps_per_epoch = 1
-
-    def train_epoch(self, lr, on_step):
-        """Solve; returns the loss at the solution, per interaction."""
-        loss = self.solve()
-        on_step()
-        return loss

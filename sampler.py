@@ -1,6 +1,7 @@
-"""An epoch's batches: the training interactions in a new order, and the negatives, all drawn on the device.
+"""Negative sampling: an epoch's batches of training interactions, with negatives.
 
-Shapes: B batch, N negatives, b batches drawn at a time.
+All is drawn on the device. Shapes: B batch, N negatives, b batches drawn at a time, A items of all
+ranks' batches.
 """
 
 import logging
@@ -10,53 +11,57 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from cli.errors import RaisedByAllRanks
+from cli.errors import UserError
 from distributed import collectives
+from distributed.agreement import raise_on_all_ranks
 from engine.negatives import UniformNegatives, WeightedNegatives
 from engine.tables import UserItems, item_counts
 
 log = logging.getLogger("onebp")
 
-
-CHUNK = (
-    1 << 16
-)  # numbers drawn at a time, so that they stay in the cache, but at least those of one batch
+# Interactions and negatives drawn at a time, so that they stay in the cache; at least one batch.
+CHUNK = 1 << 16
 
 
 class Batches:
-    """An epoch's batches. A subclass has `size`, the examples per epoch, `batch_size`, and `epoch`, their generator."""
+    """An epoch's batches. A subclass has these attributes and implements `epoch`.
 
-    common = False  # whether the same items are read on all ranks
+    size: examples per epoch
+    batch_size: examples per batch
+    """
 
-    def complete(self, batch, sizes=()):
-        """What a step gets of a batch of `epoch`. sizes: of the ranks' batches, where there are several ranks.
+    same_items_on_all_ranks = False  # whether the batches of all ranks read the same items
 
-        All of them call it together.
+    def epoch(self):
+        """Yield the batches of an epoch, each a tuple whose first element has one entry per example."""
+        raise NotImplementedError
+
+    def exchange(self, batch, sizes=()):
+        """Add to a batch of `epoch` what its step needs of other ranks' batches. All ranks call it.
+
+        sizes: of the ranks' batches; empty in one process
         """
         return batch
 
 
 class Sampler(Batches):
-    """Batches of an epoch: every training interaction is in one of them. What the negatives are, subclasses say."""
+    """Every training interaction is in one batch of an epoch. Subclasses say what the negatives are."""
 
-    drawn = 0  # items drawn per interaction
+    n_drawn = 0  # items drawn per interaction
 
-    def __init__(self, known, args, generator, part=None):
-        """known: csr_array (U, I) of all interactions that are no negatives; part: those of them that are positives.
-
-        part is None for all. generator: on the device where the batches are wanted; all randomness is its.
+    def __init__(self, known, args, generator, positives=None):
+        """known: csr_array (U, I) of the interactions that are never negatives
+        args: the flags
+        generator: all random numbers are its; on the device where the batches are wanted
+        positives: csr_array (U, I), those of `known` to train on; None: all
         """
-        part = known if part is None else part
+        positives = known if positives is None else positives
         self.device, self.generator, self.batch_size = generator.device, generator, args.batch_size
-        self.n_users = part.shape[0]
-        users = np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(part.indptr))
-        columns = (
-            users,
-            part.indices.astype(np.int32),
-        )  # half the bytes of a batch's, of which there are few
-        self.users, self.items = (
-            torch.as_tensor(column, device=self.device) for column in columns
-        )  # (interactions,)
+        self.n_users = positives.shape[0]
+        users = np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(positives.indptr))
+        # int32 takes half the memory of a batch's int64. (interactions,) each
+        self.users = torch.as_tensor(users, device=self.device)
+        self.items = torch.as_tensor(positives.indices.astype(np.int32), device=self.device)
 
     @property
     def size(self):
@@ -65,90 +70,95 @@ class Sampler(Batches):
 
     @property
     def columns(self):
-        """What is known of the interactions, one tensor (interactions,) each."""
+        """What is known of the interactions, tensors (interactions,): users, items, and perhaps more."""
         return self.users, self.items
 
     def epoch(self):
-        """Yield (users (B,), items (B,), what `draw` says) until every interaction was in one batch."""
+        """Yield (users (B,), items (B,), what `draw` returns for the batch)."""
         order = torch.randperm(len(self.users), device=self.device, generator=self.generator)
         whole = len(order) - len(order) % self.batch_size
-        at_once = max(1, CHUNK // (self.batch_size * max(1, self.drawn)))
-        # (batches, B) in chunks, and what remains, (1, rest)
-        for numbers in (
+        at_once = max(1, CHUNK // (self.batch_size * max(1, self.n_drawn)))
+        # The whole batches (batches, B) in chunks, then what remains, (1, rest).
+        for chosen in (
             *order[:whole].view(-1, self.batch_size).split(at_once),
             order[whole:][None],
         ):
-            if numbers.numel():
-                yield from self.at(numbers)
+            if chosen.numel():
+                yield from self.batches_at(chosen)
 
-    def at(self, numbers):
-        """The batches of the interactions with these numbers (b, B), before they are complete."""
-        flat = numbers.flatten()
-        users, items, *others = (
-            column.index_select(0, flat).view(numbers.shape) for column in self.columns
-        )
-        users, items = users.long(), items.long()
+    def batches_at(self, chosen):
+        """The batches of the interactions at the places `chosen` (b, B), before `exchange`."""
+        flat = chosen.flatten()
+        users, items, *others = (column.index_select(0, flat) for column in self.columns)
+        users, items = (column.view(chosen.shape).long() for column in (users, items))
+        others = (column.view(chosen.shape) for column in others)
         return zip(users, items, self.draw(users, items, *others), strict=True)
 
+    def empty_batch(self):
+        """A batch without interactions."""
+        return next(self.batches_at(self.users[None, :0]))
+
     @cached_property
-    def spans(self):
-        """Of each user, where its positives begin, and how many they are: (U,) each; all there are for who has none."""
+    def user_spans(self):
+        """Offset and number of each user's positives, (U,) each. A user without any gets all."""
         degree = torch.bincount(self.users, minlength=self.n_users)
-        begin = degree.cumsum(0) - degree  # a user's are side by side
+        begin = degree.cumsum(0) - degree  # the interactions are sorted by user
         return begin.where(degree > 0, 0), degree.where(degree > 0, len(self.users))
 
-    def of(self, users):
-        """A batch with a random positive of each of the users (B,), or of anybody where the user has none."""
-        begin, degree = (table[users] for table in self.spans)  # (B,)
+    def positives_of(self, users):
+        """A batch with a random positive of each of the users (B,), or of anybody if a user has none."""
+        begin, degree = (table[users] for table in self.user_spans)  # (B,)
         uniform = torch.rand(
             users.shape, dtype=torch.float64, device=self.device, generator=self.generator
         )
-        return self.complete(next(self.at((begin + (uniform * degree).long())[None])))
+        chosen = begin + (uniform * degree).long()
+        return self.exchange(next(self.batches_at(chosen[None])))
 
     @property
-    def reads(self):
-        """How many rows of items a step reads."""
-        return self.batch_size * (1 + self.drawn)
+    def item_rows_per_step(self):
+        """Rows of items that a step reads."""
+        return self.batch_size * (1 + self.n_drawn)
 
     def draw(self, users, items):
-        """What the steps of b batches need besides their users (b, B) and items (b, B): b tensors, or None b times.
+        """What b steps need besides their users (b, B) and items (b, B): one element per batch.
 
         `columns` after the first two come as further arguments.
         """
         raise NotImplementedError
 
     def candidates(self, items, drawn):
-        """The items whose encodings a step needs: (any number, B or more), first of all the positives (B,).
+        """The items whose encodings a step needs, (any, B or more). The first B are the positives.
 
-        From here on a batch's third and further parts are arguments.
+        items (B,); drawn: what `draw` returned for the batch
         """
         return items[None]
 
     def scores(self, p, q, drawn):
-        """Scores of the positives (B,) and of the negatives (N, B), -inf for what shall not be one.
+        """Scores of the positives (B,) and of the negatives (N, B); a masked negative is -inf.
 
-        p (B, D): the users' encodings; q (*, D): those of `candidates`.
+        p (B, D): encodings of the users
+        q (*, D): encodings of `candidates`
         """
         scores = (q * p).sum(-1)  # (candidates, B)
         return scores[0], scores[1:]
 
 
 class NoNegatives(Sampler):
-    """Positives alone, for losses that need nothing else."""
+    """Positives alone, for losses without negatives."""
 
     def draw(self, users, items):
         return [None] * len(users)
 
 
 class Uniform(Sampler):
-    """--N negatives, all items that the user never interacted with equally likely."""
+    """--N negatives: items that the user never interacted with, all equally likely."""
 
-    def __init__(self, known, args, generator, part=None):
-        """Raises UserError where no user has an item that could be a negative."""
-        super().__init__(known, args, generator, part)
-        self.drawn = args.N
+    def __init__(self, known, args, generator, positives=None):
+        """Raises UserError if no user has an item that could be a negative."""
+        super().__init__(known, args, generator, positives)
+        self.n_drawn = args.N
         self.negatives = self.distribution(known, args)
-        # Who has interacted with every item has no negative, and nothing to learn from.
+        # A user who has interacted with every item has no negative.
         usable = self.negatives.unseen[self.users] > 0
         left_out = collectives.all_reduce_int(int((~usable).sum()))
         if left_out:
@@ -157,24 +167,30 @@ class Uniform(Sampler):
                 left_out,
             )
             self.users, self.items = self.users[usable], self.items[usable]
-        if not collectives.all_reduce_int(len(self.users)):
-            raise RaisedByAllRanks(
-                "every user in training has every item, so there is nothing to learn from; add items"
-            )
+        left = collectives.all_reduce_int(len(self.users))
+        with raise_on_all_ranks():
+            if not left:
+                raise UserError(
+                    "every user in training has every item, so there is nothing to learn from; "
+                    "add items"
+                )
 
     def distribution(self, known, args):
-        """What draws the negatives."""
+        """What draws the negatives, see engine/negatives.py."""
         return UniformNegatives(known, self.device)
 
     def draw(self, users, items):
-        return self.negatives.draw(users, self.drawn, self.generator)
+        return self.negatives.draw(users, self.n_drawn, self.generator)
 
     def candidates(self, items, drawn):
         return torch.cat([items[None], drawn])  # (1 + N, B)
 
 
 class ByPopularity(Uniform):
-    """--N negatives, in proportion to (an item's known interactions)^--alpha; without any, as with one."""
+    """--N negatives, in proportion to (an item's known interactions)^--alpha.
+
+    Items without interactions count as having one.
+    """
 
     def distribution(self, known, args):
         counts = np.maximum(item_counts(known), 1)
@@ -182,71 +198,75 @@ class ByPopularity(Uniform):
 
 
 class DynamicNegatives(Uniform):
-    """Dynamic negative sampling: of --candidates uniform ones, the --N with the highest scores.
+    """Dynamic negative sampling: the --N of --candidates uniform items that have the highest scores.
 
-    As they are drawn with replacement, an item can be among them twice. Source: Zhang et al., Optimizing top-n
+    Items are drawn with replacement, so one can occur twice. Source: Zhang et al., Optimizing top-n
     collaborative filtering via dynamic negative item sampling, SIGIR 2013.
     """
 
-    def __init__(self, known, args, generator, part=None):
-        super().__init__(known, args, generator, part)
-        self.drawn, self.kept = args.candidates, args.N
+    def __init__(self, known, args, generator, positives=None):
+        super().__init__(known, args, generator, positives)
+        self.n_drawn, self.n_kept = args.candidates, args.N
 
     def scores(self, p, q, drawn):
         positive, negative = super().scores(p, q, drawn)
-        return positive, negative.topk(self.kept, dim=0).values
+        return positive, negative.topk(self.n_kept, dim=0).values
 
 
 class InBatch(NoNegatives):
-    """The batch's other positives, on all ranks, but those that the user interacted with in training.
+    """The other positives of the batch, of all ranks, but for items of the user's own training.
 
-    As popular items come up more often, log Q is subtracted from a negative's score, Q being how often it is expected
-    in a batch of this size: the sum over the negatives then stands for the sum over all items. The positive, which is
-    always there, is not corrected. Source: Yi et al., Sampling-bias-corrected neural modeling, RecSys 2019.
+    Popular items occur in batches more often. So log Q is subtracted from a negative's score, Q
+    being how often the item is expected in a batch of this size: the sum over the negatives then
+    estimates the sum over all items. The positive, which is always there, is not corrected.
+    Source: Yi et al., Sampling-bias-corrected neural modeling, RecSys 2019.
     """
 
-    common = True
+    same_items_on_all_ranks = True
 
-    def __init__(self, known, args, generator, part=None):
-        super().__init__(known, args, generator, part)
-        self.seen, self.whole_size = (
-            UserItems(known, self.device),
-            collectives.all_reduce_int(self.batch_size),
-        )
-        counts = collectives.all_reduce_(torch.bincount(self.items, minlength=known.shape[1]))
+    def __init__(self, known, args, generator, positives=None):
+        super().__init__(known, args, generator, positives)
+        self.seen = UserItems(known, self.device)
+        self.whole_size = collectives.all_reduce_int(self.batch_size)  # of all ranks together
+        counts = torch.bincount(self.items, minlength=known.shape[1])
+        counts = collectives.all_reduce_(counts)
         self.log_share = (counts.clamp(min=1) / counts.sum()).log()  # (I,)
         self.place = torch.full((known.shape[1],), -1, device=self.device)  # (I,) scratch
 
     @property
-    def reads(self):
+    def item_rows_per_step(self):
         return self.whole_size
 
-    def complete(self, batch, sizes=()):
-        """(users (B,), items (B,), what to add to the scores of all ranks' items (A, B), the other ranks' (A - B,)).
+    def exchange(self, batch, sizes=()):
+        """(users (B,), items (B,), score offsets (A, B), the A - B items of the other ranks).
 
-        The other ranks' are those of the next rank, of the one after it, and so on, round to the one before this one.
+        The offsets are for the items of this rank, then of the next rank, and so on, round to the
+        one before this rank.
         """
         users, items, _ = batch
         others = items[:0]
         if len(sizes) > 1:
-            parts = collectives.start_all_gather_padded(items, max(sizes))().view(
-                len(sizes), -1
-            )  # (W, the largest)
-            parts = [part[:size] for part, size in zip(parts, sizes, strict=True)]
-            others = torch.cat(parts[collectives.rank() + 1 :] + parts[: collectives.rank()])
+            padded = collectives.start_all_gather_padded(items, max(sizes))()
+            padded = padded.view(len(sizes), -1)  # (W, the largest)
+            by_rank = [row[:size] for row, size in zip(padded, sizes, strict=True)]
+            own = collectives.rank()
+            others = torch.cat(by_rank[own + 1 :] + by_rank[:own])
         return users, items, self.offsets(users, torch.cat([items, others])), others
 
     def offsets(self, users, items):
-        """users (B,), items (A,) -> (A, B), what to add to the score of the n-th item for the b-th user."""
+        """What to add to the score of each item for each user: users (B,), items (A,) -> (A, B).
+
+        -log Q of the item, or -inf if the user interacted with it in training.
+        """
+        # Find the users' own items among those of the batch: an item's last place in the batch.
         self.place[items] = torch.arange(len(items), device=self.device)
-        row, item = self.seen.of(users)
+        row, item = self.seen.pairs_of(users)
         place = self.place[item]
-        here = place >= 0
+        in_batch = place >= 0
         own = torch.zeros(len(items), len(users), dtype=torch.bool, device=self.device)
-        own[place[here], row[here]] = True
-        own = own.index_select(
-            0, self.place[items]
-        )  # an item may be in the batch several times, but has one place
+        own[place[in_batch], row[in_batch]] = True
+        # An item that occurs several times has one place: copy its row to all of its places.
+        own = own.index_select(0, self.place[items])
         self.place[items] = -1
         log_q = self.log_share[items] + math.log(len(items))
         return -log_q[:, None].masked_fill(own, torch.inf)

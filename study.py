@@ -16,9 +16,9 @@ import sys
 import textwrap
 from pathlib import Path
 
+import families
 from cli.errors import UserError, defer_interrupts, status_of
-from cli.flags import Parser, folder_name, whole
-from parse import validates
+from cli.flags import Flag, Parser, folder_name, whole
 from sweeps.studies import NAMED, Sweep, checked
 
 log = logging.getLogger("onebp")
@@ -35,7 +35,7 @@ OWN_FLAGS = {
 
 
 def main(argv=None):
-    """Returns the exit status, like main.py's; it is 2 also when a run failed."""
+    """Run the command. Returns the exit status, like main.py's; it is 2 also if a run failed."""
     words = sys.argv[1:] if argv is None else argv
     name = words[0] if words and not words[0].startswith("-") else None
     split = words.index("--") if "--" in words else len(words)
@@ -45,38 +45,19 @@ def main(argv=None):
         parser.error(f"there is no study {name!r}, only {', '.join(NAMED)}, or --over")
     if bool(name) == ("over" in given):
         parser.error(f"give either --over or a study: {', '.join(NAMED)}")
-    given = argparse.Namespace(**{**parser.defaults, **vars(given)})
+    given = argparse.Namespace(**{flag.name: flag.default for flag in FLAGS} | vars(given))
     return status_of("study.py", run, name, given, [*passed, *words[split + 1 :]])
 
 
 def build_parser():
-    """The flags of this command itself; see parse.build_parser."""
-    usage = f"study.py [{'|'.join(NAMED)}] [flags of the study] [--] [flags of main.py]"
-    style = argparse.RawDescriptionHelpFormatter
-    parser = Parser(prog="study.py", usage=usage, description=__doc__, formatter_class=style)
-    group, flag = parser.start_group, parser.add_flag
-    group("study")
-    flag(
-        "over",
-        None,
-        flag_values,
-        "flags of main.py, each with its values: beta=0.9,0.99 N=1,5",
-        nargs="+",
+    """The parser of the study's own flags."""
+    parser = Parser(
+        prog="study.py",
+        usage=f"study.py [{'|'.join(NAMED)}] [flags of the study] [--] [flags of main.py]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    flag(
-        "seeds",
-        None,
-        whole(1),
-        "train with the seeds 1, 2, ... up to this one (default: 3; clusters: 1)",
-    )
-    flag("jobs", 1, whole(1), "runs at a time")
-    flag("study_root", "studies", str, "folder of the studies")
-    flag(
-        "name",
-        None,
-        folder_name,
-        "name of the study's folder (default: what it is about, and the data set)",
-    )
+    parser.add_flags("study", FLAGS)
     return parser
 
 
@@ -94,6 +75,31 @@ def flag_values(text):
 flag_values.metavar = "FLAG=VALUE,..."
 
 
+FLAGS = [
+    Flag(
+        "over",
+        None,
+        flag_values,
+        "flags of main.py, each with its values: beta=0.9,0.99 N=1,5",
+        nargs="+",
+    ),
+    Flag(
+        "seeds",
+        None,
+        whole(1),
+        "train with the seeds 1, 2, ... up to this one (default: 3; clusters: 1)",
+    ),
+    Flag("jobs", 1, whole(1), "runs at a time"),
+    Flag("study_root", "studies", str, "folder of the studies"),
+    Flag(
+        "name",
+        None,
+        folder_name,
+        "name of the study's folder (default: its flags or name, and the data set)",
+    ),
+]
+
+
 def run(name, given, fixed):
     """Check every combination, run what is not finished, write and log the results. Raises UserError if one failed."""
     study = NAMED[name](fixed) if name else Sweep(fixed, dict(given.over))
@@ -102,26 +108,26 @@ def run(name, given, fixed):
 
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
     with defer_interrupts():
-        from cli.registry import MODELS, find
         from sweeps.trials import collect, load_once, plan, run_all
         from utils import log_to_console
 
     log_to_console()
     headlines = {
-        find(MODELS, args.model).evaluator_class(args).headline for _, args in combinations
+        families.model_class(args.model).evaluator_class(args).headline for _, args in combinations
     }
     if len(headlines) > 1:
         raise UserError(
             "the runs have different metrics; compare models of rankings, or of ratings, and one --ranking"
         )
     (study.headline,) = headlines
-    parts = {(args.select, args.valid_ratio, validates(args)) for _, args in combinations}
+    parts = {(args.select, args.valid_ratio, args.validates) for _, args in combinations}
     if len(parts) > 1 and not {"select", "valid_ratio"} & combinations[0][0].keys():
         raise UserError(
             "the runs have different training parts; give --select valid --valid_ratio 0.25, say, to all"
         )
-    load_once([args for _, args in combinations])
-    args = combinations[0][1]
+    loaded = load_once([args for _, args in combinations])
+    combinations = [(values, args) for (values, _), args in zip(combinations, loaded, strict=True)]
+    args = loaded[0]
     study.prepare(args)
     parts = [name] if name else list(study.over)
     folder = Path(given.study_root) / (

@@ -3,7 +3,6 @@
 import ctypes
 import hashlib
 import logging
-import logging.handlers
 import os
 import platform
 import resource
@@ -28,8 +27,34 @@ def log_to_console():
     log.setLevel(logging.INFO if launch.is_main_process() else logging.CRITICAL)
     logging.raiseExceptions = False  # a closed pipe (`| head`) is no reason to stop training
     log.addHandler(logging.StreamHandler(sys.stdout))
-    # Kept until the run's log.txt is open.
-    log.addHandler(logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1))
+    EarlyLog().keep()
+
+
+class EarlyLog(logging.Handler):
+    """Keeps what is logged before the log.txt of a run is open, to write it there first."""
+
+    def __init__(self):
+        super().__init__()
+        self.records = []
+
+    def emit(self, record):
+        self.records.append(record)
+
+    def keep(self, records=()):
+        """Start with `records`, and add what is logged from now on."""
+        self.records = list(records)
+        log.addHandler(self)
+
+    def replay_into(self, handler):
+        """Give all records to another handler, and stop."""
+        for record in self.records:
+            handler.handle(record)
+        log.removeHandler(self)
+
+    @staticmethod
+    def active():
+        """Those that keep what is logged now, a list."""
+        return [handler for handler in log.handlers if isinstance(handler, EarlyLog)]
 
 
 def keep_freed_memory():

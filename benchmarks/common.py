@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from cli.registry import MODELS, find
-from dataloader import load_data
+import families
+from families import load_data
 from parse import parse_args
 from train import learning_rate
 from utils import choose_device, keep_freed_memory
@@ -44,7 +44,7 @@ def build(flags, data_dir):
     args = parse_args([*flags.split(), "--data_dir", str(data_dir)])
     data = load_data(args)
     torch.compiler.reset()
-    model = find(MODELS, args.model)(data, args, choose_device(args.device))
+    model = families.model_class(args.model)(data, args, choose_device(args.device))
     model.start_training()
     return model, args, data
 

@@ -50,7 +50,8 @@ def main():
     given = options(__doc__, rows=16_384, rounds=15)
     import torch
 
-    from cli.registry import MEMORIES, find
+    from cli.registry import find
+    from families.clicks.family import MEMORIES
 
     torch.set_num_threads(1)
     generator, memories = torch.Generator().manual_seed(0), {}

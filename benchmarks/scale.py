@@ -32,17 +32,18 @@ def seconds_of_epochs(given, negatives, size):
     """On a rank: {"whole": seconds of each epoch, "alone": without communication}; interactions of an epoch."""
     import torch
 
-    from cli.registry import MODELS, find
-    from dataloader import load_data
+    import families
     from distributed import collectives, group
-    from distributed.agreement import own_flags
+    from distributed.schedule import own_batch_size
     from parse import parse_args
 
     found, device = {}, torch.device("cpu")
     with group.process_group(device, 600):
         flags = f"--dataset {given.dataset} --dim {given.dim} --batch_size {size} --compile on {FLAGS[negatives]}"
         args = parse_args([*flags.split(), "--data_dir", given.data_dir])
-        model = find(MODELS, args.model)(load_data(args), own_flags(args), device)
+        data = families.load_data(args)
+        own = args.replace(batch_size=own_batch_size(args.batch_size))
+        model = families.model_class(args.model)(data, own, device)
         model.start_training()
         ways = {"whole": (collectives.start_send_receive, collectives.start_all_reduce)}
         if collectives.world_size() > 1:

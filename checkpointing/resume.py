@@ -3,56 +3,13 @@
 from contextlib import contextmanager
 
 from checkpointing import shards
-from cli.errors import RaisedByAllRanks, UserError, message_of
+from cli.errors import UserError, message_of
 from distributed import agreement
-from ignored import MEMORY
-
-# Flags about where and how long, not about what is trained: a continuation may change them without a warning.
-FREE_FLAGS = {
-    "train_mode",
-    "run_name",
-    "device",
-    "log_root",
-    "checkpoint_dir",
-    "save_every",
-    "data_dir",
-    "no_download",
-}
-FREE_FLAGS |= {
-    "epochs",
-    "eval_every",
-    "patience",
-    "refit",
-    "l2_grid",
-    "threads",
-    "timeout",
-    "origin",
-}
-FREE_FLAGS |= {
-    "eval_file_name",
-    "loss_file_name",
-    "incremental",
-    "incremental_lr",
-    "slots",
-    "memory",
-    *MEMORY.split(),
-}
-FREE_FLAGS |= {
-    "mode",
-    "checkpoint",
-    "users",
-    "history",
-    "passes",
-    "topk",
-    "keep_seen",
-    "output",
-    "log",
-}
 
 
 def checkpoint_state(model, progress, args):
     """The checkpoint after an epoch: tensors and plain types. The tensors are the live ones."""
-    about = {"identity": identity(model, args), "flags": trained_flags(args)}
+    about = {"identity": identity(model, args), "flags": args.training_flags()}
     return {**vars(progress), **about, "model": model.state_dict()}
 
 
@@ -66,14 +23,6 @@ def identity(model, args):
     }
 
 
-def trained_flags(args):
-    """The flags that decide what is trained, by name."""
-    flags = {flag: value for flag, value in vars(args).items() if flag not in FREE_FLAGS}
-    if args.lr_schedule == "cosine":
-        flags["epochs"] = args.epochs  # the decay is spread over them
-    return flags
-
-
 def restore(model, progress, checkpoints, args):
     """Bring model and progress to the state of last.pt. Returns [(flag, value then, value now)] of the changed flags.
 
@@ -84,6 +33,7 @@ def restore(model, progress, checkpoints, args):
         state = shards.load(path, model.data)
         with explain_mismatch(path):
             check_identity(path, state, model, args)
+            check_ranking(path, state, args)
     agreement.check_equal_on_ranks({f"{path} of epoch": state["epoch"]})
     with explain_mismatch(path):
         for name in vars(progress):
@@ -94,18 +44,12 @@ def restore(model, progress, checkpoints, args):
             model.start_training(state["model"])
         checkpoints.recover(progress.epoch, progress.best_epoch)
         checkpoints.saved_epoch = progress.epoch
-        before = state["flags"].get("ranking", "users")  # once there was no choice
-        if before != args.ranking:
-            raise RaisedByAllRanks(
-                f"{path} was trained with --ranking {before}, by whose metrics it goes on; "
-                "give that, another --run_name, or --train_mode new"
-            )
         return changed_flags(state, args)
 
 
 def changed_flags(state, args):
     """[(flag, value then, value now)] of the flags that the checkpoint's `state` was trained with and args have not."""
-    before, now = state["flags"], trained_flags(args)
+    before, now = state["flags"], args.training_flags()
     return [
         (flag, before[flag], now[flag])
         for flag in now
@@ -135,3 +79,13 @@ def check_identity(path, state, model, args):
                 f"{path} has {name} {found!s:.12}, this command {value!s:.12}; "
                 "give the flags and data of that run, another --run_name, or --train_mode new"
             )
+
+
+def check_ranking(path, state, args):
+    """Raise UserError if the run of the checkpoint was evaluated by other metrics."""
+    before = state["flags"].get("ranking", "users")  # older checkpoints have no such flag
+    if before != args.ranking:
+        raise UserError(
+            f"{path} was trained with --ranking {before}, by whose metrics it goes on; "
+            "give that, another --run_name, or --train_mode new"
+        )

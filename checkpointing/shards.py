@@ -15,6 +15,8 @@ from cli.errors import UserError
 from distributed import agreement, collectives
 from sources.share import Share
 
+USER = "user"  # key in a checkpoint of everything that has a row per user
+
 
 def save(state, share, *paths):
     """Write a checkpoint together with all ranks; in one process, call save_checkpoint.
@@ -177,7 +179,7 @@ def split_users(state):
     """Split a nested dictionary into (the tables of users, everything else)."""
     users, common = {}, {}
     for key, value in state.items():
-        if key == collectives.OWN:
+        if key == USER:
             users[key] = value
         elif isinstance(value, dict):
             inner_users, common[key] = split_users(value)

@@ -1,45 +1,84 @@
-"""A parser of flags whose mistakes are one line, and the converters of their values."""
+"""Flag: what is declared of a flag. Parser: its mistakes are one line. Converters of values."""
 
 import argparse
 import difflib
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
 
 from cli import launch
 
 
+@dataclass(frozen=True)
+class Flag:
+    """A flag of the command line, declared once.
+
+    name: without the dashes
+    default: the value if nothing gives another
+    convert: makes the value from a word; None for a switch
+    help: one line for --help
+    only: {choice: values}. The flag has an effect only if --choice has one of these values.
+        `model` may be a choice too: then values are some of the models of the declaring family.
+    needs: a trait of models (see cli.family.Model) without which the flag has no effect, or None
+    decides: what depends on the value.
+        training: every step. A continuation with another value is warned.
+        run: the result, but not the steps (how long, on which device). A continuation may change it.
+        stream: only what follows the training of a model of clicks.
+        nothing: no result (where files lie, what is printed).
+    loads: whether it decides which data are loaded, or how they are split
+    local: whether processes of one run may have different values (places on a machine)
+    nargs: number of words, as in argparse
+    """
+
+    name: str
+    default: object
+    convert: Callable | None
+    help: str
+    only: dict = field(default_factory=dict)
+    needs: str | None = None
+    decides: Literal["training", "run", "stream", "nothing"] = "training"
+    loads: bool = False
+    local: bool = False
+    nargs: str | None = None
+
+
 class Parser(argparse.ArgumentParser):
-    """Takes no abbreviations; reports a mistake in one line, with the flag that was probably meant."""
+    """Takes no abbreviations. Reports a mistake in one line, with the flag that was probably meant."""
 
     def __init__(self, **settings):
         super().__init__(allow_abbrev=False, argument_default=argparse.SUPPRESS, **settings)
-        self.defaults = {}
 
-    def start_group(self, title):
-        self.group = self.add_argument_group(title)
-
-    def add_flag(self, name, default, convert, help, **settings):
-        """Add `--name` to the group; `convert` makes its value from a word, None makes it a switch."""
-        self.defaults[name] = default
-        if convert is None:
-            settings["action"] = "store_true"
-        else:
-            settings |= {"type": convert, "metavar": getattr(convert, "metavar", None)}
-            if default is not None:
-                help += f" (default: {default if default != [] else 'none'})"
-        self.group.add_argument(f"--{name}", help=help, **settings)
+    def add_flags(self, title, flags, hidden=()):
+        """Add a section of flags. hidden: names of flags that --help does not show."""
+        section = self.add_argument_group(title)
+        for flag in flags:
+            settings = {"help": argparse.SUPPRESS if flag.name in hidden else help_of(flag)}
+            if flag.convert is None:
+                settings["action"] = "store_true"
+            else:
+                settings |= {"type": flag.convert, "nargs": flag.nargs}
+                settings["metavar"] = getattr(flag.convert, "metavar", None)
+            section.add_argument(f"--{flag.name}", **settings)
 
     def error(self, message):
+        """Exit with status 2 after one line. Only the first process of a machine prints it."""
         unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message and (
-            close := difflib.get_close_matches(unknown.split()[0], self._option_string_actions)
-        ):
-            message += f"; did you mean {close[0]}?"
+        if unknown != message:
+            close = difflib.get_close_matches(unknown.split()[0], self._option_string_actions)
+            message += f"; did you mean {close[0]}?" if close else ""
         message = " ".join(message.split())
-        if (
-            launch.local_rank()
-        ):  # the processes of a machine have one command, of which the first one speaks
+        if launch.local_rank():
             self.exit(2)
-        self.exit(2, f"{self.prog}: error: {message} (python {self.prog} --help lists the flags)\n")
+        advice = f"python {self.prog} --help lists the flags"
+        self.exit(2, f"{self.prog}: error: {message} ({advice})\n")
+
+
+def help_of(flag):
+    """The help text of a flag, with its default."""
+    if flag.convert is None or flag.default is None:
+        return flag.help
+    return f"{flag.help} (default: {flag.default if flag.default != [] else 'none'})"
 
 
 def number(low=-math.inf, high=math.inf, above=-math.inf, kind=float):
@@ -80,7 +119,7 @@ def one_of(*choices, **aliases):
             raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
         return known[text.lower()]
 
-    convert.metavar = "|".join(choices)
+    convert.choices, convert.metavar = choices, "|".join(choices)
     return convert
 
 

@@ -1,46 +1,12 @@
 """Check that all processes have the same flags, data and weights; raise an error on all of them."""
 
-import argparse
 import json
 from contextlib import contextmanager
 
-import torch.distributed.nn
+import torch
 
 from cli.errors import RaisedByAllRanks, message_of
-from distributed import collectives
 from distributed.collectives import all_gather_ints, all_gather_texts, rank, world_size
-
-# Of the flags, those that a rank may have its own values of: where things are there.
-PLACES = {
-    "device",
-    "threads",
-    "data_dir",
-    "log_root",
-    "checkpoint_dir",
-    "no_download",
-    "timeout",
-    "origin",
-}
-
-
-def common_flags(args):
-    """The flags that all ranks must have alike, by how they are spelled."""
-    return {f"--{flag}": value for flag, value in vars(args).items() if flag not in PLACES}
-
-
-def own_flags(args):
-    """The flags as this rank's model shall see them: --batch_size is its part of the batch.
-
-    Raises UserError where a rank would have none of it.
-    """
-    if args.batch_size < collectives.world_size():
-        raise RaisedByAllRanks(
-            f"--batch_size {args.batch_size} is too small for {collectives.world_size()} ranks, one each at least"
-        )
-    return argparse.Namespace(
-        **vars(args) | {"batch_size": collectives.own_portion(args.batch_size)}
-    )
-
 
 BLOCK = 1 << 20  # numbers hashed at a time by `fingerprint`
 # Odd, so that its multiples by different ranks differ in 32 bits.

@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 
 PIECES = "pieces"  # key in a rank's state: moments of tables of which each rank keeps a piece
-OWN = "user"  # the table of weights of which a rank has only its users' rows
 # The names up to PyTorch 2.12, if this version does not have the new ones.
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor

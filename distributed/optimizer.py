@@ -1,6 +1,6 @@
-"""Data-parallel training: each rank computes the gradients of its share of a batch.
+"""Data-parallel training: each process computes gradients on its share of the batch.
 
-The shared tables of weights are updated with the sum of the gradients of all ranks.
+The shared tables of weights are updated with the sum of the gradients of all processes.
 Shapes: W ranks, M rows of a table that a rank reads in a step, R rows of a table, D dim, n rows of
 a piece of a table.
 """
@@ -10,19 +10,32 @@ import logging
 import torch
 
 from distributed import collectives
-from distributed.collectives import OWN
+from engine.optimizer import Optimizer
 
 log = logging.getLogger("onebp")
 
-
-# A row read by its index costs two to four times as much as a row in a sweep over the whole table.
+# A row read by its index costs two to four times as much as a row in a sweep over the table.
 FEW = 4
 
 
-class ShardedOptimizer:
+def rows_of_all_ranks(rows, per_user, same_items):
+    """Return {table: number of rows that a step reads on all ranks together}.
+
+    rows: {table: number of rows that a step reads on one rank}
+    per_user: names of the tables with a row per user, of which each rank has its own users' rows
+    same_items: whether all ranks read the same rows of the other tables
+    """
+    count = collectives.world_size()
+    return {
+        name: size * (1 if name in per_user or same_items else count) for name, size in rows.items()
+    }
+
+
+class ShardedOptimizer(Optimizer):
     """An optimizer that keeps the shared tables equal on all ranks: it sums the ranks' gradients.
 
-    A shared table is exchanged in one of three ways:
+    Tables with a row per user are not shared: each rank updates the rows of its users. A shared
+    table is exchanged in one of three ways:
 
     rows: a step reads few of its rows. The ranks exchange the indices and gradients of these rows;
         if all ranks read the same rows, they sum the gradients. Each rank updates all these rows.
@@ -30,75 +43,70 @@ class ShardedOptimizer:
         summed gradient of its piece, updates the piece and sends it to the others. Only this rank
         has the moments of the piece (Rajbhandari et al., ZeRO, arXiv 1910.02054, stage 1).
     sum: it is small and not read by rows. The gradients are summed; each rank updates the table.
-
-    The table of users is not shared: each rank has its own users and updates them alone.
     """
 
-    def __init__(self, make, tables, rows, by_row, schedule):
+    def __init__(self, make, tables, per_user, rows, by_row, schedule):
         """Choose how each table is exchanged, and make the optimizer of this rank.
 
-        make: function of {name: tensor} that returns an optimizer of engine/optimizer.py
+        make: function of {name: tensor} that returns an optimizer
         tables: {name: tensor}, changed in place
-        rows: {name: number of rows that a step reads of a table}
+        per_user: names of the tables with a row per user
+        rows: {table: number of rows that a step reads}
         by_row: whether that optimizer updates single rows
         schedule: Schedule of the epoch's steps
         """
         self.tables, self.by_row, self.schedule, self.number = tables, by_row, schedule, 0
-        # This rank's fraction of the interactions of the step.
+        # This rank's fraction of the interactions of the step, and the position of its first one.
         self.share = torch.ones((), device=next(iter(tables.values())).device)
-        self.begin = 0  # position of this rank's first interaction in the step's whole batch
-        # Rows that a step reads of a table: the largest number of any rank.
-        self.widths = {
-            name: max(collectives.all_gather_ints(rows[name])) for name in tables if name in rows
-        }
-        self.common = schedule.sampler.common  # whether all ranks read the same items
-        self.ways = {name: self._way(name) for name in tables if name != OWN}
-        self.room = {
-            name: self._make_room(tables[name])
-            for name, way in self.ways.items()
-            if way == "pieces"
-        }
-        self.optimizer = make(
-            tables | {name: self._own_piece(room) for name, room in self.room.items()}
-        )
+        self.begin = 0
+        read = {name: rows[name] for name in tables if name in rows}
+        self.most_rows = {name: max(collectives.all_gather_ints(n)) for name, n in read.items()}
+        self.same_items = schedule.sampler.same_items_on_all_ranks
+        self.ways = {name: self._way(name) for name in tables if name not in per_user}
+        in_pieces = [name for name, way in self.ways.items() if way == "pieces"]
+        self.padded = {name: self._pad(tables[name]) for name in in_pieces}
+        own = {name: self._own_piece(padded) for name, padded in self.padded.items()}
+        self.optimizer = make(tables | own)
+        self.arriving_rows = {}
         for name, way in self.ways.items():
-            # With "sum" and "pieces" two things are sent: gradients to be summed, then the results.
-            size = self.widths[name] if way == "rows" else len(tables[name])
-            if way != "rows" or self.common:
-                size *= 2 / collectives.world_size()
-            traffic = 4 * (collectives.world_size() - 1) * size * tables[name][0].numel()
-            log.info(
-                "gradients of %s: exchanged by %s, %.3g MB a step from each rank",
-                name,
-                way,
-                traffic / 1e6,
-            )
+            self._log_traffic(name, way)
 
     def _way(self, name):
-        """Choose how a table is exchanged: "rows", "pieces" or "sum"."""
-        if name not in self.widths:
+        """Choose how a shared table is exchanged: "rows", "pieces" or "sum"."""
+        if name not in self.most_rows:
             return "sum"
-        updated = self.widths[name] * (1 if self.common else collectives.world_size())
-        return "rows" if self.by_row or FEW * updated < len(self.tables[name]) else "pieces"
+        read = self.most_rows[name] * (1 if self.same_items else collectives.world_size())
+        return "rows" if self.by_row or FEW * read < len(self.tables[name]) else "pieces"
+
+    def _log_traffic(self, name, way):
+        """Log how many bytes a step sends.
+
+        With "sum" and "pieces" two things are sent: gradients to be summed, then the results.
+        """
+        size = self.most_rows[name] if way == "rows" else len(self.tables[name])
+        if way != "rows" or self.same_items:
+            size *= 2 / collectives.world_size()
+        traffic = 4 * (collectives.world_size() - 1) * size * self.tables[name][0].numel()
+        text = "gradients of %s: exchanged by %s, %.3g MB a step from each rank"
+        log.info(text, name, way, traffic / 1e6)
 
     @staticmethod
-    def _make_room(table):
+    def _pad(table):
         """Pad a table (R, D) with zeros to W equal pieces. Returns the padded table (W * n, D).
 
         The memory of `table` becomes the first R rows of the padded table.
         """
         size = -(-len(table) // collectives.world_size())
-        room = table.new_zeros(collectives.world_size() * size, *table.shape[1:])
-        table.set_(room[: len(table)].copy_(table))
-        return room
+        padded = table.new_zeros(collectives.world_size() * size, *table.shape[1:])
+        table.set_(padded[: len(table)].copy_(table))
+        return padded
 
     @staticmethod
-    def _own_piece(room):
+    def _own_piece(padded):
         """Return this rank's piece (n, D) of a padded table (W * n, D)."""
-        return room.chunk(collectives.world_size())[collectives.rank()]
+        return padded.chunk(collectives.world_size())[collectives.rank()]
 
     def prepare(self, lr):
-        """Prepare the next step at learning rate `lr`. Call before each step."""
         sizes = self.schedule.sizes(self.number)
         self.share.fill_(sizes[collectives.rank()] / sum(sizes))
         self.begin = sum(sizes[: collectives.rank()])
@@ -106,100 +114,77 @@ class ShardedOptimizer:
         self.optimizer.prepare(lr)
 
     def finish(self):
-        """End an epoch: bring every row up to date. The next step is the first one of an epoch."""
         self.number = 0
         self.optimizer.finish()
 
-    def fetch(self, name, index):
-        """Fetch the weights that the loss reads from a table.
+    def announce(self, index):
+        """Start exchanging the indices of the rows that the ranks read.
 
-        index: rows that the batch reads, any shape
-
-        Returns weights (*, D), and for each entry of `index` the position of its row in them.
+        index: {table: rows that this rank's batch reads}
         """
+        by_rows = [name for name, way in self.ways.items() if way == "rows"]
+        self.arriving_rows = {name: self._start_rows(name, index[name]) for name in by_rows}
+
+    def fetch(self, name, index):
         way = self.ways.get(name)
         if way == "pieces":
-            return self.room[name], index
+            return self.padded[name], index
         if way == "rows":
-            # Equal rows keep separate positions: their gradients are summed after the exchange.
+            # Equal rows keep separate places: their gradients are summed after the exchange.
             rows = index.flatten()
-            weights, _ = self.optimizer.read(name, rows)
-            return weights, torch.arange(len(rows), device=rows.device).view(index.shape)
+            place = torch.arange(len(rows), device=rows.device).view(index.shape)
+            return self.optimizer.read(name, rows)[0], place
         return self.optimizer.fetch(name, index)
 
-    def train_step(self, batch, index, look, move, follow):
-        """Do a step together with all ranks. Returns the loss that `look` returns.
+    def exchange(self, gradients, meanwhile):
+        """Exchange the gradients of all tables.
 
-        batch: of this rank
-        index: {name: rows that the batch reads of a table}
-        look, move, follow: the three parts of a step, see recommender.BatchTrained
+        gradients: {name: gradient}
+        meanwhile: function to call while the gradients are sent
+
+        Returns {name: gradient for `step`}, which is for a table exchanged by
+        pieces: (1 or W, n, D), to be summed over axis 0
+        rows: indices (W * M,) and gradients (W * M, D) of the rows that all ranks read; (M,) and
+            (M, D) if they read the same rows
+        sum: the summed gradient; for a table with a row per user: the gradient as it is
         """
-        # Compute the gradients, and start all exchanges.
-        rows = {
-            name: self._start_numbers(name, index[name])
-            for name, way in self.ways.items()
-            if way == "rows"
-        }
-        loss, gradients, fetched = look(batch)
         arriving = {name: self._start(name, gradient) for name, gradient in gradients.items()}
-
-        # Draw the next batch meanwhile, then wait for the gradients.
-        self.schedule.draw_ahead()
-        gradients = {name: arrived() for name, arrived in arriving.items()}
-        gradients |= {name: (arrived(), gradients[name]) for name, arrived in rows.items()}
-
-        # Update the weights, and exchange the updated pieces of tables.
-        move(batch, gradients, fetched)
-        for arrived in [collectives.start_all_gather(room) for room in self.room.values()]:
-            arrived()
-        follow(batch)
-        return loss
+        meanwhile()
+        arrived = {name: wait() for name, wait in arriving.items()}
+        rows = {name: (wait(), arrived[name]) for name, wait in self.arriving_rows.items()}
+        return arrived | rows
 
     def _start(self, name, gradient):
-        """Start exchanging a gradient.
-
-        Returns a function that waits for, and returns, the gradient that `step` takes.
-        """
+        """Start exchanging a gradient. Returns a function that waits for and returns the result."""
         way = self.ways.get(name)
         if way == "pieces":
             return collectives.start_reduce_scatter(gradient)
-        if way == "rows" and self.common:
-            # All ranks read the same items, each beginning with its own interactions. Put the
-            # rows into the first rank's order.
+        if way == "rows" and self.same_items:
+            # Each rank's rows begin with its own interactions. Use the first rank's order.
             return collectives.start_all_reduce(gradient.roll(self.begin, 0))
         if way == "rows":
-            return collectives.start_all_gather_padded(gradient, self.widths[name])
+            return collectives.start_all_gather_padded(gradient, self.most_rows[name])
         if way == "sum":
             return collectives.start_all_reduce(gradient)
         return lambda: gradient
 
-    def _start_numbers(self, name, index):
-        """Start gathering the indices of the rows that the ranks read, in the gradients' order.
+    def _start_rows(self, name, index):
+        """Start gathering the indices of rows.
 
-        index: rows that this rank reads, any shape
-
-        Returns a function that waits for, and returns, the indices of all ranks.
+        Returns a function that waits for, and returns, the indices of all ranks, in the order of
+        the gradients.
         """
-        if self.common:
+        if self.same_items:
             rows = index.flatten().roll(self.begin)
             return lambda: rows
-        return collectives.start_all_gather_padded(index.flatten(), self.widths[name])
+        return collectives.start_all_gather_padded(index.flatten(), self.most_rows[name])
 
     def step(self, name, index, weights, place, gradient):
-        """Update a table by an exchanged gradient.
-
-        index: rows that this rank's batch reads
-        weights, place: returned by `fetch` for this index
-        gradient: for a table exchanged by
-            pieces: (1 or W, n, D), to be summed over axis 0
-            rows: indices (W * M,) and gradients (W * M, D) of the rows that all ranks read
-            sum, and for the users: gradient by the weights that `fetch` returned
-        """
+        """Update a table. gradient: from `exchange`"""
         way = self.ways.get(name)
         if way == "pieces":
-            return self.optimizer.step(
-                name, None, self.optimizer.tables[name], None, gradient.sum(0)
-            )
+            piece = self.optimizer.tables[name]
+            return self.optimizer.step(name, None, piece, None, gradient.sum(0))
         if way == "rows":
             return self._step_rows(name, *gradient)
         return self.optimizer.step(name, index, weights, place, gradient)
@@ -207,16 +192,19 @@ class ShardedOptimizer:
     def _step_rows(self, name, rows, gradients):
         """Update rows of a table; the gradients of equal rows are summed.
 
-        rows: indices of the rows that all ranks read, (W * M,), (M,) if they read the same
-        gradients: their gradients, (W * M, D) or (M, D)
+        rows, gradients: of the rows that all ranks read, see `exchange`
         """
         weights, place = self.optimizer.fetch(name, rows)
         gradient = torch.zeros_like(weights).index_add_(0, place, gradients)
         return self.optimizer.step(name, rows, weights, place, gradient)
 
     def count(self):
-        """Count a step. Call after it, once for all tables."""
         self.optimizer.count()
+
+    def publish(self):
+        """Send this rank's updated pieces to the others, and receive theirs."""
+        for wait in [collectives.start_all_gather(padded) for padded in self.padded.values()]:
+            wait()
 
     def state_dict(self):
         """Return the state of this rank's optimizer.
@@ -224,7 +212,7 @@ class ShardedOptimizer:
         The moments of pieces of tables are under the key PIECES, see checkpointing/shards.py.
         """
         state = self.optimizer.state_dict()
-        pieces = {name: self._cut(name, state.pop(name)) for name in self.room if name in state}
+        pieces = {name: self._cut(name, state.pop(name)) for name in self.padded if name in state}
         return {**state, collectives.PIECES: pieces}
 
     def _cut(self, name, moments):
@@ -238,7 +226,7 @@ class ShardedOptimizer:
         pieces = {
             name: {key: self._piece(name, value) for key, value in moments.items()}
             for name, moments in state.items()
-            if name in self.room
+            if name in self.padded
         }
         self.optimizer.load_state_dict(state | pieces)
 
@@ -248,6 +236,6 @@ class ShardedOptimizer:
             return moment
         if len(moment) != len(self.tables[name]):
             raise ValueError("the optimizer's moments have another shape")
-        room = moment.new_zeros(self.room[name].shape)
-        room[: len(moment)] = moment
-        return self._own_piece(room)
+        padded = moment.new_zeros(self.padded[name].shape)
+        padded[: len(moment)] = moment
+        return self._own_piece(padded)

@@ -1,33 +1,33 @@
-"""The steps of an epoch, the same number on every rank."""
+"""The steps of an epoch: all ranks make the same number, each on its share of a batch."""
 
+from cli.errors import RaisedByAllRanks
 from distributed import collectives
 
 
 class Schedule:
-    """The steps of an epoch. A rank that has used up its interactions gets empty batches."""
+    """The steps of an epoch. A rank that has used up its interactions gets empty batches.
+
+    ranks: [(number of interactions of the rank, its share of a batch)]
+    """
 
     def __init__(self, sampler):
-        """Take a sampler (see sampler.py), whose batches are this rank's."""
+        """sampler: sampler.Batches of this rank"""
         self.sampler = sampler
-        # (number of interactions, batch size) of each rank
-        sizes = collectives.all_gather_ints(sampler.size)
-        batch_sizes = collectives.all_gather_ints(sampler.batch_size)
-        self.per_rank = list(zip(sizes, batch_sizes, strict=True))
+        sizes, batch_sizes = map(collectives.all_gather_ints, (sampler.size, sampler.batch_size))
+        self.ranks = list(zip(sizes, batch_sizes, strict=True))
         self.interactions = sum(sizes)
 
     def __len__(self):
-        return max(-(-size // batch_size) for size, batch_size in self.per_rank)
+        return max(-(-size // batch_size) for size, batch_size in self.ranks)
 
     def sizes(self, number):
-        """Return the number of interactions of each rank in a step. number: of the step, from 0."""
-        return [
-            min(max(size - number * batch_size, 0), batch_size)
-            for size, batch_size in self.per_rank
-        ]
+        """Return the number of interactions of each rank in a step. number: of the step, from 0"""
+        left = [(size - number * batch_size, batch_size) for size, batch_size in self.ranks]
+        return [min(max(rest, 0), batch_size) for rest, batch_size in left]
 
     def whole(self, number):
-        """Whether every rank has a full batch in a step. number: of the step, from 0."""
-        return all((number + 1) * batch_size <= size for size, batch_size in self.per_rank)
+        """Whether every rank has a full batch in a step. number: of the step, from 0"""
+        return all((number + 1) * batch_size <= size for size, batch_size in self.ranks)
 
     def batches(self):
         """Yield this rank's batches of an epoch."""
@@ -43,8 +43,18 @@ class Schedule:
             self.next = next(self.source, None)
 
     def _drawn(self):
-        """Yield this rank's batches: those of the sampler, then empty ones."""
+        """Yield this rank's batches, then empty ones, with the items they need from other ranks."""
         batches = self.sampler.epoch()
         for number in range(len(self)):
-            batch = next(batches, None) or next(self.sampler.at(self.sampler.users[None, :0]))
-            yield self.sampler.complete(batch, self.sizes(number))
+            batch = next(batches, None) or self.sampler.empty_batch()
+            yield self.sampler.exchange(batch, self.sizes(number))
+
+
+def own_batch_size(batch_size):
+    """Return this rank's share of a batch. Raises RaisedByAllRanks if a rank would have none."""
+    count = collectives.world_size()
+    if batch_size < count:
+        raise RaisedByAllRanks(
+            f"--batch_size {batch_size} is too small for {count} ranks, one each at least"
+        )
+    return collectives.own_portion(batch_size)

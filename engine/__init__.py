@@ -1,1 +1,1 @@
-"""What makes training and evaluation fast: optimizers, negatives, top-k, tables. It knows no flag."""
+"""Fast parts of training and evaluation: optimizers, negatives, top-k, tables. Knows no flags."""

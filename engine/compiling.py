@@ -1,4 +1,4 @@
-"""torch.compile of the training step: whether it works here, and whether a run is long enough to repay it."""
+"""torch.compile of the training step: whether it works here, and whether a run repays it."""
 
 import logging
 import os
@@ -7,36 +7,52 @@ import torch
 
 log = logging.getLogger("onebp")
 
-
-# Seconds that compiling saves, per step and per number: in the rows that a step touches, in the tables. Seconds that it
-# takes the first time. Round figures, from steps on 100k, 1M and Gowalla on a core of an AMD EPYC.
+# Seconds that compiling saves per step and number: of the rows that a step reads, of the tables.
+# Seconds that it takes the first time. Round figures, from steps on 100k, 1M and Gowalla on a core
+# of an AMD EPYC.
 SAVED_BY_ROW, SAVED_BY_TABLE, WAIT = 2e-9, 1e-9, 25
 
 
+def repays(choice, obstacle, read, size, steps):
+    """Whether to compile the training step.
+
+    choice: "on", "off", or "auto": if the run is long enough to repay the wait
+    obstacle: why the step cannot be compiled, or None
+    read: numbers that a step reads of the tables
+    size: numbers in the tables
+    steps: steps of the whole run
+    """
+    if choice == "off":
+        return False
+    saved = (SAVED_BY_ROW * read + SAVED_BY_TABLE * size) * steps
+    if not obstacle and choice == "auto" and saved < WAIT:
+        obstacle = f"that takes {WAIT} s the first time, to save about {saved:.0f} s"
+    if obstacle:
+        log.info("the training step is not compiled: %s", obstacle)
+    return not obstacle
+
+
 def compiles(device):
-    """Whether torch.compile works, and rightly, for the device; where it does not, a line says so."""
-    # A few small kernels: worker processes would cost more than they save. Read when the compiler is loaded.
+    """Whether torch.compile works on the device, with right results. If not, a line says so."""
+    # A few small kernels: worker processes would cost more than they save. Read by the compiler.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     log.info("compiling the training step: about 20 s the first time, 4 s later")
     table, index = torch.ones(7, 16, device=device), torch.arange(96, device=device) % 7
     try:
         torch.compile(_halve)(table, index)
         reason = "" if (table == 0.5).all() else "gives wrong results"
-    except Exception as error:  # of whatever kind the absence of a C++ compiler, say, provokes
+    except Exception as error:  # of any kind: the absence of a C++ compiler, say
         error = getattr(error, "inner_exception", error)  # what the compiler's own error is about
         reason = "does not work: " + (str(error).strip() or type(error).__name__).splitlines()[0]
     if reason:
-        log.warning(
-            "warning: not compiled, so slower; torch.compile of PyTorch %s %s",
-            torch.__version__,
-            reason,
-        )
+        what = f"torch.compile of PyTorch {torch.__version__} {reason}"
+        log.warning("warning: not compiled, so slower; %s", what)
     return not reason
 
 
 def _halve(table, index):
-    """Halve the rows at `index` once, as the training step updates rows that it touches several times.
+    """Halve the rows at `index`, once each: some rows occur several times, as in a training step.
 
-    Compiled by PyTorch 2.6, repeats find their row already written, and halve it again.
+    A compiled step of PyTorch 2.6 may read a repeated row after it was written, and halve it again.
     """
     table[index] = 0.5 * table.index_select(0, index)

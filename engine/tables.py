@@ -1,4 +1,4 @@
-"""Operations on tables of weights and of sparse pairs, whose gradients and look-ups every model needs.
+"""Tables of weights and lists of (user, item) pairs: look-ups, gradients and sparse products.
 
 Shapes: M rows that a step reads, R rows of a table, D dim, U users, I items.
 """
@@ -13,20 +13,25 @@ from distributed.collectives import all_reduce_
 
 
 def take(table, rows):
-    """The rows (M, D) of a table, or for None all of it."""
+    """The rows (M,) of a table, (M, D); for None the whole table."""
     return table if rows is None else table.index_select(0, rows)
 
 
-def merge(mark, rows):
-    """One place for each distinct row: rows (M,) -> (M,), the place of one of its occurrences. mark (R,): scratch."""
-    mark[rows] = torch.arange(len(rows), device=rows.device)
-    return mark.index_select(0, rows)
+def merge(scratch, rows):
+    """Give equal rows the same place: one of their positions in `rows`. Returns places (M,).
+
+    scratch (R,): its entries at `rows` are overwritten with these places
+    rows (M,)
+    """
+    scratch[rows] = torch.arange(len(rows), device=rows.device)
+    return scratch.index_select(0, rows)
 
 
 def value_and_gradients(function, weights, *arguments):
-    """function(weights, *arguments) and its gradients by `weights`, {name: tensor}, in the same form.
+    """Compute function(weights, *arguments) and its gradients by `weights`, {name: tensor}.
 
-    torch.compile takes torch.func whole, but not autograd; in eager mode autograd costs less per call.
+    Returns (value, {name: gradient}). Compiled, it uses torch.func, because torch.compile does not
+    take calls of autograd; in eager mode it uses autograd, which costs less per call.
     """
     if torch.compiler.is_compiling():
         gradients, value = torch.func.grad_and_value(function)(weights, *arguments)
@@ -39,26 +44,50 @@ def value_and_gradients(function, weights, *arguments):
 
 
 class Weights(nn.Module):
-    """Weights that are handed to what computes with them."""
+    """A module whose weights are passed as arguments to the functions that compute with them.
 
-    def register(self, name, tensor):
-        """Add a weight. Gradients are never kept in it."""
+    owner: {weight: the tower, "user" or "item", that it belongs to, or None}
+    row_of: {weight: "user" or "item" if it has a row for each of them, or None}
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.owner, self.row_of = {}, {}
+
+    def register(self, name, tensor, of=None, per=None):
+        """Add a weight. It never holds a gradient.
+
+        of: its owner, see the class
+        per: what its rows are of, see the class
+        """
         setattr(self, name, nn.Parameter(tensor, requires_grad=False))
+        self.owner[name], self.row_of[name] = of, per
+
+    def per_user(self):
+        """Names of the weights with a row per user. Processes divide these rows among them."""
+        return {name for name, kind in self.row_of.items() if kind == "user"}
 
 
 def rows(table, index):
-    """The rows (*shape, D) of a table at an index tensor of any shape, or the whole table (R, D) for None."""
+    """Look up the rows of a table (R, D) at an index tensor of any shape.
+
+    Returns (*index.shape, D), or the whole table for None.
+    """
     if index is None:
         return table
     return table.index_select(0, index.flatten()).unflatten(0, index.shape)  # (n, D) -> (*shape, D)
 
 
 class SparseProduct(torch.autograd.Function):
-    """A sparse product whose gradient takes the transposed matrix, made ready, instead of transposing in every step."""
+    """Product matrix @ x of a sparse matrix, differentiable by x.
+
+    Its gradient uses a transposed matrix prepared by the caller. Autograd would transpose in each
+    step.
+    """
 
     @staticmethod
     def forward(ctx, x, matrix, transposed):
-        """x (n, D), matrix (m, n), transposed (n, m) -> (m, D)"""
+        """Returns (m, D) for x (n, D), matrix (m, n) and its transposed (n, m)."""
         ctx.transposed = transposed
         return matrix @ x
 
@@ -68,14 +97,21 @@ class SparseProduct(torch.autograd.Function):
 
 
 class UserItems:
-    """A part's pairs on the device, to look up by user: indptr (U+1,), int64, and indices (nnz,), int32."""
+    """The (user, item) pairs of a matrix on the device, for look-up by user.
+
+    indptr (U + 1,), int64, and indices (nnz,), int32, as in a csr_array.
+    """
 
     def __init__(self, matrix, device):
+        """matrix: csr_array (U, I)."""
         self.indptr = torch.as_tensor(matrix.indptr.astype(np.int64), device=device)
         self.indices = torch.as_tensor(matrix.indices.astype(np.int32), device=device)
 
-    def of(self, users):
-        """Pairs of the given users (n,): (row in `users`, item), two flat tensors of equal length, sorted by row."""
+    def pairs_of(self, users):
+        """The pairs of the given users (n,), sorted by position of the user in `users`.
+
+        Returns (that position, item), two flat tensors of equal length.
+        """
         start, count = self.indptr[users], self.indptr[users + 1] - self.indptr[users]
         row = torch.repeat_interleave(torch.arange(len(users), device=users.device), count)
         offset = torch.arange(len(row), device=users.device) - (count.cumsum(0) - count)[row]
@@ -83,16 +119,18 @@ class UserItems:
 
 
 def item_counts(train):
-    """Training interactions of each item (I,)."""
+    """Training interactions of each item (I,), summed over all processes."""
     counts = np.bincount(train.indices, minlength=train.shape[1])
     return all_reduce_(torch.from_numpy(counts)).numpy()
 
 
 def csr_tensor(indptr, indices, values, shape, device):
-    """A sparse matrix from its three arrays or tensors. PyTorch calls them beta; the products used here are not."""
-    indptr, indices, values = (
-        torch.as_tensor(part, device=device) for part in (indptr, indices, values)
-    )
+    """A sparse matrix from its three arrays or tensors.
+
+    Silences PyTorch's warning that sparse CSR support is in beta.
+    """
+    arrays = indptr, indices, values
+    indptr, indices, values = (torch.as_tensor(array, device=device) for array in arrays)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(

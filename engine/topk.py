@@ -1,4 +1,4 @@
-"""The k largest scores of each row, and ranks of single items, exact also where scores are equal.
+"""The k largest scores of each row, and the places of single items in it; exact also for ties.
 
 Shapes: b users of a block, m pairs of a block, I items, K list length.
 """
@@ -10,75 +10,90 @@ import torch
 
 
 def topk_group_width(items, count):
-    """Width of the groups for `largest`, a power of two: where its two searches, of like length, are shortest."""
+    """Group width, a power of two, at which the two passes of grouped_topk cost least.
+
+    They cost about the same there: the first pass searches `width` maxima, the second one
+    count * items / width scores.
+    """
     return 1 << round(math.log2(max(count * items, 1)) / 2)
 
 
 def stable_topk(scores, k, width):
-    """Like torch.topk over the last axis of (b, I), but with ties in the order of the index: (indices, values).
+    """torch.topk over the last axis, but ties in the order of the index. Returns (indices, values).
 
-    width divides I, see `largest`.
+    scores (b, I)
+    k: list length
+    width: see grouped_topk; it divides I
     """
-    # One more than asked for shows whether a tie crosses the end of the list; then only a whole stable sort is right.
-    values, indices = grouped_topk(scores, min(k + 1, scores.shape[1]), width)  # (b, k+1)
+    # One more than k shows whether equal scores cross the end of the list.
+    values, indices = grouped_topk(scores, min(k + 1, scores.shape[1]), width)  # (b, k + 1)
     if values.shape[1] > k:
         crossing = (values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)
+        # Such rows need a stable sort of all scores, to keep the lower indices.
         if crossing.any():
             ordered = scores[crossing].sort(stable=True, descending=True)
-            values[crossing], indices[crossing] = (
-                ordered.values[:, : k + 1],
-                ordered.indices[:, : k + 1],
-            )
+            values[crossing] = ordered.values[:, : k + 1]
+            indices[crossing] = ordered.indices[:, : k + 1]
     values, indices = values[:, :k], indices[:, :k]
-    # Inside the list: by index first, then stably by value.
+
+    # Inside the list: sort by index, then stably by value.
     indices, order = indices.sort()
     values, second = values.gather(1, order).sort(stable=True, descending=True)
     return indices.gather(1, second), values
 
 
 def grouped_topk(scores, count, width):
-    """torch.topk over the last axis of (b, I), reading it once: (values, indices), ties in any order.
+    """torch.topk over the last axis, reading the scores once. Returns (values, indices).
 
-    The columns that are equal modulo `width` are a group. The `count` largest scores are all in the `count` groups with
-    the largest maxima (or equal ones are).
+    Ties are in any order. Columns that are equal modulo `width` are a group. The groups with the
+    `count` largest maxima contain the `count` largest scores, or scores equal to them.
+
+    scores (b, I)
+    count: scores per row
+    width: number of groups; it divides I
     """
     if width <= count:
         return scores.topk(count)
-    maxima = scores.view(len(scores), -1, width).amax(
-        1
-    )  # (b, I) -> (b, I / width, width) -> (b, width)
+    # First pass: the groups with the largest maxima.
+    maxima = scores.view(len(scores), -1, width).amax(1)  # (b, I / width, width) -> (b, width)
     groups = maxima.topk(count, sorted=False).indices  # (b, count)
+    # Second pass: the largest scores in these groups.
     first = torch.arange(0, scores.shape[1], width, device=scores.device)
-    members = (groups[:, None] + first[:, None]).flatten(
-        1
-    )  # (b, I / width, count) -> (b, I / width * count)
+    members = (groups[:, None] + first[:, None]).flatten(1)  # (b, I / width * count)
     values, place = scores.gather(1, members).topk(count)
     return values, members.gather(1, place)
 
 
 def rank_of(scores, row, item):
-    """Ranks (m,), from 1 for the best, of the scores (b, I) at (row, item); ties: the lower index first. row is sorted.
+    """Places (m,), from 1 for the best, of the scores at (row, item) in their rows.
 
-    A sorted row tells for a score how many are higher, by bisection.
+    Of equal scores, the one with the lower index comes first.
+
+    scores (b, I)
+    row (m,): in ascending order
+    item (m,)
     """
-    place = torch.arange(len(row), device=row.device) - torch.searchsorted(
-        row, row
-    )  # among the pairs of its row
-    own = scores.new_zeros(len(scores), place.max() + 1)  # (b, the most pairs of a row)
-    own[row, place] = scores[row, item]
+    # Arrange the pairs' scores by row, (b, the most pairs of a row), for one search per row.
+    column = torch.arange(len(row), device=row.device) - torch.searchsorted(row, row)
+    wanted = scores.new_zeros(len(scores), column.max() + 1)
+    wanted[row, column] = scores[row, item]
+
+    # Bisection in the sorted row counts the lower scores, and those not higher.
     ordered = sorted_rows(scores)
-    below, upto = (
-        torch.searchsorted(ordered, own, side=side)[row, place] for side in ("left", "right")
+    lower, not_higher = (
+        torch.searchsorted(ordered, wanted, side=side)[row, column] for side in ("left", "right")
     )
-    found = scores.shape[1] - upto + 1
-    tied = upto - below > 1
-    if tied.any():  # only a stable sort is right
-        rows, of_rows = row[tied].unique(return_inverse=True)
+    places = scores.shape[1] - not_higher + 1
+
+    # Rows with ties need a stable sort.
+    tied = not_higher - lower > 1
+    if tied.any():
+        rows, row_of_tied = row[tied].unique(return_inverse=True)
         order = scores[rows].argsort(stable=True, descending=True)
-        found[tied] = order.argsort()[of_rows, item[tied]] + 1
-    return found
+        places[tied] = order.argsort()[row_of_tied, item[tied]] + 1
+    return places
 
 
 def sorted_rows(scores):
-    """The rows of (b, I) in ascending order. On a CPU numpy's sort is eight times as fast as torch's."""
+    """The rows of (b, I) in ascending order. On a CPU NumPy sorts eight times as fast as torch."""
     return scores.sort().values if scores.is_cuda else torch.from_numpy(np.sort(scores.numpy()))

@@ -1,1 +1,29 @@
-"""TODO"""
+"""The model families. A new family: a folder with a family.py, and its line in FAMILIES."""
+
+from cli.registry import find
+from families import two_tower
+from families.baselines import family as baselines
+from families.clicks import family as clicks
+from families.ratings import family as ratings
+
+FAMILIES = (two_tower.FAMILY, baselines.FAMILY, ratings.FAMILY, clicks.FAMILY)
+
+
+def models():
+    """Every value of --model, {name: cli.family.Model}."""
+    return {name: model for family in FAMILIES for name, model in family.models.items()}
+
+
+def family_of(model):
+    """The family of the model with this name."""
+    return next(family for family in FAMILIES if model in family.models)
+
+
+def model_class(name):
+    """The class of the model with this name, imported."""
+    return find({name: model.where for name, model in models().items()}, name)
+
+
+def load_data(args):
+    """The data set that the flags `args` name, as their model takes it."""
+    return family_of(args.model).load_data(args)

@@ -8,56 +8,51 @@ import pandas as pd
 from checkpointing import shards
 from checkpointing.resume import check_identity, explain_mismatch
 from cli.errors import UserError
-from ignored import ignored_flags
 from inference.export import export
 from inference.recommend import recommend
-from parse import default_run_name
 from regularizers.strengths import strengths_by_row
 
 log = logging.getLogger("onebp")
 
 
 def adopt_trained_flags(args):
-    """Load the checkpoint that the flags name and set the flags that it was trained with. Returns its state.
+    """The flags that the checkpoint was trained with. Returns (args with them, its state).
 
-    Raises UserError where it is absent or damaged, or a flag of the command line is not the checkpoint's, but for
-    --ranking, which says how to look at what was trained.
+    Raises UserError if the checkpoint is absent or damaged, or if a flag of the command line differs
+    from it. --ranking may differ: it decides how a model is evaluated.
     """
     path = checkpoint_file(args)
     state = shards.load(path)
     with explain_mismatch(path):
-        for flag, value in state["flags"].items():
-            given = args.origin.get(flag) == "command line"
-            if given and flag != "ranking" and getattr(args, flag) != value:
+        trained = {flag: value for flag, value in state["flags"].items() if hasattr(args, flag)}
+        for flag, value in trained.items():
+            if args.given(flag) and flag != "ranking" and getattr(args, flag) != value:
                 how = f"without --{flag}" if value is None else f"with --{flag} {value}"
                 raise UserError(
                     f"{path} was trained {how}; leave --{flag} {getattr(args, flag)} out"
                 )
-            if not given:
-                setattr(args, flag, value)
-    if args.origin["ranking"] == "command line" and "ranking" in ignored_flags(args):
+        adopted = {flag: value for flag, value in trained.items() if not args.given(flag)}
+        refit_epochs = adopted.pop("refit_epochs", None)
+        args = args.replace(refit_epochs=refit_epochs, **adopted)
+    if args.given("ranking") and "ranking" in args.ignored():
         raise UserError(
             f"{path} is of --model {args.model}, with which --ranking does nothing; leave it out"
         )
-    return state
+    return args, state
 
 
 def checkpoint_file(args):
     """The file that --run_name and --checkpoint name."""
-    return (
-        Path(args.checkpoint_dir)
-        / (args.run_name or default_run_name(args))
-        / f"{args.checkpoint}.pt"
-    )
+    name = args.run_name or args.default_run_name
+    return Path(args.checkpoint_dir) / name / f"{args.checkpoint}.pt"
 
 
 def run_mode(model, data, args, state):
     """Do what --mode says with the model in the state of its checkpoint. Raises UserError where that does not fit."""
     path = checkpoint_file(args)
-    if model.clicks and args.mode != "evaluate":
-        raise UserError(
-            f"{path} is of --model {args.model}, of clicks, for which there is only --mode evaluate"
-        )
+    if args.mode not in model.modes:
+        known = " or ".join(model.modes)
+        raise UserError(f"{path} is of --model {args.model}, which has only --mode {known}")
     with explain_mismatch(path):
         check_identity(path, state, model, args)
         model.load_weights(state["model"])
@@ -75,4 +70,4 @@ def evaluate(model, data, args):
     for name, value in model.protocol.items():
         log.info("%s: %s", name, value)
     log.info("\n%s", table.to_string(float_format="%.4f"))
-    model.conclude(checkpoint_file(args), None)
+    model.final_evaluation(checkpoint_file(args), None)

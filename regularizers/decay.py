@@ -1,4 +1,4 @@
-"""Weight decay (the default) and the L2 penalty on the rows that a batch reads.
+"""Fixed regularizers: weight decay (the default), and an L2 penalty on the rows that a batch reads.
 
 Shapes: B batch, R rows of a table, M rows that a batch reads, D dim.
 """
@@ -7,61 +7,85 @@ import torch
 
 
 class WeightDecay:
-    """--regularizer decay: weight decay, which the optimizer does; every weight shrinks in every step."""
+    """--regularizer decay: weight decay by the optimizer; every weight shrinks in every step.
+
+    Also the contract of a regularizer. `decay` is the weight decay that the optimizer uses.
+    `by_row` says whether the optimizer may go by the row.
+    """
 
     def __init__(self, model, by_row):
-        """model: a recommender.Backpropagated; by_row: whether Adam may go by the row (self.by_row: it can)."""
+        """model: a recommender.BatchTrained; by_row: whether its optimizer could go by the row."""
         self.decay = model.args.l2
         self.by_row = by_row and not self.decay
 
     def held_out(self, number, batch):
-        """What the step on `batch`, the epoch's `number`-th from 0, is given to look ahead with, if anything."""
+        """The held-out batch for this step, or None when the strengths are not updated.
+
+        number: index of the step in the epoch, from 0
+        batch: the training batch of the step
+        """
         return None
 
     def regularised(self, gradients, trained, constant, place, batch, held_out):
-        """The gradients with what the regularizer adds, by name, like `gradients`.
+        """Add the regularizer to the gradients. Returns {name: gradient}, like `gradients`.
 
-        trained, constant, place, batch: what the model's `loss` took; held_out: see above.
+        gradients: of the loss of `batch`, by `trained`
+        trained, constant, place, batch: the arguments of the model's `loss`
+        held_out: what the method `held_out` returned
         """
         return gradients
 
     def finish_epoch(self):
-        """Call after each epoch."""
+        """Called after each epoch."""
 
     @staticmethod
-    def leave(data, folder, checkpoint):
-        """Write what a run on `data` leaves of the regularizer; see recommender.Recommender."""
+    def write_outputs(data, folder, checkpoint):
+        """Write the regularizer's own output files of a run. Returns {topic: paths}.
+
+        data: the data set of the run
+        folder: the run's
+        checkpoint: file with the state after the last epoch
+        """
         return {}
 
     def state_dict(self):
-        """All that decides the rest of the run, as tensors and plain types."""
+        """What decides the rest of the run: tensors and plain types."""
         return {}
 
     def load_state_dict(self, state):
-        """Take over what `state_dict` returned."""
+        """Continue from what `state_dict` returned."""
 
 
 class L2Penalty(WeightDecay):
-    """--regularizer l2: to the loss of a batch comes --l2 times the squares of the rows that it touches, over B.
+    """--regularizer l2: adds --l2 / B times the squares of the rows that a batch reads to its loss.
 
-    A row that the batch touches c times counts c times, so its gradient gets 2 c / B * strength * weights.
+    A row that the batch reads c times counts c times, so its gradient grows by
+    2 c / B * strength * weights.
     """
 
     def __init__(self, model, by_row):
         self.model, self.strength, self.decay, self.by_row = model, model.args.l2, 0.0, by_row
 
     def regularised(self, gradients, trained, constant, place, batch, held_out):
-        pulls = self.pulls(trained, place, len(batch[0]))
-        strength = self.model.share * self.strength
-        return gradients | {name: gradients[name] + strength * pull for name, pull in pulls.items()}
+        penalties = self.penalty_gradients(trained, place, len(batch[0]))
+        # Weigh this process's batch in the mean over all processes' batches, like the loss.
+        strength = self.model.optimizer.share * self.strength
+        return gradients | {
+            name: gradients[name] + strength * penalty for name, penalty in penalties.items()
+        }
 
-    def pulls(self, trained, place, size):
-        """What a strength of 1 adds to the gradients, {name: like the weights}, for a batch of `size` interactions."""
-        pulls = {}
+    def penalty_gradients(self, trained, place, size):
+        """Gradients of a penalty of strength 1, {name: tensor like the weights}.
+
+        trained: {name: weights (M or R, D)}
+        place: {name: the place in these weights of each row that the batch reads}
+        size: interactions of the batch, B
+        """
+        penalties = {}
         for name, weights in trained.items():
             if name in place:
                 index = place[name].flatten()
                 ones = torch.ones_like(index, dtype=weights.dtype)
                 count = torch.zeros_like(weights[:, 0]).index_add_(0, index, ones)
-                pulls[name] = 2 / max(size, 1) * count[:, None] * weights
-        return pulls
+                penalties[name] = 2 / max(size, 1) * count[:, None] * weights
+        return penalties

@@ -1,6 +1,9 @@
-"""The flags of the regularizers. Loads without torch."""
+"""The flags of the regularizers, and what contradicts what among them. Loads without torch."""
 
-# Of lambdaOpt, what can have strengths of its own, by its short form.
+from cli.flags import Flag, one_of, positive, whole
+from cli.registry import REGULARIZERS
+
+# What can have L2 strengths of its own under lambdaOpt, by its short form.
 GRANULARITIES = {
     "g": "global",
     "d": "dimension",
@@ -12,3 +15,69 @@ GRANULARITIES = {
     "di": "dimension+item",
     "dui": "dimension+user+item",
 }
+
+# If validation chooses strengths, a user's interactions are split 60, 20 and 20 %, as in lambdaOpt's
+# paper. lambdaopt tunes its strengths on a share of the validation split. They fit that share by
+# heart, so the rest of the split chooses the epoch.
+TUNED = 0.9
+HELD_OUT = {"select": "valid", "valid_ratio": 0.25}
+
+LAMBDAOPT = {"regularizer": ("lambdaopt",)}
+FLAGS = [
+    Flag(
+        "regularizer",
+        "decay",
+        one_of(*REGULARIZERS),
+        "weight decay; L2 penalty on the rows that a batch reads; or L2 strengths that tune themselves",
+    ),
+    Flag(
+        "granularity",
+        "dimension+user+item",
+        one_of(*GRANULARITIES.values(), **GRANULARITIES),
+        "lambdaopt: what has strengths of its own; short form: dui for dimension+user+item",
+        only=LAMBDAOPT,
+    ),
+    Flag("lambda_lr", 1e-3, positive, "lambdaopt: learning rate of the strengths", only=LAMBDAOPT),
+    Flag(
+        "lambda_interval",
+        4,
+        whole(1),
+        "lambdaopt: training steps per step of the strengths",
+        only=LAMBDAOPT,
+    ),
+    Flag(
+        "lambda_grad",
+        "truncated",
+        one_of("truncated", "full"),
+        "lambdaopt: truncated takes the gradient of the loss as a constant; full differentiates the step",
+        only=LAMBDAOPT,
+    ),
+    Flag(
+        "lambda_clip",
+        100.0,
+        positive,
+        "lambdaopt: largest norm of the gradient by the strengths",
+        only=LAMBDAOPT,
+    ),
+]
+
+
+def suggest(given):
+    """Yield (origin, values): choosing strengths needs a validation split."""
+    if given.get("regularizer") == "lambdaopt":
+        yield "suggested for lambdaopt", HELD_OUT
+
+
+def contradictions(args, given):
+    """Yield lines about flags that contradict each other."""
+    if args.regularizer == "l2" and not {"l2", "l2_grid"} & given.keys():
+        yield "--regularizer l2 needs its strength, --l2, or several to try, --l2_grid"
+    if args.regularizer != "lambdaopt":
+        return
+    if args.refit:
+        yield "--refit leaves --regularizer lambdaopt no validation split to tune its strengths on"
+    if args.lambda_grad == "full" and args.encoder == "LightGCN":
+        yield (
+            "--lambda_grad full differentiates gradients, which LightGCN's sparse products do not "
+            "support; take truncated"
+        )

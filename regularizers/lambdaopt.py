@@ -1,4 +1,4 @@
-"""What keeps weights small: weight decay, one strength for all, or strengths that tune themselves (lambdaOpt).
+"""lambdaOpt: regularization strengths that are learned on held-out interactions during training.
 
 Shapes: B batch, R rows of a table, M rows that a batch reads, D dim.
 """
@@ -20,21 +20,29 @@ from regularizers.strengths import (
 
 
 class LambdaOpt(L2Penalty):
-    """--regularizer lambdaopt: strengths per user, item, dimension, ..., that make the loss on held-out batches small.
+    """--regularizer lambdaopt: learns L2 strengths per user, item, dimension, ... in training.
 
-    Before every --lambda_interval-th step: look ahead to where the step would lead, as a function of the strengths;
-    move these down the gradient of the loss of a held-out batch there (Adam with amsgrad, --lambda_lr), not below 0;
-    then make the step. All start at 0. The look-ahead is the very step that is about to be made, so the gradient of its
-    batch is computed once. Only rows that it moves have a slope, so the held-out batch is of the same users, who are in
-    both as often as they are active: a positive of each from data.tune, with negatives neither of it nor of training.
+    The strengths reduce the loss of held-out batches. All are 0 at the start. Before every
+    --lambda_interval-th step:
 
-    --lambda_grad truncated: that gradient is a constant, and only rows that the held-out batch reads are looked at.
-    full: the whole step is differentiated, and what a step does besides (OneBP: the move of the users) is looked ahead
-    to as well. Without such a rest both are the same derivative, since the weights before the step, and with them the
-    gradient of the loss, do not depend on the strengths.
+    1. Look ahead: compute the weights after the step as a function of the strengths.
+    2. Compute the loss of a held-out batch with these weights, and its gradient by the strengths.
+    3. Update the strengths by this gradient: Adam with amsgrad, --lambda_lr, never below 0.
+    4. Make the step, with the new strengths.
 
-    Source: Chen et al., lambdaOpt: learn to regularize recommender models in finer levels, KDD 2019, arXiv 1905.11596.
-    There held-out and training losses are BPR; here both are --loss.
+    The look-ahead uses the batch of the step, so the gradient of its loss is computed once. Only
+    rows that the step changes depend on the strengths. So the held-out batch has the users of the
+    batch: active users are in both more often. Each user gets a positive from data.tune, and
+    negatives that are neither in data.tune nor in training.
+
+    --lambda_grad truncated: the gradient of the batch's loss is a constant, and the look-ahead
+    computes only the rows that the held-out batch reads. full: the whole step is differentiated,
+    with the model's `after_step` (OneBP: the moving aggregation). For a model without `after_step`
+    both derivatives are equal: the weights before the step, and with them the gradient of the
+    loss, do not depend on the strengths.
+
+    Source: Chen et al., lambdaOpt: learn to regularize recommender models in finer levels, KDD
+    2019, arXiv 1905.11596. There the losses of both batches are BPR; here they are --loss.
     """
 
     def __init__(self, model, by_row):
@@ -42,22 +50,22 @@ class LambdaOpt(L2Penalty):
         data, args = model.data, model.args
         self.full, self.clip = args.lambda_grad == "full", args.lambda_clip
         self.lr, self.interval = args.lambda_lr, args.lambda_interval
-        self.sampler = find(SAMPLERS, args.sampler)(
-            data.train + data.tune, args, model.generator, data.tune
-        )
-        tables = {
-            name: table for name, table in model.trained().items() if name in ("user", "item")
-        }
-        self.strengths, self.owner = zeros(args.granularity, tables)
-        self.own = {
-            name: name in args.granularity.split("+") for name in tables
-        }  # whether each row has its own
+
+        # Held-out batches: positives from data.tune, negatives in neither matrix.
+        known = data.train + data.tune
+        self.sampler = find(SAMPLERS, args.sampler)(known, args, model.generator, data.tune)
+
+        # The strengths, and whether each row of a table has its own.
+        trained = model.trained_weights()
+        tables = {name: table for name, table in trained.items() if name in ("user", "item")}
+        self.strengths, self.owner = zero_strengths(args.granularity, tables)
+        self.own = {name: name in args.granularity.split("+") for name in tables}
         self.by_row = by_row and all(self.own.values())
         self.optimizer = Adam(self.strengths, l2=0.0, by_row=self.by_row, amsgrad=True, low=0.0)
-        counts, groups = (
-            training_counts(data),
-            {name: GROUPS if self.own[name] else 1 for name in tables},
-        )
+
+        # The mean strength of each frequency group after each epoch, (epochs, groups).
+        counts = training_counts(data)
+        groups = {name: GROUPS if self.own[name] else 1 for name in tables}
         self.groups = {name: frequency_groups(counts[name], groups[name]) for name in tables}
         self.trajectory = {
             name: torch.zeros(0, groups[name], dtype=torch.float64) for name in tables
@@ -71,64 +79,91 @@ class LambdaOpt(L2Penalty):
         if number % self.interval:
             return None
         self.optimizer.prepare(self.lr)
-        return self.sampler.of(batch[0])
+        return self.sampler.positives_of(batch[0])
 
     def regularised(self, gradients, trained, constant, place, batch, held_out):
-        index, pulls = self.model.touched(*batch), self.pulls(trained, place, len(batch[0]))
+        index = self.model.rows_of(*batch)
+        penalties = self.penalty_gradients(trained, place, len(batch[0]))
         strengths = {
             self.owner[name]: self.optimizer.fetch(self.owner[name], index[name])[0]
-            for name in pulls
+            for name in penalties
         }
         if held_out is not None:
-            slopes = self.slopes(
-                strengths, gradients, pulls, trained, constant, place, batch, held_out
+            hypergradient = self.hypergradient(
+                strengths, gradients, penalties, trained, constant, place, batch, held_out
             )
-            norm = sum(slope.square().sum() for slope in slopes.values()).sqrt()
-            scale = (self.clip / (norm + 1e-6)).clamp(max=1)  # as in torch.nn.utils.clip_grad_norm_
-            for name, slope in slopes.items():
+            # Clip the norm over all strengths as torch.nn.utils.clip_grad_norm_ does.
+            norm = sum(slope.square().sum() for slope in hypergradient.values()).sqrt()
+            scale = (self.clip / (norm + 1e-6)).clamp(max=1)
+            for name, slope in hypergradient.items():
                 step = index.get(name), strengths[name], place.get(name), scale * slope
                 strengths[name] = self.optimizer.step(name, *step)
             self.optimizer.count()
         return gradients | {
-            name: gradients[name] + strengths[self.owner[name]] * pull
-            for name, pull in pulls.items()
+            name: gradients[name] + strengths[self.owner[name]] * penalty
+            for name, penalty in penalties.items()
         }
 
-    def slopes(self, strengths, gradients, pulls, trained, constant, place, batch, held_out):
-        """The gradient, by the strengths, of the loss of `held_out` after a step on `batch`, like `strengths`.
+    def hypergradient(
+        self, strengths, gradients, penalties, trained, constant, place, batch, held_out
+    ):
+        """The gradient, by the strengths, of the loss of `held_out` after a step on `batch`.
 
-        strengths: those of the rows of `trained`; pulls: see above; the others as in `regularised`.
+        strengths: {name: strengths of the rows of `trained`}
+        gradients: of the loss of `batch`, by `trained`
+        penalties: what `penalty_gradients` returned
+        trained, constant, place, batch, held_out: as in `regularised`
+
+        Returns {name: gradient}, like `strengths`.
         """
-        model, base = self.model, self.model.optimizer
-        index, read = model.touched(*batch), model.touched(*held_out)
+        model, optimizer = self.model, self.model.optimizer
+        batch_rows, held_out_rows = model.rows_of(*batch), model.rows_of(*held_out)
 
         def look_ahead(strengths, gradients, name, rows):
-            """Where the step leads the `rows` of a table (n,), None for all: (n, D)."""
-            at, there = (rows, None) if rows is None else base.locate(name, index[name], rows)
-            gradient = take(gradients[name], at)
-            if name in pulls:
+            """The weights (n, D) of rows (n,) of a table after the step; of all rows for None."""
+            # The rows' places in `trained`, and whether the batch reads them at all.
+            position, in_batch = rows, None
+            if rows is not None:
+                position, in_batch = optimizer.locate(name, batch_rows[name], rows)
+            # Their gradients: of the loss and of the penalty, 0 for a row that the batch lacks.
+            gradient = take(gradients[name], position)
+            if name in penalties:
                 strength = strengths[self.owner[name]]
-                gradient = gradient + (take(strength, at) if self.own[name] else strength) * take(
-                    pulls[name], at
-                )
-            if there is not None:
-                gradient = gradient * there[:, None]
-            return base.update(*base.read(name, rows), gradient)[0]
+                strength = take(strength, position) if self.own[name] else strength
+                gradient = gradient + strength * take(penalties[name], position)
+            if in_batch is not None:
+                gradient = gradient * in_batch[:, None]
+            # The step that the optimizer would make.
+            return optimizer.update(*optimizer.read(name, rows), gradient)[0]
 
         def held_out_loss(strengths):
-            slopes, still, ahead, where = gradients, constant, {}, dict(read)
+            """The loss of the held-out batch after the step."""
+            step_gradients, fixed, new_weights = gradients, constant, {}
+            places = dict(held_out_rows)
             if self.full:
-                slopes = torch.func.grad(model.loss)(trained, constant, place, *batch)
-                rows = {name: index[name].flatten() if base.by_row else None for name in trained}
-                moved = {name: look_ahead(strengths, slopes, name, rows[name]) for name in trained}
-                ahead, still = {name: table.clone() for name, table in constant.items()}, {}
-                model.after_step(moved | ahead, place, *batch)
+                # Differentiate the whole step: the gradient of its loss, the new weights, and
+                # `after_step`, which changes copies of the constant tables.
+                step_gradients = torch.func.grad(model.loss)(trained, constant, place, *batch)
+                rows = {
+                    name: batch_rows[name].flatten() if optimizer.by_row else None
+                    for name in trained
+                }
+                stepped = {
+                    name: look_ahead(strengths, step_gradients, name, rows[name])
+                    for name in trained
+                }
+                new_weights = {name: table.clone() for name, table in constant.items()}
+                fixed = {}
+                model.after_step(stepped | new_weights, place, *batch)
+            # The new weights for the loss: of the rows that the held-out batch reads if the
+            # encoder can compute with rows, else of whole tables.
             for name in trained:
-                rows = read[name].flatten() if model.encoder.by_row else None
-                ahead[name] = look_ahead(strengths, slopes, name, rows)
+                rows = held_out_rows[name].flatten() if model.encoder.by_row else None
+                new_weights[name] = look_ahead(strengths, step_gradients, name, rows)
                 if rows is not None:
-                    where[name] = torch.arange(len(rows), device=rows.device).view(read[name].shape)
-            return model.loss(ahead, still, where, *held_out)
+                    order = torch.arange(len(rows), device=rows.device)
+                    places[name] = order.view(held_out_rows[name].shape)
+            return model.loss(new_weights, fixed, places, *held_out)
 
         return value_and_gradients(held_out_loss, strengths)[1]
 
@@ -140,19 +175,20 @@ class LambdaOpt(L2Penalty):
             self.trajectory[name] = torch.cat([self.trajectory[name], means[None]])
 
     @staticmethod
-    def leave(data, folder, checkpoint):
+    def write_outputs(data, folder, checkpoint):
         state = load_checkpoint(checkpoint)["model"]["regularizer"]
         return {"strengths": write_files(state, data, folder)}
 
     def state_dict(self):
-        state = {
+        return {
             "strengths": self.strengths,
             "owner": self.owner,
             "trajectory": dict(self.trajectory),
+            "optimizer": self.optimizer.state_dict(),
         }
-        return {**state, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state):
+        """Continue from what `state_dict` returned. Raises ValueError for another shape."""
         for name, strength in self.strengths.items():
             if state["strengths"][name].shape != strength.shape:
                 raise ValueError("the strengths have another shape")
@@ -161,18 +197,22 @@ class LambdaOpt(L2Penalty):
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def zeros(granularity, tables):
-    """Strengths of the `tables` {name: (R, D)} at 0, {name: (R or 1, D or 1)}, and the name of those of each table."""
-    parts = granularity.split("+")
+def zero_strengths(granularity, tables):
+    """Make strengths of 0 for the tables.
+
+    granularity: names joined by "+", see regularizers/flags.py
+    tables: {name: (R, D)}
+
+    Returns the strengths, {owner: (R or 1, D or 1)}, and the owner of each table's strengths,
+    {name: owner}: the table itself, or "all" where the tables share their strengths.
+    """
+    kinds = granularity.split("+")
     shared = granularity in ("global", "dimension")
     strengths, owner = {}, {}
     for name, table in tables.items():
-        shape = (
-            len(table) if name in parts else 1,
-            table.shape[1] if "dimension" in granularity else 1,
-        )
+        rows = len(table) if name in kinds else 1
+        columns = table.shape[1] if "dimension" in granularity else 1
         owner[name] = "all" if shared else name
-        strengths.setdefault(
-            owner[name], torch.zeros(shape, dtype=table.dtype, device=table.device)
-        )
+        strength = torch.zeros(rows, columns, dtype=table.dtype, device=table.device)
+        strengths.setdefault(owner[name], strength)
     return strengths, owner

@@ -1,4 +1,4 @@
-"""The strengths that lambdaOpt learned: by epoch and by frequency in the files of a run, by id in an export.
+"""Files of the strengths that lambdaOpt learned: by epoch and frequency, or by id for an export.
 
 Shapes: R rows of a table, D dim, E epochs, G groups of rows.
 """
@@ -10,11 +10,11 @@ import torch
 from reports.figures import Series, save_figure
 from utils import write_csv
 
-GROUPS = 5  # of users or items of like frequency, of which the mean strength is recorded
+GROUPS = 5  # of users or items by frequency; the mean strength of each is recorded
 
 
 def training_counts(data):
-    """Training interactions of each user (U,) and of each item (I,), by the table's name."""
+    """Training interactions of each user and of each item, {"user": (U,), "item": (I,)}."""
     return {
         "user": np.diff(data.train.indptr),
         "item": np.bincount(data.train.indices, minlength=data.shape[1]),
@@ -22,27 +22,36 @@ def training_counts(data):
 
 
 def frequency_groups(degree, groups):
-    """Of each row with its number of interactions (R,), the group (R,): `groups` of like size, 0 with the fewest.
+    """Divide rows by frequency into groups of about equal size. Returns each row's group (R,).
 
-    With fewer rows than groups some have no members.
+    Group 0 has the rows with the fewest interactions. With fewer rows than groups, some groups
+    have no members.
+
+    degree (R,): number of interactions of each row
+    groups: their number
     """
-    rank = np.empty(len(degree), dtype=np.int64)
-    rank[np.argsort(degree, kind="stable")] = np.arange(len(degree))
-    return torch.as_tensor(rank * groups // len(degree))
+    position = np.empty(len(degree), dtype=np.int64)
+    position[np.argsort(degree, kind="stable")] = np.arange(len(degree))
+    return torch.as_tensor(position * groups // len(degree))
 
 
 def group_means(strength, group, groups):
-    """Mean strength (G,) of each group; strength (R or 1, D or 1), group (R,). A group without members gets nan."""
+    """Mean strength of each group (G,), nan for a group without members.
+
+    strength (R or 1, D or 1)
+    group (R,): each row's group
+    groups: their number, G
+    """
     mean = strength.mean(1).cpu().double().expand(len(group))  # (R,)
-    return torch.zeros(groups, dtype=torch.float64).index_add_(0, group, mean) / group.bincount(
-        minlength=groups
-    )
+    total = torch.zeros(groups, dtype=torch.float64).index_add_(0, group, mean)
+    return total / group.bincount(minlength=groups)
 
 
 def write_files(state, data, folder):
     """Write strengths.csv and strengths.png into a run's folder. Returns their paths.
 
-    state: what LambdaOpt.state_dict returned; data: what it was trained on.
+    state: what LambdaOpt.state_dict returned
+    data: the data set of the run
     """
     table_file, plot_file = (folder / f"strengths.{kind}" for kind in ("csv", "png"))
     table = by_epoch(state["trajectory"], training_counts(data))
@@ -52,58 +61,64 @@ def write_files(state, data, folder):
 
 
 def by_epoch(trajectory, counts):
-    """strengths.csv: a row per epoch, kind, and group that has members, from 1, the rarest.
+    """Table of strengths.csv: a row per epoch, kind (user or item) and group that has members.
 
-    trajectory: {name: (E, G)}, mean strengths; counts: {name: (R,)}, training interactions.
+    Groups are numbered from 1; group 1 has the rows with the fewest interactions.
+
+    trajectory: {name: mean strengths (E, G)}
+    counts: {name: training interactions (R,)}
     """
-    parts = []
+    tables = []
     for name, means in trajectory.items():
         group = frequency_groups(counts[name], means.shape[1]).numpy()
         for number in np.unique(group):
-            own = counts[name][group == number]
-            about = {"kind": name, "group": number + 1, "interactions": f"{own.min()}-{own.max()}"}
-            strength = means[:, number].numpy()
-            parts.append(
-                pd.DataFrame({"epoch": np.arange(1, len(means) + 1), **about, "strength": strength})
-            )
-    return pd.concat(parts).sort_values("epoch", kind="stable", ignore_index=True)
+            members = counts[name][group == number]
+            interactions = f"{members.min()}-{members.max()}"
+            columns = {
+                "epoch": np.arange(1, len(means) + 1),
+                "kind": name,
+                "group": number + 1,
+                "interactions": interactions,
+                "strength": means[:, number].numpy(),
+            }
+            tables.append(pd.DataFrame(columns))
+    return pd.concat(tables).sort_values("epoch", kind="stable", ignore_index=True)
 
 
 def epoch_panels(table):
-    """Of users and of items a panel with a line per group, from strengths.csv."""
+    """Yield a panel for users and one for items, with a line per group. table: by_epoch's."""
     for name, rows in table.groupby("kind", sort=False):
-        lines = [
-            (part["interactions"].iloc[0], part["strength"]) for _, part in rows.groupby("group")
-        ]
+        groups = [group for _, group in rows.groupby("group")]
+        lines = [(group["interactions"].iloc[0], group["strength"]) for group in groups]
         yield Series(lines, "epoch", f"mean strength, {name}s", f"interactions per {name}")
 
 
 def dimension_panels(state):
-    """A panel with the root mean square of the strengths by dimension, where they differ by it."""
-    lines = [
-        (
-            " and ".join(f"{name}s" for name, owner in state["owner"].items() if owner == key),
-            rms(strength),
-        )
-        for key, strength in state["strengths"].items()
-        if strength.shape[1] > 1
-    ]
-    return (
-        [Series(lines, "dimension", "root mean square strength, last epoch", joined=False)]
-        if lines
-        else []
-    )
+    """A list with one panel: the root mean square of the strengths by dimension.
+
+    Empty if no strengths differ by dimension.
+    """
+    lines = []
+    for key, strength in state["strengths"].items():
+        if strength.shape[1] > 1:
+            tables = [f"{name}s" for name, owner in state["owner"].items() if owner == key]
+            lines.append((" and ".join(tables), rms(strength)))
+    label = "root mean square strength, last epoch"
+    return [Series(lines, "dimension", label, joined=False)] if lines else []
 
 
 def rms(strength):
-    """Root mean square over the rows: (R, D) -> (D,)"""
+    """Root mean square over the rows: (R, D) -> (D,)."""
     return strength.square().mean(0).sqrt().numpy()
 
 
 def strengths_by_row(state, sizes):
-    """The strengths of each row of a table, {name: (R, D or 1)}, from a model's state; empty where it has none.
+    """The strengths of each row of each table, {name: (R, D or 1)}; {} if the model has none.
 
-    sizes: (users, items). Strengths that rows share are repeated.
+    Strengths that rows share are repeated.
+
+    state: of the model
+    sizes: (users, items)
     """
     state, sizes = state.get("regularizer", {}), dict(zip(("user", "item"), sizes, strict=True))
     return {

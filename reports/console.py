@@ -9,8 +9,6 @@ import pandas as pd
 import torch
 
 from cli import launch
-from ignored import ignored_flags
-from parse import last_epoch
 
 log = logging.getLogger("onebp")
 
@@ -55,7 +53,7 @@ def how_to_continue(epoch, saved_epoch, args):
 def log_start(model, data, args, epoch, changes):
     """What is trained on what, which flag came from where; for a continuation the epoch done and the changed flags."""
     log.info("%s", data.describe())
-    ignored = ignored_flags(args)
+    ignored = args.ignored()
     shown = [flag for flag in args.origin if vars(args)[flag] is not None and flag not in ignored]
     for origin in dict.fromkeys(args.origin[flag] for flag in shown):
         flags = " ".join(
@@ -80,7 +78,7 @@ def log_start(model, data, args, epoch, changes):
 def log_epoch(epoch, loss, metrics, seconds, improved, model, args):
     """The line of an evaluated epoch."""
     numbers = "  ".join(f"{name} {metrics[name]:.4f}" for name in model.evaluator.headline)
-    end = last_epoch(args)
+    end = args.last_epoch
     place = f"epoch {epoch:{len(str(end))}}/{end}"
     log.info(
         "%s  loss %.4f  %s %s  %.2f s%s",

@@ -1,4 +1,4 @@
-"""The panels of figures, readable without colour, and a figure of them, written whole or not at all."""
+"""Draw figures of one or more panels, readable without colour, into PNG files."""
 
 import itertools
 import warnings
@@ -13,37 +13,39 @@ STYLES = tuple(zip(("-", "--", "-.", ":") * 2, "os^Dv*PX", strict=True))  # dash
 
 @dataclass
 class Lines:
-    """A panel: measures against the values of one flag."""
+    """A panel of measures against the values of one flag, a line for each measure.
+
+    flag: name without "--"
+    lines: list of (label, rows of study.csv, measure)
+    ylabel: name of the measures' axis
+    """
 
     flag: str
-    lines: list  # of (label, rows of study.csv, measure)
+    lines: list
     ylabel: str
 
     height = 4  # inches
 
     def draw(self, axes):
-        """Positions: on a log axis where the values are positive and span more than a decade, else side by side."""
-        values = list(
-            dict.fromkeys(value for _, rows, _ in self.lines for value in rows[self.flag])
-        )
+        """Draw into Matplotlib axes.
+
+        The axis of the flag is logarithmic if its values are positive numbers over more than a
+        decade. Otherwise they stand side by side, numbers in ascending order.
+        """
+        flags = (value for _, rows, _ in self.lines for value in rows[self.flag])
+        values = list(dict.fromkeys(flags))
         numeric = all(isinstance(value, (int, float)) for value in values)
         values = sorted(values) if numeric else values
         log = numeric and 0 < 10 * values[0] < values[-1]
-        for number, ((label, rows, measure), (dash, marker)) in enumerate(
-            zip(self.lines, itertools.cycle(STYLES), strict=False)
-        ):
-            # Names have no order that a line could show, so theirs are points, side by side.
+        styled = zip(self.lines, itertools.cycle(STYLES), strict=False)
+        for number, ((label, rows, measure), (dash, marker)) in enumerate(styled):
+            # Words have no order that a line could show: draw points, those of a word side by side.
             shift = 0 if numeric else 0.1 * (number - (len(self.lines) - 1) / 2)
             rows = rows.sort_values(self.flag, key=lambda column: column.map(values.index))
-            place = [value if log else values.index(value) + shift for value in rows[self.flag]]
+            x = [value if log else values.index(value) + shift for value in rows[self.flag]]
             mean, error = rows[f"{measure}_mean"], rows[f"{measure}_std"].fillna(0)
-            style = {
-                "linestyle": dash if numeric else "none",
-                "marker": marker,
-                "markersize": 5,
-                "capsize": 3,
-            }
-            axes.errorbar(place, mean, yerr=error, label=label, **style)
+            style = {"linestyle": dash if numeric else "none", "marker": marker, "markersize": 5}
+            axes.errorbar(x, mean, yerr=error, label=label, capsize=3, **style)
         if log:
             axes.set_xscale("log")
         axes.set_xticks(values if log else range(len(values)), [str(value) for value in values])
@@ -55,30 +57,38 @@ class Lines:
 
 @dataclass
 class Series:
-    """A panel: values by their place from 1; `joined` to lines with some ten markers each, or points."""
+    """A panel of series of values against their position, from 1.
 
-    lines: list  # of (label, values)
+    lines: list of (label, values)
+    xlabel, ylabel: names of the axes
+    heading: of the legend
+    joined: whether values are joined to a line, with about ten markers; otherwise they are points
+    from_zero: whether the axis of the values begins at 0
+    """
+
+    lines: list
     xlabel: str
     ylabel: str
-    heading: str | None = None  # of the legend
+    heading: str | None = None
     joined: bool = True
-    from_zero: bool = True  # whether the axis of the values begins at 0
+    from_zero: bool = True
 
-    height = 4
+    height = 4  # inches
 
     def draw(self, axes):
+        """Draw into Matplotlib axes."""
         from matplotlib.ticker import MaxNLocator
 
-        for (label, values), (dash, marker) in zip(
-            self.lines, itertools.cycle(STYLES), strict=False
-        ):
+        styled = zip(self.lines, itertools.cycle(STYLES), strict=False)
+        for (label, values), (dash, marker) in styled:
             style = {"linestyle": "none", "markersize": 3}
             if self.joined:
                 style = {"linestyle": dash, "markersize": 5, "markevery": max(1, len(values) // 10)}
             axes.plot(range(1, len(values) + 1), values, marker=marker, label=label, **style)
         axes.set(xlabel=self.xlabel, ylabel=self.ylabel)
         if self.from_zero:
-            axes.update_datalim([(1, 0)])  # so that the margin above is a share of the whole height
+            # Count 0 among the data, so that the margin above is a share of the whole height.
+            axes.update_datalim([(1, 0)])
             axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
@@ -87,43 +97,55 @@ class Series:
 
 @dataclass
 class Bars:
-    """A panel: a measure of every combination."""
+    """A panel of bars: a measure of every combination of flags, the first one on top.
+
+    labels: of the combinations
+    ylabel: name of their axis
+    table: study.csv, a row per combination
+    measure: its columns are <measure>_mean and <measure>_std
+    xlabel: name of the measure's axis
+    """
 
     labels: list
     ylabel: str
-    table: pd.DataFrame  # study.csv
+    table: pd.DataFrame
     measure: str
     xlabel: str
 
     @property
     def height(self):
+        """Inches."""
         return 1.5 + 0.25 * len(self.labels)
 
     def draw(self, axes):
-        mean, error = (
-            self.table[f"{self.measure}_mean"],
-            self.table[f"{self.measure}_std"].fillna(0),
-        )
+        """Draw into Matplotlib axes."""
+        mean = self.table[f"{self.measure}_mean"]
+        error = self.table[f"{self.measure}_std"].fillna(0)
         axes.barh(self.labels, mean, xerr=error, capsize=3, color="lightgray", edgecolor="black")
-        axes.invert_yaxis()  # the first combination on top
+        axes.invert_yaxis()
         axes.set(xlabel=self.xlabel, ylabel=self.ylabel)
         axes.grid(alpha=0.3, axis="x")
 
 
 @dataclass
 class Points:
-    """A panel: points of several kinds in the plane of two principal components."""
+    """A panel of points of several kinds in the plane of two principal components.
+
+    title: of the panel
+    points: {kind: array (n, 2)}
+    shares: of the variance, one per component
+    """
 
     title: str
-    points: dict  # kind -> array (n, 2)
-    shares: tuple  # of the variance, one per component
+    points: dict
+    shares: tuple
 
-    height = 5.5
+    height = 5.5  # inches
 
     def draw(self, axes):
-        for (kind, points), (_, marker) in zip(
-            self.points.items(), itertools.cycle(STYLES), strict=False
-        ):
+        """Draw into Matplotlib axes."""
+        styled = zip(self.points.items(), itertools.cycle(STYLES), strict=False)
+        for (kind, points), (_, marker) in styled:
             axes.scatter(*points.T, s=14, marker=marker, alpha=0.7, linewidths=0, label=kind)
         names = (
             f"component {number} ({share:.0%} of the variance)"
@@ -134,15 +156,20 @@ class Points:
 
 
 def save_figure(path, title, panels):
-    """Draw the panels side by side into the PNG `path`."""
+    """Draw panels side by side into a PNG file, written whole or not at all.
+
+    path: of the file
+    title: of the figure
+    panels: list of objects with `height` and `draw(axes)`, see above
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(
-        figsize=(5 * len(panels), max(panel.height for panel in panels)), layout="constrained"
-    )
+    size = 5 * len(panels), max(panel.height for panel in panels)
+    figure = Figure(figsize=size, layout="constrained")
     for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
         panel.draw(axes)
     figure.suptitle(title, fontsize=10, parse_math=False)
     with atomic_file(path) as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that the font lacks
+        # The font may lack the letters of a name.
+        warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(file, format="png", dpi=120)

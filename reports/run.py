@@ -5,9 +5,7 @@ import fcntl
 import itertools
 import json
 import logging
-import logging.handlers
 import os
-import time
 import warnings
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import pandas as pd
 from cli.errors import UserError
 from distributed import collectives
 from reports.console import chosen_by, command_line
-from utils import atomic_file, peak_memory_mb, versions
+from utils import EarlyLog, atomic_file, peak_memory_mb, versions
 
 log = logging.getLogger("onebp")
 
@@ -46,10 +44,6 @@ class Run:
         self.columns = [*COLUMNS, *self.metrics]
         self.log_file = self.board = None
         self.with_board = args.log == "tensorboard"
-        names = args.loss_file_name, args.eval_file_name
-        self.journals = [
-            self.folder / name for name in names if name
-        ]  # of the losses, of the evaluations
 
     def __enter__(self):
         """Raises UserError when another process has this run, OSError when its folders cannot be made."""
@@ -98,14 +92,7 @@ class Run:
         with atomic_file(self.metrics_file, "w", newline="") as file:
             rows = rows[rows["epoch"].astype(float) <= epoch]
             rows.to_csv(file, index=False)
-        for journal in self.journals:
-            lines = (
-                journal.read_text(encoding="utf-8").splitlines(keepends=True)
-                if journal.exists()
-                else []
-            )
-            with atomic_file(journal, "w", encoding="utf-8") as file:
-                file.writelines(lines[: len(rows)])
+        return len(rows)
 
     def open_log(self, epoch):
         """Start metrics.csv and log.txt after `epoch`; what was logged before, about the data say, comes first.
@@ -119,14 +106,8 @@ class Run:
             self.board = open_board(self.folder / "tensorboard", epoch)
         self.log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
         self.log_file.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
-        for early in [
-            handler
-            for handler in log.handlers
-            if isinstance(handler, logging.handlers.MemoryHandler)
-        ]:
-            early.setTarget(self.log_file)
-            early.close()
-            log.removeHandler(early)
+        for early in EarlyLog.active():
+            early.replay_into(self.log_file)
         log.addHandler(self.log_file)
 
     def add_row(self, values):
@@ -144,21 +125,6 @@ class Run:
         if self.board:
             for name, value in zip(self.columns[1:], values[1:], strict=True):
                 self.board.add_scalar(name, value, values[0])
-
-    def journalise(self, steps, values):
-        """Append a line to the log of losses and one to that of evaluations, in the form of ReLoop2's repository.
-
-        steps: of an epoch; values: what `add_row` took.
-        """
-        epoch, loss, _, _, seconds, quality, *_ = values
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        lines = (
-            f"{now} epoch: {epoch} step: {steps}, loss is {loss}\n",
-            f"{now} == EvalCallBack model.eval(): dict_values([{quality}]); eval_time: {seconds}s\n",
-        )
-        for journal, line in zip(self.journals, lines, strict=False):
-            with open(journal, "a", encoding="utf-8") as file:
-                file.write(line)
 
     def rows(self):
         """metrics.csv as a table of strings, which keep every digit, less rows damaged or cut off by a kill."""
@@ -198,7 +164,7 @@ class Run:
             **result,
             "seconds": {"train": train_seconds, "eval": eval_seconds, "total": total_seconds},
             "peak_memory_mb": peak_memory_mb(device),
-            "flags": {flag: value for flag, value in vars(args).items() if flag != "origin"},
+            "flags": vars(args) | {"refit_epochs": args.refit_epochs},
         }
         with atomic_file(self.summary_file, "w") as file:
             json.dump(summary, file, indent=2)
@@ -264,7 +230,7 @@ class SilentRun(Run):
         """None: metrics.csv may be on its way to another folder."""
         return 0.0, 0.0
 
-    set_aside = rewind = open_log = add_row = journalise = write_summary = plot = _leave_to_first
+    set_aside = rewind = open_log = add_row = write_summary = plot = _leave_to_first
 
 
 def open_board(folder, epoch):

@@ -1,1 +1,1 @@
-"""Where interactions come from: files, arrays, downloads, the generated demo; what they become."""
+"""Sources of interactions: files, arrays on disk, downloads, the generated demo."""

@@ -1,7 +1,10 @@
-"""Data sets that are too large to parse at each start: arrays on disk, of which a process maps its users' part.
+"""Data sets that are too large to parse at each start: arrays on disk, which processes map.
 
-A folder with about.json, {"users": U, "items": I}, and for each part `<part>.indptr.npy` (U + 1,) and
-`<part>.indices.npy`: as in a csr_array, user u's items are indices[indptr[u] : indptr[u + 1]], in ascending order.
+A folder holds about.json, {"users": U, "items": I}, and for each split `<split>.indptr.npy`
+(U + 1,) and `<split>.indices.npy`. As in a csr_array, user u's items are
+indices[indptr[u] : indptr[u + 1]], in ascending order. Each process reads its users only.
+
+Shapes: U users, I items, n users of this process.
 """
 
 import hashlib
@@ -18,78 +21,84 @@ from sources.folders import find_folder
 from sources.interactions import SPLITS, Interactions, description
 from sources.share import Share, own_span, user_cuts
 
-BLOCK = 1 << 22  # interactions that are looked at together
+BLOCK = 1 << 22  # interactions that `sum_of_pairs` processes together
 MIXER = np.uint64(0x9E3779B97F4A7C15)
 
 
-def find_mapped(name, data_dir):
-    """The folder of the data set `name`, where it is of this kind, else None. Raises UserError for an unknown name."""
+def find_arrays(name, data_dir):
+    """The folder of the data set `name` if it holds arrays, else None.
+
+    Raises UserError for an unknown name.
+    """
     folder = None if name == "demo" else find_folder(name, data_dir)
     return folder if folder and (folder / "train.indptr.npy").is_file() else None
 
 
-def load_mapped(folder, validate):
-    """The Interactions in a folder, or this rank's Share of them; ids are numbers from 0.
+def load_arrays(folder, validate):
+    """Load the Interactions of a folder or, in several processes, this rank's Share of them.
 
-    validate: whether a validation part is wanted. Raises UserError for everything that is wrong with the files.
+    The ids are the numbers from 0. Raises UserError if a file is missing or wrong.
+
+    validate: whether to load the validation split
     """
     name = folder.name
     with agreement.raise_on_all_ranks():
-        users, items, ends, parts = read_parts(folder, validate)
+        users, items, ends, splits = read_splits(folder, validate)
     first, _ = own_span(ends)
-    # The digest is of what all ranks have together, so it does not tell that these are parts of different copies.
+    # The digest below is of all ranks' data together: it does not show that the ranks read
+    # different copies. The sizes and the cuts do.
     agreement.check_equal_on_ranks(
         {f"{name} of (users, items)": [users, items], f"{name} divided at users": ends}
     )
-    digest = hashlib.sha256(
-        json.dumps([users, items, [sum_of_pairs(parts[part], first) for part in SPLITS]]).encode()
-    )
-    about = {
-        "name": name,
-        **parts,
-        "item_ids": [str(item) for item in range(items)],
-        "digest": digest.hexdigest(),
-    }
+    sums = [sum_of_pairs(splits[split], first) for split in SPLITS]
+    digest = hashlib.sha256(json.dumps([users, items, sums]).encode()).hexdigest()
+    item_ids = [str(item) for item in range(items)]
+    about = {"name": name, **splits, "item_ids": item_ids, "digest": digest}
     if collectives.world_size() == 1:
         return Interactions(user_ids=[str(user) for user in range(users)], **about)
-    counts = {
-        "users": users,
-        "items": items,
-        **{part: collectives.all_reduce_int(parts[part].nnz) for part in SPLITS},
-    }
-    cold = (
-        collectives.all_reduce_int(int(np.sum(np.diff(parts["train"].indptr) == 0))),
-        int(np.sum(item_counts(parts["train"]) == 0)),
-    )
-    text = description(name, counts, cold, about["digest"])
+
+    # Several ranks: count over all of them.
+    totals = {split: collectives.all_reduce_int(splits[split].nnz) for split in SPLITS}
+    counts = {"users": users, "items": items, **totals}
+    cold_users = collectives.all_reduce_int(int(np.sum(np.diff(splits["train"].indptr) == 0)))
+    cold_items = int(np.sum(item_counts(splits["train"]) == 0))
+    text = description(name, counts, (cold_users, cold_items), digest)
     return Share(
         user_ids=[], first=first, users=users, whole_counts=counts, whole_description=text, **about
     )
 
 
-def read_parts(folder, validate):
-    """(U, I, where users are cut, {part: csr_array of this rank's}), `valid` empty unless wanted. Raises UserError."""
+def read_splits(folder, validate):
+    """Read this rank's users of each split.
+
+    Returns (U, I, the ranks' first users and U, {split: csr_array (n, I)}). The validation split
+    is empty unless `validate`. Raises UserError.
+    """
     users, items = read_sizes(folder / "about.json")
-    arrays = {
-        part: read_arrays(folder, part, users) for part in SPLITS if part != "valid" or validate
-    }
-    for part, (indptr, _) in arrays.items():
+    wanted = [split for split in SPLITS if split != "valid" or validate]
+    arrays = {split: read_arrays(folder, split, users) for split in wanted}
+    for split, (indptr, _) in arrays.items():
         if not indptr[-1]:
-            raise UserError(f"data set {folder.name}: no {part} interaction")
+            raise UserError(f"data set {folder.name}: no {split} interaction")
+
+    # Keep this rank's users of each split.
     ends = user_cuts(folder.name, arrays["train"][0])
     first, last = own_span(ends)
-    parts = {part: own_part(folder, part, *arrays[part], first, last, items) for part in arrays}
-    parts.setdefault("valid", csr_array((last - first, items), dtype=np.int8))
-    for one, other in combinations(parts, 2):
-        if shared := parts[one].multiply(parts[other]).nnz:
+    splits = {
+        split: user_rows(folder, split, *arrays[split], first, last, items) for split in arrays
+    }
+    splits.setdefault("valid", csr_array((last - first, items), dtype=np.int8))
+
+    for one, other in combinations(splits, 2):
+        if shared := splits[one].multiply(splits[other]).nnz:
             raise UserError(
                 f"{folder}: {shared} pairs are in both {one} and {other}; keep each in one of them"
             )
-    return users, items, ends, parts
+    return users, items, ends, splits
 
 
 def read_sizes(path):
-    """(U, I) of about.json. Raises UserError."""
+    """(U, I) from about.json. Raises UserError."""
     try:
         about = json.loads(path.read_text())
         users, items = (int(about[name]) for name in ("users", "items"))
@@ -97,40 +106,50 @@ def read_sizes(path):
             raise ValueError(f"{users} users and {items} items are not from 1 to 2^31 - 1")
     except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise UserError(
-            f'cannot read {path} ({error}); it holds {{"users": number, "items": number}}'
+            f'cannot read {path} ({error}); write {{"users": number, "items": number}} into it'
         ) from None
     return users, items
 
 
-def read_arrays(folder, part, users):
-    """(indptr (U + 1,), indices) of a part, mapped. Raises UserError where they do not fit each other."""
+def read_arrays(folder, split, users):
+    """Map (indptr (U + 1,), indices (interactions,)) of a split.
+
+    Raises UserError if the arrays do not fit each other.
+    """
     arrays = []
     for name in ("indptr", "indices"):
-        path = folder / f"{part}.{name}.npy"
+        path = folder / f"{split}.{name}.npy"
         try:
             arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"cannot read {path} ({error}); write it with numpy.save") from None
-        if arrays[-1].ndim != 1 or arrays[-1].dtype.kind != "i":
-            raise UserError(
-                f"{path} holds {arrays[-1].dtype} of {arrays[-1].ndim} axes, not whole numbers in a row"
-            )
+        kind, axes = arrays[-1].dtype, arrays[-1].ndim
+        if axes != 1 or kind.kind != "i":
+            raise UserError(f"{path} holds {kind} of {axes} axes, not whole numbers in a row")
     indptr, indices = arrays
     if len(indptr) != users + 1 or indptr[0] != 0 or indptr[-1] != len(indices):
         raise UserError(
-            f"{folder / part}.indptr.npy has {len(indptr)} numbers from {indptr[:1]} to {indptr[-1:]}; "
-            f"{users + 1} from 0 to {len(indices)} belong there"
+            f"{folder / split}.indptr.npy has {len(indptr)} numbers from {indptr[:1]} to "
+            f"{indptr[-1:]}; it needs {users + 1} numbers from 0 to {len(indices)}"
         )
     return indptr, indices
 
 
-def own_part(folder, part, indptr, indices, first, last, items):
-    """csr_array (n, I) of the users from `first` to before `last`. Raises UserError where items are not in order."""
+def user_rows(folder, split, indptr, indices, first, last, items):
+    """csr_array (n, I) of the users from `first` to before `last`.
+
+    folder, split: for messages
+    indptr (U + 1,), indices: arrays of the whole split
+    items: I
+
+    Raises UserError if indptr falls, or a user's items are out of order or out of range.
+    """
     indptr = indptr[first : last + 1]
     begin, end = int(indptr[0]), int(indptr[-1])
     if (indptr[1:] < indptr[:-1]).any() or begin < 0 or end > len(indices):
         raise UserError(
-            f"{folder / part}.indptr.npy: numbers from 0 to {len(indices)} that never fall belong there"
+            f"{folder / split}.indptr.npy: numbers from 0 to {len(indices)} that never fall "
+            "belong there"
         )
     indptr, indices = indptr - begin, indices[begin:end]
     small = end - begin < 2**31 and items < 2**31
@@ -139,28 +158,31 @@ def own_part(folder, part, indptr, indices, first, last, items):
     matrix = csr_array(arrays, shape=(last - first, items))
     if not matrix.has_canonical_format:
         raise UserError(
-            f"{folder / part}.indices.npy: a user's items are not in ascending order, each once; sort them"
+            f"{folder / split}.indices.npy: a user's items are not in ascending order, each once; "
+            "sort them"
         )
     if end > begin and not (indices.min() >= 0 and indices.max() < items):
         raise UserError(
-            f"{folder / part}.indices.npy: items from 0 to {items - 1} belong there, by about.json"
+            f"{folder / split}.indices.npy: items from 0 to {items - 1} belong there, by about.json"
         )
     return matrix
 
 
 def sum_of_pairs(matrix, first):
-    """A number that tells sets of pairs apart, the sum of all ranks', however the users are divided among them.
+    """A checksum of a split's (user, item) pairs, equal however the users are divided among ranks.
 
-    matrix: this rank's pairs; first: its first user.
+    It is the sum, over all ranks' pairs, of a hash of each pair.
+
+    matrix: csr_array (n, I) of this rank's users
+    first: its first user
     """
-    found = np.zeros((), np.uint64)
-    with np.errstate(over="ignore"):
+    total = np.zeros((), np.uint64)
+    with np.errstate(over="ignore"):  # sums and products are modulo 2^64
         for start in range(0, matrix.nnz, BLOCK):
             place = np.arange(start, min(start + BLOCK, matrix.nnz))
             users = np.searchsorted(matrix.indptr, place, side="right") - 1 + first
-            pairs = users.astype(np.uint64) * np.uint64(matrix.shape[1]) + matrix.indices[
-                place
-            ].astype(np.uint64)
+            items = matrix.indices[place].astype(np.uint64)
+            pairs = users.astype(np.uint64) * np.uint64(matrix.shape[1]) + items
             mixed = (pairs + np.uint64(1)) * MIXER
-            found += ((mixed ^ (mixed >> np.uint64(29))) * MIXER).sum(dtype=np.uint64)
-    return collectives.all_reduce_int(int(found.view(np.int64)))
+            total += ((mixed ^ (mixed >> np.uint64(29))) * MIXER).sum(dtype=np.uint64)
+    return collectives.all_reduce_int(int(total.view(np.int64)))

@@ -1,4 +1,4 @@
-"""The parsed copy of a data set's files, and the numbering of its users and items."""
+"""Number the users and items of a data set, and keep a parsed copy of its files."""
 
 import glob
 import hashlib
@@ -18,71 +18,93 @@ CACHE_FORMAT = 2
 
 
 def read_cached(folder, sources):
-    """Parse the sources, or load the parsed copy of the same bytes. Returns what `_number` returns."""
-    digests = {part: file_sha256(path) for part, path in sources.items()}
+    """Load the parsed copy of the sources, or parse them and keep a copy in <folder>/.cache.
+
+    folder (Path): of the data set
+    sources: {split: path}
+
+    Returns what `number_ids` returns.
+    """
+    # The copy's name contains a digest of the sources: it is never that of other content.
+    digests = {split: file_sha256(path) for split, path in sources.items()}
     key = hashlib.sha256(json.dumps([CACHE_FORMAT, digests]).encode()).hexdigest()
-    names = "+".join(path.name for path in sources.values())  # a data set may have several splits
-    cache = folder / ".cache" / f"{names}.{key[:16]}.npz"
-    if cache.is_file():
+    names = "+".join(path.name for path in sources.values())  # a folder may hold several folds
+    copy = folder / ".cache" / f"{names}.{key[:16]}.npz"
+    if copy.is_file():
         try:
-            with np.load(cache, allow_pickle=False) as arrays:
-                ids = [json.loads(arrays[name].tobytes()) for name in ("user_ids", "item_ids")]
-                rated = {part: arrays.get(f"{part}_ratings") for part in sources}
-                return *ids, {part: (*arrays[part], rated[part]) for part in sources}
-        except Exception:  # whatever damage can provoke; the files are there to read again
-            log.warning("the parsed copy %s is damaged; reading the files again", cache)
-    user_ids, item_ids, pairs = number_ids(
-        {part: read_interactions(path) for part, path in sources.items()}
-    )
-    ids = {
-        name: np.frombuffer(json.dumps(values).encode(), np.uint8)
-        for name, values in (("user_ids", user_ids), ("item_ids", item_ids))
-    }
+            return _load(copy, sources)
+        except Exception:  # damage can raise anything; the sources are there to read again
+            log.warning("the parsed copy %s is damaged; reading the files again", copy)
+
+    tables = {split: read_interactions(path) for split, path in sources.items()}
+    user_ids, item_ids, pairs = number_ids(tables)
     try:
-        for stale in cache.parent.glob(f"{glob.escape(names)}.*.npz"):
+        for stale in copy.parent.glob(f"{glob.escape(names)}.*.npz"):
             stale.unlink(missing_ok=True)
-        with atomic_file(cache) as file:
-            rated = {
-                f"{part}_ratings": values
-                for part, (_, _, values) in pairs.items()
-                if values is not None
-            }
-            np.savez(
-                file,
-                **ids,
-                **rated,
-                **{part: np.stack(columns[:2]) for part, columns in pairs.items()},
-            )
+        _save(copy, user_ids, item_ids, pairs)
     except OSError as error:  # a read-only folder is no reason not to train
         log.warning(
             "no parsed copy kept in %s (%s): the next start parses again",
-            cache.parent,
+            copy.parent,
             error.strerror,
         )
     return user_ids, item_ids, pairs
 
 
+def _load(copy, splits):
+    """What `_save` wrote: (user_ids, item_ids, pairs)."""
+    with np.load(copy, allow_pickle=False) as arrays:
+        ids = [json.loads(arrays[name].tobytes()) for name in ("user_ids", "item_ids")]
+        ratings = {split: arrays.get(f"{split}_ratings") for split in splits}
+        return *ids, {split: (*arrays[split], ratings[split]) for split in splits}
+
+
+def _save(copy, user_ids, item_ids, pairs):
+    """Write the result of `number_ids` into an .npz file, without pickle: the ids are JSON."""
+    ids = {
+        name: np.frombuffer(json.dumps(values).encode(), np.uint8)
+        for name, values in (("user_ids", user_ids), ("item_ids", item_ids))
+    }
+    with atomic_file(copy) as file:
+        ratings = {
+            f"{split}_ratings": values
+            for split, (_, _, values) in pairs.items()
+            if values is not None
+        }
+        indices = {split: np.stack(columns[:2]) for split, columns in pairs.items()}
+        np.savez(file, **ids, **ratings, **indices)
+
+
 def number_ids(tables):
-    """{part: (users, items, ratings)} -> (user_ids, item_ids, the same with users and items as int32 indices)."""
+    """Number users and items from 0, in the order of their ids.
+
+    tables: {split: (users, items, ratings)}, arrays (interactions,) of strings; ratings or None
+
+    Returns (user_ids, item_ids, tables with users and items as int32 indices into these lists).
+    """
     numbered, ids = [], []
     for column in (0, 1):
         values = np.concatenate([table[column] for table in tables.values()])
-        codes, uniques = pd.factorize(values)
+        codes, uniques = pd.factorize(values)  # by first appearance
         names = uniques.tolist()
         order = sorted(range(len(names)), key=_id_order(names))
         position = np.empty(len(names), np.int32)
         position[order] = np.arange(len(names), dtype=np.int32)
         numbered.append(position[codes])
         ids.append([names[index] for index in order])
+    # Divide the columns among the splits again.
     ends = np.cumsum([len(table[0]) for table in tables.values()])[:-1]
     users, items = (np.split(codes, ends) for codes in numbered)
     return *ids, {
-        part: (*pair, tables[part][2]) for part, *pair in zip(tables, users, items, strict=True)
+        split: (*pair, tables[split][2]) for split, *pair in zip(tables, users, items, strict=True)
     }
 
 
 def _id_order(names):
-    """Sort key by index: as numbers where every id is one, however long, else as text."""
+    """Sort key for indices into `names`: as numbers if every name is digits only, else as text.
+
+    Numbers may have any length: the key compares the number of digits, then the digits.
+    """
     if all(name.isascii() and name.isdigit() for name in names):
         digits = [name.lstrip("0") for name in names]
         return lambda index: (len(digits[index]), digits[index], names[index])

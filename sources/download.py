@@ -1,4 +1,4 @@
-"""The named data sets: where their files come from, how a download is checked, what the published split holds."""
+"""Download the named data sets: the addresses, digests and published counts of their files."""
 
 import hashlib
 import io
@@ -15,18 +15,22 @@ from utils import atomic_file, on_terminal
 log = logging.getLogger("onebp")
 
 
-ONEBP = "https://raw.githubusercontent.com/studentcej/OneBP/8ad479b982ebbbbdb384704d27795465be170d97/data"
-LIGHTGCN = "https://raw.githubusercontent.com/gusye1234/LightGCN-PyTorch/947ca2b/data"
+GITHUB = "https://raw.githubusercontent.com"
+ONEBP = f"{GITHUB}/studentcej/OneBP/8ad479b982ebbbbdb384704d27795465be170d97/data"
+LIGHTGCN = f"{GITHUB}/gusye1234/LightGCN-PyTorch/947ca2b/data"
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
-TIMEOUT_S = 30  # without a byte from the server
+TIMEOUT_S = 30  # seconds without a byte from the server
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a data set: its name in the data set's folder, its address, its digest.
+    """A file of a data set that can be downloaded.
 
-    The digest is `sha256:...` of the content, or `git:...`, the id as a git blob: sha1 of `blob <length>\\0` + content.
-    Of a zip archive, whose name is that of the folder in it, the `members` are kept and not the archive.
+    name: in the data set's folder; of a zip archive, the name of the folder in it
+    url: its address
+    digest: "sha256:...", of the content, or "git:...", its id as a git blob: sha1 of
+        `blob <length>\\0` + content
+    members: the files of a zip archive that are kept; the archive is not
     """
 
     name: str
@@ -36,20 +40,25 @@ class RemoteFile:
 
     @property
     def pattern(self):
-        """What files may be called that stand for this one."""
+        """Pattern of the names of files that can replace this one."""
         return f"{self.name.split('.')[0]}.*"
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published data set: its files, and the counts that every paper on it quotes: of users, items, train, ..."""
+    """A published data set: its files, and the published {"users": count, "items": count, ...}."""
 
     files: tuple[RemoteFile, ...]
     counts: dict[str, int]
 
 
 def _published(base, files, counts):
-    """`files`: (name in the folder, name at `base`, digest) of each; counts: of users, items, train and test."""
+    """A data set with a train and a test file.
+
+    base: address of their folder
+    files: (name here, name there, digest) of each
+    counts: number of users, items, training and test interactions
+    """
     named = dict(zip(("users", "items", "train", "test"), counts, strict=True))
     return Published(
         tuple(RemoteFile(name, f"{base}/{remote}", digest) for name, remote, digest in files), named
@@ -57,7 +66,13 @@ def _published(base, files, counts):
 
 
 def _movielens(name, sha256, members, counts):
-    """A data set of GroupLens: an archive; counts: of users, items and interactions."""
+    """A data set of GroupLens: a zip archive.
+
+    name: of the data set
+    sha256: of the archive
+    members: files of the archive that are kept
+    counts: number of users, items and interactions
+    """
     archive = RemoteFile(name, f"{GROUPLENS}/{name}.zip", f"sha256:{sha256}", members)
     return Published((archive,), dict(zip(("users", "items", "interactions"), counts, strict=True)))
 
@@ -126,7 +141,7 @@ REGISTRY = {
             "README",
             "u.item",
             "u.genre",
-            *(f"u{fold}.{part}" for fold in range(1, 6) for part in ("base", "test")),
+            *(f"u{fold}.{kind}" for fold in range(1, 6) for kind in ("base", "test")),
             "u.data",
         ),
         counts=(943, 1682, 100_000),
@@ -141,10 +156,14 @@ REGISTRY = {
 
 
 def fetch(remote, folder, allowed=True):
-    """Download one RemoteFile into `folder` (a Path): first its digest is checked, then files get their names.
+    """Download a file of a data set. Nothing is written before the digest is checked.
 
-    Raises UserError, always with the address and with the place where the file can be put by hand, when `allowed` is
-    false, on a wrong digest, an HTTP error, a server that does not answer, and a disk that refuses.
+    remote (RemoteFile)
+    folder (Path): of the data set
+    allowed: False raises instead of downloading
+
+    Raises UserError for a wrong digest, an HTTP error, a server that does not answer, and a disk
+    that refuses. Its text gives the address, and where to put the file by hand.
     """
     target = folder / remote.name
     by_hand = f"get {remote.url} by hand and save it as {target}"
@@ -162,12 +181,13 @@ def fetch(remote, folder, allowed=True):
         found = _digest(content.getvalue(), remote.digest)
         if found != remote.digest:
             raise UserError(
-                f"{remote.url} has digest {found}, not {remote.digest}: cut off or changed; {by_hand}"
+                f"{remote.url} has digest {found}, not {remote.digest}: cut off or changed; "
+                f"{by_hand}"
             )
         for name, data in _files(remote, content):
             with atomic_file(folder / name) as file:
                 file.write(data)
-    except requests.RequestException as error:  # an OSError too, so it comes first
+    except requests.RequestException as error:  # is an OSError too, so it comes first
         raise UserError(
             f"cannot download {remote.url} ({_reason(error)}); try again, or {by_hand}"
         ) from None
@@ -178,7 +198,13 @@ def fetch(remote, folder, allowed=True):
 
 
 def _files(remote, content):
-    """Yield (name, bytes) of what to keep of a download; a member is read by its name, whatever else an archive has."""
+    """Yield (name, bytes) of each file to keep.
+
+    Of an archive, these are the named members only: no other path in it is ever written.
+
+    remote (RemoteFile)
+    content (BytesIO): the download
+    """
     if not remote.members:
         yield remote.name, content.getvalue()
         return
@@ -188,14 +214,14 @@ def _files(remote, content):
 
 
 def _digest(content, like):
-    """Digest of bytes in the form of `like` (see RemoteFile)."""
+    """Digest of bytes, of the kind of `like`; see RemoteFile."""
     if like.startswith("git:"):
         return "git:" + hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 def _reason(error):
-    """The few words of a requests error that a person can use."""
+    """The cause of an error of requests, in few words."""
     if error.response is not None:
         return f"HTTP {error.response.status_code}"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):

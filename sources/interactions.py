@@ -1,4 +1,7 @@
-"""Interactions: users, items and the splits train, valid and test; how a split is made."""
+"""Interactions: users, items and the splits train, valid and test; how they are split.
+
+Shapes: U users, I items.
+"""
 
 import hashlib
 import json
@@ -15,12 +18,14 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Interactions:
-    """A data set, split. U users and I items are those of all parts together, sorted by id.
+    """A data set in splits that share no (user, item) pair.
 
-    train, valid, test: csr_array (U, I) of ones or, where they were asked for, of the ratings (float32; a rating may be
-    0, so what counts is which entries there are); indices sorted. The parts share no pair. valid is empty where there
-    is no validation part. tune: a part of its own for what tunes itself (see lambdaopt.py), or None. user_ids,
-    item_ids: the ids as the files spell them, by index. digest: of ids and parts.
+    user_ids, item_ids: the ids of all splits' users and items as the files spell them, sorted; a
+        user's or item's index is its position there
+    train, valid, test: csr_array (U, I) with sorted indices, of ones or of ratings (float32). A
+        rating may be 0, so an entry counts whatever its value. valid may be empty.
+    digest: of the ids and splits
+    tune: a fourth split for regularizers/lambdaopt.py, or None
     """
 
     name: str
@@ -38,103 +43,130 @@ class Interactions:
         return self.train.shape
 
     def counts(self):
-        """Users, items and interactions of each part, by name."""
+        """Number of users, of items, and of interactions in each split, by name."""
         users, items = self.shape
-        parts = (*SPLITS, "tune") if self.tune is not None else SPLITS
-        return {"users": users, "items": items, **{part: getattr(self, part).nnz for part in parts}}
+        splits = (*SPLITS, "tune") if self.tune is not None else SPLITS
+        sizes = {split: getattr(self, split).nnz for split in splits}
+        return {"users": users, "items": items, **sizes}
 
-    def seen(self, part):
-        """The parts whose items are left out of the ranking for `part`, "valid" or "test"."""
-        parts = self.train, self.tune, self.valid if part == "test" else None
-        return [matrix for matrix in parts if matrix is not None]
+    def seen(self, split):
+        """The matrices whose items are left out of the ranking for `split`, "valid" or "test"."""
+        matrices = self.train, self.tune, self.valid if split == "test" else None
+        return [matrix for matrix in matrices if matrix is not None]
 
     def describe(self):
-        """One line with the counts, what only the test part has, and the digest."""
+        """One line: the counts, the users and items that training lacks, and the digest."""
         cold = [
             int(np.sum(np.diff(self.train.indptr) == 0)),
             self.shape[1] - len(np.unique(self.train.indices)),
         ]
         return description(self.name, self.counts(), cold, self.digest)
 
-    def with_tuning_part(self, share, split_seed):
-        """The same data with a `share` of the validation part, drawn at random, as `tune`. Raises UserError."""
-        rest = csr_array(self.shape, dtype=self.valid.dtype)
-        if share == 1:
-            valid, tune = rest, self.valid
+    def with_tuning_split(self, ratio, split_seed):
+        """The same data with a random share of the validation split as the split `tune`.
+
+        ratio: the share that moves; 1 leaves no validation split
+        split_seed: seed of the random choice
+
+        Raises UserError if there are too few validation interactions to divide.
+        """
+        empty = csr_array(self.shape, dtype=self.valid.dtype)
+        if ratio == 1:
+            valid, tune = empty, self.valid
         else:
-            tune, valid = split_at_random(self.valid, 1 - share, np.random.default_rng(split_seed))
+            tune, valid = split_at_random(self.valid, 1 - ratio, np.random.default_rng(split_seed))
             if not valid.nnz:
                 raise UserError(
-                    f"data set {self.name}: {self.valid.nnz} validation interactions are too few to divide"
+                    f"data set {self.name}: {self.valid.nnz} validation interactions are too few "
+                    "to divide"
                 )
-        parts = {"train": self.train, "valid": valid, "test": self.test, "tune": tune}
-        return replace(self, **parts, digest=digest_of(self.user_ids, self.item_ids, parts))
+        splits = {"train": self.train, "valid": valid, "test": self.test, "tune": tune}
+        return replace(self, **splits, digest=digest_of(self.user_ids, self.item_ids, splits))
 
     def with_valid_in_train(self):
-        """The same data with the validation part as part of the training part."""
-        pairs = [(*part.coords, part.data) for part in (self.train.tocoo(), self.valid.tocoo())]
-        train = pair_matrix(
-            *(np.concatenate(column) for column in zip(*pairs, strict=True)), self.shape
-        )
-        parts = {
-            "train": train,
-            "valid": csr_array(self.shape, dtype=train.dtype),
-            "test": self.test,
-        }
-        return replace(self, **parts, digest=digest_of(self.user_ids, self.item_ids, parts))
+        """The same data with the validation split moved into the training split."""
+        matrices = self.train.tocoo(), self.valid.tocoo()
+        pairs = [(*matrix.coords, matrix.data) for matrix in matrices]
+        columns = (np.concatenate(column) for column in zip(*pairs, strict=True))
+        train = pair_matrix(*columns, self.shape)
+        empty = csr_array(self.shape, dtype=train.dtype)
+        splits = {"train": train, "valid": empty, "test": self.test}
+        return replace(self, **splits, digest=digest_of(self.user_ids, self.item_ids, splits))
 
 
 def description(name, counts, cold, digest):
-    """The line about a data set; counts: by name; cold: how many users and items the training part has not."""
+    """The line that describes a data set.
+
+    counts: {"users": U, "items": I, split: interactions, ...}
+    cold: (users, items) without training interactions
+    digest: of the data set; the line shows its beginning
+    """
     sizes = ", ".join(f"{count:,} {what}" for what, count in counts.items())
-    return f"{name}: {sizes} ({cold[0]} users and {cold[1]} items without training), digest {digest[:12]}"
+    missing = f"{cold[0]} users and {cold[1]} items without training"
+    return f"{name}: {sizes} ({missing}), digest {digest[:12]}"
 
 
 def pair_matrix(users, items, values, shape):
-    """Pairs -> csr_array (U, I) of their values, or of ones for None; of a pair that is there twice the last counts."""
+    """csr_array (U, I) of (user, item) pairs. The last value of a repeated pair counts.
+
+    users, items (interactions,): indices
+    values (interactions,): ratings, or None for ones
+    shape: (U, I)
+    """
     ones = np.ones(len(users), np.int8)
     matrix = coo_array((ones if values is None else values, (users, items)), shape).tocsr()
     matrix.sum_duplicates()
     if values is None:
         matrix.data[:] = 1
-    elif matrix.nnz < len(users):  # repeated pairs were added up
+    elif matrix.nnz < len(users):  # values of repeated pairs were added up: start again
         last = ~pd.DataFrame({"user": users, "item": items}).duplicated(keep="last").to_numpy()
         return pair_matrix(users[last], items[last], values[last], shape)
     return matrix
 
 
 def split_per_user(matrix, ratio, random):
-    """Split every user's interactions at random: (the rest, a share `ratio` of them).
+    """Split the interactions of every user at random. Returns two matrices: (rest, held out).
 
-    The share is rounded to the nearest whole number, and at least one interaction stays in the rest.
+    matrix: csr_array (U, I)
+    ratio: share of a user's interactions that is held out, rounded to the nearest whole number;
+        at least one interaction stays in the rest
+    random: numpy Generator
     """
     users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     order = np.lexsort((random.random(matrix.nnz), users))  # by user, then at random
-    rank = np.arange(matrix.nnz) - matrix.indptr[users]  # position within the user, in that order
+    position = np.arange(matrix.nnz) - matrix.indptr[users]  # within the user, in that order
     degree = np.diff(matrix.indptr)[users]
-    held_out = rank < np.minimum(np.floor(degree * ratio + 0.5), degree - 1)
+    held_out = position < np.minimum(np.floor(degree * ratio + 0.5), degree - 1)
     return tuple(_entries(matrix, chosen) for chosen in (order[~held_out], order[held_out]))
 
 
 def split_at_random(matrix, ratio, random):
-    """Split the entries at random: (the rest, a share `ratio` of them), the rest not empty."""
+    """Split all interactions at random. Returns two matrices: (rest, held out).
+
+    matrix: csr_array (U, I)
+    ratio: share that is held out; at least one interaction stays in the rest
+    random: numpy Generator
+    """
     order = random.permutation(matrix.nnz)
     held_out = min(round(matrix.nnz * ratio), matrix.nnz - 1)
     return tuple(_entries(matrix, chosen) for chosen in (order[held_out:], order[:held_out]))
 
 
 def _entries(matrix, chosen):
-    """The csr_array of the entries at places `chosen`."""
+    """csr_array of some entries of a matrix. chosen: their positions among its entries."""
     users, items = matrix.tocoo().coords
     return pair_matrix(users[chosen], items[chosen], matrix.data[chosen], matrix.shape)
 
 
-def digest_of(user_ids, item_ids, parts):
-    """sha256 over ids and parts: equal when two files hold the same split, however they spell or order it."""
+def digest_of(user_ids, item_ids, splits):
+    """sha256 of ids and splits: equal for files of the same splits, whatever their format or order.
+
+    splits: {name: csr_array (U, I)}; the ratings count if they are float32
+    """
     digest = hashlib.sha256(json.dumps([user_ids, item_ids]).encode())
-    for part in (*SPLITS, "tune") if "tune" in parts else SPLITS:
-        digest.update(parts[part].indptr.astype("<i8").tobytes())
-        digest.update(parts[part].indices.astype("<i8").tobytes())
-        if parts["train"].dtype == np.float32:
-            digest.update(parts[part].data.astype("<f4").tobytes())
+    for split in (*SPLITS, "tune") if "tune" in splits else SPLITS:
+        digest.update(splits[split].indptr.astype("<i8").tobytes())
+        digest.update(splits[split].indices.astype("<i8").tobytes())
+        if splits["train"].dtype == np.float32:
+            digest.update(splits[split].data.astype("<f4").tobytes())
     return digest.hexdigest()

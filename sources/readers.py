@@ -1,8 +1,10 @@
-"""Files of interactions -> their users and items as strings, and ratings. The format is found by content, not by name.
+"""Read files of interactions: users and items as strings, and ratings.
 
-Formats, plain or gzip:
-  a CSV or TSV (or `;`) with a header that names a user and an item column, and optionally a rating column;
-  MovieLens without a header: `user<TAB>item[<TAB>rating[<TAB>time]]` (u.data) or the same with `::` (ratings.dat);
+The format follows from the content, not from the name. Formats, plain or gzip:
+  a table with a header that names a user and an item column, and optionally a rating column;
+    its separator is a tab, a comma, a semicolon or a space;
+  MovieLens, without a header: `user<TAB>item[<TAB>rating[<TAB>time]]` (u.data), or the same with
+    `::` (ratings.dat);
   LightGCN: a line per user, `user item item ...`, integers separated by spaces.
 """
 
@@ -19,65 +21,30 @@ import pandas as pd
 
 from cli.errors import UserError
 
+# Plain names (see `plain_name`) of the columns.
+# fmt: off
 USER_NAMES = (
-    "user",
-    "userid",
-    "uid",
-    "userindex",
-    "useridx",
-    "reviewerid",
-    "customerid",
-    "visitorid",
+    "user", "userid", "uid", "userindex", "useridx", "reviewerid", "customerid", "visitorid",
 )
 ITEM_NAMES = (
-    *(
-        "item",
-        "itemid",
-        "iid",
-        "itemindex",
-        "itemidx",
-        "movie",
-        "movieid",
-        "product",
-        "productid",
-        "parentasin",
-    ),
-    *(
-        "asin",
-        "book",
-        "bookid",
-        "isbn",
-        "artist",
-        "artistid",
-        "track",
-        "trackid",
-        "song",
-        "songid",
-        "business",
-    ),
-    *(
-        "businessid",
-        "place",
-        "placeid",
-        "venue",
-        "venueid",
-        "location",
-        "locationid",
-        "poi",
-        "poiid",
-        "article",
-    ),
-    "articleid",
+    "item", "itemid", "iid", "itemindex", "itemidx", "movie", "movieid", "product", "productid",
+    "parentasin", "asin", "book", "bookid", "isbn", "artist", "artistid", "track", "trackid",
+    "song", "songid", "business", "businessid", "place", "placeid", "venue", "venueid", "location",
+    "locationid", "poi", "poiid", "article", "articleid",
 )
+# fmt: on
 RATING_NAMES = ("rating", "ratings", "score", "stars", "overall")
-EXPECTED = "expected a header with a user and an item column, MovieLens u.data or ratings.dat, or LightGCN lines"
+EXPECTED = (
+    "expected a header with a user and an item column, MovieLens u.data or ratings.dat, "
+    "or LightGCN lines"
+)
 
 
 def read_interactions(path):
     """Read one file. Returns (users, items, ratings), an entry per interaction, in file order.
 
-    users, items: object arrays of strings; ratings: float32, or None where the file has none. Raises UserError with the
-    file and the line for whatever cannot be read.
+    users and items are object arrays of strings; ratings are float32, or None if the file has
+    none. Raises UserError with the file and the line for what cannot be read.
     """
     text = read_text(path)
     first = next((line for line in io.StringIO(text) if line.strip()), None)
@@ -86,12 +53,13 @@ def read_interactions(path):
     first = first.rstrip("\n")
     if first.startswith(("{", "[", "<")):
         raise UserError(f"{path}: JSON or markup is not read; {EXPECTED}")
+    # A header names a user or an item column.
     for separator in (sign for sign in "\t,; " if sign in first):
         columns = [plain_name(name) for name in next(_records(first, separator))]
         if set(columns) & {*USER_NAMES, *ITEM_NAMES}:
             return _read_table(path, text, separator, columns, header=True)
     if "::" in first:
-        # The parser takes one-character separators; a tab cannot be part of these ids then.
+        # The parser takes separators of one character. The ids must not contain a tab then.
         return _read_movielens(path, text.replace("::", "\t"))
     if "\t" in first:
         return _read_movielens(path, text)
@@ -101,7 +69,10 @@ def read_interactions(path):
 
 
 def read_text(path, encoding="utf-8-sig"):
-    """The file's text, gunzipped if need be. Raises UserError where it is damaged, no text, or not in the encoding."""
+    """The text of a plain or gzip file, with line ends "\\n".
+
+    Raises UserError if the file is absent or damaged, is no text, or has another encoding.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -125,26 +96,32 @@ def read_text(path, encoding="utf-8-sig"):
 
 
 def plain_name(name):
-    """`"User_ID"`, `userId` and RecBole's `user_id:token` are all `userid`."""
+    """The letters and digits of a column's name: "userid" for "User_ID" or "user_id:token"."""
     return re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower())
 
 
 def _read_movielens(path, text):
-    """u.data and ratings.dat: user, item, rating, time without a header or quotes."""
+    """Read u.data or ratings.dat: user, item, rating, time without a header or quotes."""
     first = next(line for line in text.split("\n") if line.strip())
     columns = ["user", "item", "rating", "time"][: first.count("\t") + 1]
     return _read_table(path, text, "\t", columns, header=False)
 
 
 def _read_table(path, text, separator, columns, header):
-    """A separated table; `columns` are the plain names of its columns."""
+    """Read a table of text. Returns what `read_interactions` returns.
+
+    path: for messages
+    text: of the file
+    separator: one character
+    columns: plain names of the columns
+    header: whether the first line is a header, and fields may be quoted
+    """
     user, item = _find_column(path, columns, USER_NAMES), _find_column(path, columns, ITEM_NAMES)
     rating = _find_column(path, columns, RATING_NAMES) if {*RATING_NAMES} & {*columns} else None
     quoting = csv.QUOTE_MINIMAL if header else csv.QUOTE_NONE
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "error", pd.errors.ParserWarning
-        )  # pandas would drop surplus fields with a warning
+        # Make surplus fields an error: pandas would drop them with a warning.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
             table = pd.read_csv(
                 io.StringIO(re.sub(r"\A(\s*\n)+", "", text)),
@@ -164,24 +141,29 @@ def _read_table(path, text, separator, columns, header):
     users, items = (table[column].to_numpy(dtype=object) for column in (user, item))
     broken, ratings = (users == "") | (items == ""), None
     if rating is not None:
-        # Few values are distinct: convert each one once.
+        # Few values are distinct: convert each of them once.
         codes, values = pd.factorize(table[rating])
-        with np.errstate(over="ignore"):  # inf is caught below
+        with np.errstate(over="ignore"):  # inf is found below
             values = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(np.float32)
         ratings = values[codes]
         broken |= ~np.isfinite(ratings)
+    # Name the line of the first incomplete interaction.
     if broken.any():
         row = int(broken.argmax())
         line = _line_of_record(text, separator, quoting, row + int(header))
         fields = separator.join(table.iloc[row])[:60]
         raise UserError(
-            f"{path}, line {line}: {fields!r} lacks a user, an item or a numeric rating; correct or remove it"
+            f"{path}, line {line}: {fields!r} lacks a user, an item or a numeric rating; "
+            "correct or remove it"
         )
     return users, items, ratings
 
 
 def _find_column(path, columns, names):
-    """Index of the column with the first of `names` that occurs."""
+    """Index in `columns` of the first of `names` that occurs there.
+
+    Raises UserError if none occurs, or this one occurs twice.
+    """
     found = next((name for name in names if name in columns), None)
     if found is None or columns.count(found) > 1:
         problem = "no" if found is None else "more than one"
@@ -193,7 +175,10 @@ def _find_column(path, columns, names):
 
 
 def _broken_line(path, text, separator, quoting, columns, error):
-    """Say where pandas stopped: the first record with another number of fields, or an open quote."""
+    """Raise UserError for the line at which pandas failed: surplus fields, or an unclosed quote.
+
+    error: pandas'; for the other arguments see _read_table
+    """
     reader = _records(text, separator, quoting)
     for record in reader:
         if len(record) > len(columns):
@@ -204,24 +189,25 @@ def _broken_line(path, text, separator, quoting, columns, error):
 
 
 def _records(text, separator, quoting=csv.QUOTE_MINIMAL):
-    """The records of a text one by one, for the header and for finding a line: slow, but it counts lines."""
+    """A csv.reader of a text: slow, but it counts lines. For headers and messages."""
     csv.field_size_limit(2**31 - 1)  # the largest that every platform takes
     return csv.reader(io.StringIO(text), delimiter=separator, quoting=quoting)
 
 
 def _line_of_record(text, separator, quoting, number):
-    """Line (from 1) of record `number` (from 0), blank lines not counted as records."""
+    """Line, from 1, of the record `number`, from 0. Blank lines are no records."""
     reader = _records(text, separator, quoting)
     records = (reader.line_num for record in reader if any(field.strip() for field in record))
     return next(line for index, line in enumerate(records) if index == number)
 
 
 def _read_lightgcn(path, text):
-    """A line per user: the user, then the items. A user without items is allowed."""
+    """Read lines of a user and its items. A user without items is allowed."""
     if broken := re.search(r"[^0-9\s]", text):
         line = text.count("\n", 0, broken.start()) + 1
         raise UserError(
-            f"{path}, line {line}: {broken.group()!r} in a line of integers (user item item ...); correct it"
+            f"{path}, line {line}: {broken.group()!r} in a line of integers "
+            "(user item item ...); correct it"
         )
     lines = [tokens for line in text.split("\n") if (tokens := line.split())]
     users = np.array([tokens[0] for tokens in lines], dtype=object)

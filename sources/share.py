@@ -1,4 +1,7 @@
-"""The users of a data set, divided among processes."""
+"""The users of a data set, divided among processes.
+
+Shapes: U users.
+"""
 
 from dataclasses import dataclass
 
@@ -6,15 +9,20 @@ import numpy as np
 
 from cli.errors import RaisedByAllRanks
 from distributed import collectives
-from sources.interactions import Interactions
+from sources.interactions import SPLITS, Interactions
 
 
 @dataclass(frozen=True)
 class Share(Interactions):
-    """The part of a data set that a rank holds: users from `first` on, with all of their interactions; all items."""
+    """The users of a data set that this rank trains, with all of their interactions, and all items.
+
+    first: the first of these users; they are consecutive
+    users: number of users in the whole data set
+    whole_counts, whole_description: `counts()` and `describe()` of the whole data set
+    """
 
     first: int = 0
-    users: int = 0  # of the whole data set
+    users: int = 0
     whole_counts: dict = None
     whole_description: str = ""
 
@@ -26,19 +34,19 @@ class Share(Interactions):
 
 
 def own_share(data):
-    """This rank's Share of Interactions; all of them where there is one process.
+    """This rank's Share of some Interactions; in one process, the Interactions themselves.
 
-    Raises UserError where a rank would have nothing to train.
+    Raises UserError if a rank would have nothing to train.
     """
     if collectives.world_size() == 1:
         return data
     first, last = own_span(user_cuts(data.name, data.train.indptr))
-    parts = {part: getattr(data, part)[first:last] for part in ("train", "valid", "test")}
+    splits = {split: getattr(data, split)[first:last] for split in SPLITS}
     return Share(
         data.name,
         data.user_ids[first:last],
         data.item_ids,
-        **parts,
+        **splits,
         digest=data.digest,
         first=first,
         users=data.shape[0],
@@ -48,42 +56,47 @@ def own_share(data):
 
 
 def user_cuts(name, indptr):
-    """The first user of each rank, and the number of users: like numbers of interactions lie between.
+    """Divide the users so that the ranks have about equal numbers of interactions.
 
-    name: of the data set; indptr (U + 1,): the training interactions before each user. Raises UserError where a rank
-    would have none.
+    name: of the data set
+    indptr (U + 1,): the training interactions before each user
+
+    Returns the first user of each rank, then U. Raises UserError if a rank would have no
+    interactions.
     """
     ends = balanced_cuts(indptr, collectives.world_size())
     if not all(np.diff(indptr[ends]) > 0):
         raise RaisedByAllRanks(
-            f"data set {name} has fewer users to train on than the {collectives.world_size()} ranks; "
-            "start fewer of them"
+            f"data set {name} has fewer users to train on than the {collectives.world_size()} "
+            "ranks; start fewer of them"
         )
     return ends
 
 
 def own_span(ends):
-    """(first, after the last) of this rank's users, from `cuts`."""
+    """(first user, user after the last) of this rank, from the result of `user_cuts`."""
     return ends[collectives.rank() : collectives.rank() + 2]
 
 
-def balanced_cuts(indptr, parts):
-    """Where to cut users (U,) so that the parts have like numbers of interactions: (parts + 1) numbers of users.
+def balanced_cuts(indptr, count):
+    """Cut a row of users into `count` sections with about equal numbers of interactions.
 
-    No part is without interactions, where so many users have any. indptr (U + 1,): the interactions before each user.
+    indptr (U + 1,): the interactions before each user
+
+    Returns count + 1 numbers: the first user of each section, then U. Every section has
+    interactions, if at least `count` users have any.
     """
-    wanted = indptr[-1] * np.arange(1, parts) / parts
-    after = np.searchsorted(
-        indptr, np.ceil(wanted).astype(indptr.dtype)
-    )  # of another type indptr would be copied
-    ends = [
-        0,
-        *np.where(wanted - indptr[after - 1] < indptr[after] - wanted, after - 1, after),
-        len(indptr) - 1,
-    ]
-    for number in range(1, parts):  # something before each cut
+    # Cut where the number of interactions before the cut is nearest to an equal division.
+    wanted = indptr[-1] * np.arange(1, count) / count
+    # Search with indptr's own type: numpy would copy indptr to another one.
+    after = np.searchsorted(indptr, np.ceil(wanted).astype(indptr.dtype))
+    nearest = np.where(wanted - indptr[after - 1] < indptr[after] - wanted, after - 1, after)
+    ends = [0, *nearest, len(indptr) - 1]
+    # Move cuts up, so that each section but the last has interactions ...
+    for number in range(1, count):
         least = np.searchsorted(indptr, indptr[ends[number - 1]], side="right")
         ends[number] = min(max(ends[number], least), len(indptr) - 1)
-    for number in range(parts - 1, 0, -1):  # and behind it
+    # ... then down, so that the last one, too, has some, and those before keep theirs.
+    for number in range(count - 1, 0, -1):
         ends[number] = min(ends[number], np.searchsorted(indptr, indptr[ends[number + 1]]) - 1)
     return [int(end) for end in ends]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+import families
 from checkpointing.files import load_checkpoint
 from cli.errors import UserError
-from cli.registry import MODELS, find
 from reports.figures import Points, save_figure
 from sources.titles import item_titles
 from utils import choose_device, write_csv
@@ -90,7 +90,7 @@ def item_encodings(data, args, checkpoint):
     args: flags of the run
     checkpoint: file to load; None: before training
     """
-    model = find(MODELS, args.model)(data, args, choose_device(args.device))
+    model = families.model_class(args.model)(data, args, choose_device(args.device))
     if checkpoint:
         model.load_weights(load_checkpoint(checkpoint)["model"])
     return model.encodings()[1].cpu().numpy()

@@ -3,11 +3,9 @@
 Source: Chen et al., KDD 2019, arXiv 1905.11596.
 """
 
-import argparse
 import gc
 import json
 import logging
-from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +18,7 @@ from reports.console import command_to_continue
 from reports.figures import Lines, save_figure
 from reports.run import Run
 from train import fit
-from utils import write_csv
+from utils import EarlyLog, write_csv
 
 log = logging.getLogger("onebp")
 
@@ -58,9 +56,7 @@ def member(args, strength):
     Raises UserError where its checkpoint was trained with other flags, which are not to be mixed in one grid.
     """
     own = {"l2": strength, "l2_grid": None, "run_name": f"{args.run_name}-l2={strength:g}"}
-    args = argparse.Namespace(
-        **{**vars(args), **own, "origin": args.origin | dict.fromkeys(own, "l2_grid")}
-    )
+    args = args.replace(origin="l2_grid", **own)
     if args.train_mode == "continue":
         last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
         try:
@@ -70,7 +66,7 @@ def member(args, strength):
             changed = None
         # With another l2 it is an earlier run, set aside: what is g-l2=0.1 may have been g-l2=0.
         if changed is None or "l2" in changed:
-            args.train_mode = "new"
+            args = args.replace(train_mode="new")
         elif changed:
             flag, (before, now) = next(iter(changed.items()))
             raise UserError(
@@ -90,15 +86,11 @@ def fit_all(model_class, device, data, members):
 
     Of equals the first is chosen. Raises UserError where all diverged.
     """
-    early = [handler for handler in log.handlers if isinstance(handler, MemoryHandler)]
-    loading = [list(handler.buffer) for handler in early]
+    early = [(handler, handler.records) for handler in EarlyLog.active()]
     summaries, chosen = [], None
     for number, args in enumerate(members):
-        for handler, records in zip(
-            early, loading, strict=True
-        ):  # every run's log.txt begins with them
-            handler.buffer = list(records)
-            log.addHandler(handler)
+        for handler, loading in early:  # with these records the log.txt of each run begins
+            handler.keep(loading)
         log.info("%d of %d strengths of l2: %s", number + 1, len(members), args.run_name)
         model = model_class(data, args, device)
         try:

@@ -6,8 +6,8 @@ from contextlib import redirect_stderr
 
 from cli.errors import UserError
 from cli.registry import ENCODERS
+from families.two_tower import PRESETS
 from parse import parse_args
-from suggested import PRESETS
 
 
 class Sweep:
@@ -138,7 +138,7 @@ class Clusters(Sweep):
         super().__init__(fixed, {"model": ["OneBP", "TwoBP"]})
 
     def prepare(self, args):
-        from dataloader import load_data
+        from families import load_data
         from sweeps.genres import item_genres
 
         if args.dim < 2:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from argparse import Namespace
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,10 @@ import pandas as pd
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+import families
 from checkpointing.files import load_checkpoint
-from checkpointing.resume import FREE_FLAGS
 from cli.errors import UserError
-from cli.registry import MODELS, find
-from dataloader import load_data
-from ignored import ignored_flags
+from parse import Flags
 from sweeps.studies import as_words, describe
 from utils import on_terminal
 
@@ -33,8 +30,6 @@ log = logging.getLogger("onebp")
 
 PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 MAIN = Path(__file__).parent.parent / "main.py"
-# Flags about where files lie and what else is printed: runs that differ in nothing else are the same run.
-PLACES = FREE_FLAGS - {"epochs", "eval_every", "patience", "device", "threads"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +37,7 @@ class Trial:
     """One run of a study."""
 
     swept: dict  # flag -> value
-    args: Namespace  # all flags, the seed included
+    args: Flags  # all flags, the seed included
     words: list  # of the command line, less those about the run's name and place
     name: str
     folder: Path  # of the study
@@ -85,22 +80,21 @@ class Trial:
 
 
 def load_once(checked):
-    """Load every data set that the args name, once; note its digest in them. Raises UserError where one is wrong."""
-    loaded = {}
+    """Load every data set that the `checked` flags name, once. Returns the flags with its digest.
+
+    Raises UserError if one of them is wrong.
+    """
+    loaded, result = {}, []
     for args in checked:
-        rated = find(MODELS, args.model).ratings
-        split = (
-            args.fold,
-            args.test_ratio,
-            args.select,
-            args.valid_ratio,
-            args.split_seed,
-            args.regularizer,
+        family = families.family_of(args.model)
+        source = json.dumps(
+            [family.title, args.loading_flags() | {"regularizer": args.regularizer}]
         )
-        source = (args.dataset, args.data_dir, rated, *split)
         if source not in loaded:
-            loaded[source] = load_data(args)
-        args.dataset, args.digest = loaded[source].name, loaded[source].digest
+            loaded[source] = families.load_data(args)
+        data = loaded[source]
+        result.append(args.replace(dataset=data.name, data_digest=data.digest))
+    return result
 
 
 def plan(fixed, combinations, seeds, folder):
@@ -112,12 +106,13 @@ def plan(fixed, combinations, seeds, folder):
     trials = {}
     for swept, args in combinations:
         for seed in range(1, seeds + 1):
-            own = Namespace(**{**vars(args), "seed": seed})
-            left_out = PLACES | ignored_flags(own)
+            own = args.replace(seed=seed)
+            ignored = own.ignored()
+            deciding = own.deciding("training", "run") | {"digest": own.data_digest}
             deciding = {
                 flag: value
-                for flag, value in vars(own).items()
-                if flag not in left_out and value is not None
+                for flag, value in deciding.items()
+                if flag not in ignored and value is not None
             }
             digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
             if digest in trials:
@@ -201,7 +196,7 @@ def ended(trial, place, process, errors, begin):
         return reason
     if not on_terminal():
         seconds, best = time.perf_counter() - begin, summary["best"]
-        monitor = find(MODELS, trial.args.model).evaluator_class(trial.args).monitor
+        monitor = families.model_class(trial.args.model).evaluator_class(trial.args).monitor
         found = f"{monitor} {best[monitor]:.4f} in epoch {best['epoch']}"
         log.info("%s  %s  %s, %.1f s", place, trial.name, found, seconds)
     return None

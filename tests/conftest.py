@@ -62,7 +62,9 @@ def cli(work, capsys):
     """Run main.py's `main` here: returns (status, stdout, stderr)."""
 
     def run(*words):
-        logging.getLogger("onebp").handlers.clear()  # that of an earlier call holds a stdout that is gone
+        logging.getLogger(
+            "onebp"
+        ).handlers.clear()  # that of an earlier call holds a stdout that is gone
         try:
             status = main([str(word) for word in words])
         except SystemExit as exit:  # argparse
@@ -75,7 +77,9 @@ def cli(work, capsys):
 def start(*words, **settings):
     """Start main.py in a new process; the current directory is the caller's."""
     command = [sys.executable, str(ROOT / "main.py"), *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings
+    )
 
 
 def finish(process):
@@ -88,7 +92,9 @@ def torchrun(*words, count=2, restarts=0, program=ROOT / "main.py", **settings):
     """Start main.py on `count` ranks, as the README does; the current directory is the caller's."""
     how = ["--standalone", f"--nproc_per_node={count}", f"--max_restarts={restarts}"]
     command = [sys.executable, "-m", "torch.distributed.run", *how, str(program), *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings
+    )
 
 
 def on_ranks(function, *arguments, count=2):
@@ -100,7 +106,10 @@ def on_ranks(function, *arguments, count=2):
         pools[count] = multiprocessing.get_context("spawn").Pool(count)
     pool = pools[count]
     try:  # a process waits for the others, so each of them gets one call
-        calls = [pool.apply_async(as_rank, (rank, count, port, function, arguments)) for rank in range(count)]
+        calls = [
+            pool.apply_async(as_rank, (rank, count, port, function, arguments))
+            for rank in range(count)
+        ]
         return [call.get(60) for call in calls]
     except BaseException:
         pools.pop(count).terminate()
@@ -130,7 +139,9 @@ def interactions(train, test, shape, valid=(), tune=None):
     """Interactions from pairs of indices; the ids are the indices."""
     ids = [[str(index) for index in range(size)] for size in shape]
     parts = (matrix(part, shape) for part in (train, valid, test))
-    return Interactions("made", *ids, *parts, digest="made", tune=None if tune is None else matrix(tune, shape))
+    return Interactions(
+        "made", *ids, *parts, digest="made", tune=None if tune is None else matrix(tune, shape)
+    )
 
 
 def ratings(train, test, shape):
@@ -159,7 +170,9 @@ def save_arrays(folder, **arrays):
     """Write toy_data as a data set of arrays, with other ones where `arrays` has them, by <part>_<array>."""
     data = toy_data()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "about.json").write_text(json.dumps(dict(zip(("users", "items"), data.shape, strict=True))))
+    (folder / "about.json").write_text(
+        json.dumps(dict(zip(("users", "items"), data.shape, strict=True)))
+    )
     for part in ("train", "test"):
         for name in ("indptr", "indices"):
             arrays.setdefault(f"{part}_{name}", getattr(getattr(data, part), name))

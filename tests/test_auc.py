@@ -14,7 +14,9 @@ def made(rows, values, users, seed=0):
     """Labels, scores of so many different values, users of any number: (rows,) each, as numpy arrays."""
     random = np.random.default_rng(seed)
     labels = (random.random(rows) < 0.3).astype(np.float32)
-    scores = (random.integers(values, size=rows) / values * 0.8 + 0.2 * labels * random.random()).astype(np.float32)
+    scores = (
+        random.integers(values, size=rows) / values * 0.8 + 0.2 * labels * random.random()
+    ).astype(np.float32)
     names = random.integers(-(2**62), 2**62, size=users)  # hashes may be negative
     return labels, scores, random.choice(names, rows)
 
@@ -56,7 +58,11 @@ def test_gauc_by_a_loop_over_users(device, values):
 
 
 def test_users_with_one_class_are_left_out(device):
-    labels, scores, users = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0], [0.9, 0.1, 0.8, 0.2, 0.3, 0.4], [1, 1, 2, 3, 3, 1]
+    labels, scores, users = (
+        [1.0, 0.0, 0.0, 1.0, 1.0, 0.0],
+        [0.9, 0.1, 0.8, 0.2, 0.3, 0.4],
+        [1, 1, 2, 3, 3, 1],
+    )
     assert gauc(*on(device, labels, scores, users)) == 1.0
     area, size = auc_by_group(*on(device, labels, scores, users))
     assert (area.isnan().tolist(), size.tolist()) == ([False, True, True], [3, 1, 2])
@@ -77,7 +83,9 @@ def test_a_constant_prediction_is_worth_a_half(device):
 def test_logloss_is_that_of_scikit_learn(device):
     labels, scores, _ = made(2000, 1_000_000, 1, seed=4)
     probabilities = np.clip(scores, 0.01, 0.99).astype(np.float64)
-    assert logloss(*on(device, labels, probabilities)) == pytest.approx(log_loss(labels, probabilities), rel=1e-12)
+    assert logloss(*on(device, labels, probabilities)) == pytest.approx(
+        log_loss(labels, probabilities), rel=1e-12
+    )
 
 
 def test_logloss_of_certainty_is_finite(device):

@@ -46,7 +46,9 @@ def test_popularity_scores_by_count():
     scores = torch.empty(1, 4)
     model.scorer().score(torch.tensor([2]), scores)
     assert scores.tolist() == [[1, 2, 1, 0]]
-    assert model.train_epoch(0.0, lambda: None) == pytest.approx(-np.log([0.5, 0.5, 0.25, 0.25]).mean())
+    assert model.train_epoch(0.0, lambda: None) == pytest.approx(
+        -np.log([0.5, 0.5, 0.25, 0.25]).mean()
+    )
 
 
 def test_als_solves_its_normal_equations(device):
@@ -61,7 +63,9 @@ def test_als_solves_its_normal_equations(device):
     for item in range(20):
         weight = np.where(x[:, item] > 0, 3.0, 1.0)
         exact = np.linalg.solve((p.T * weight) @ p + 0.7 * np.eye(4), (p.T * weight) @ x[:, item])
-        np.testing.assert_allclose(q[item], exact, atol=2e-3)  # implicit makes three steps of conjugate gradients
+        np.testing.assert_allclose(
+            q[item], exact, atol=2e-3
+        )  # implicit makes three steps of conjugate gradients
 
 
 @pytest.mark.parametrize("name", ["EASE", "ALS"])
@@ -83,14 +87,21 @@ def test_command(work, name):
     assert (status, stderr) == (0, "")
     summary = json.loads((work / f"runs/demo-{name}/summary.json").read_text())
     popularity = summary["baselines"]["Popularity"]["Recall@20"]
-    assert summary["last"]["Recall@20"] == popularity if name == "Popularity" else summary["last"]["Recall@20"] > 0.47
+    assert (
+        summary["last"]["Recall@20"] == popularity
+        if name == "Popularity"
+        else summary["last"]["Recall@20"] > 0.47
+    )
     assert (work / f"checkpoints/demo-{name}/best.pt").is_file()
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--model EASE --reg 1e39", "--reg 1e+39 leaves EASE no solution in single precision; change it"),
+        (
+            "--model EASE --reg 1e39",
+            "--reg 1e+39 leaves EASE no solution in single precision; change it",
+        ),
         ("--model ALS --reg 1e-30 --confidence 1e38", "raise --reg or lower --confidence"),
     ],
 )
@@ -106,8 +117,13 @@ def test_als_goes_on_exactly(cli, work):
     pytest.importorskip("implicit")
     assert cli("--model", "ALS", "--epochs", 4, "--run_name", "whole")[0] == 0
     assert cli("--model", "ALS", "--epochs", 2, "--run_name", "parts")[0] == 0
-    assert cli("--model", "ALS", "--epochs", 4, "--run_name", "parts", "--train_mode", "continue")[0] == 0
-    whole, parts = ((work / f"checkpoints/{name}/last.pt").read_bytes() for name in ("whole", "parts"))
+    assert (
+        cli("--model", "ALS", "--epochs", 4, "--run_name", "parts", "--train_mode", "continue")[0]
+        == 0
+    )
+    whole, parts = (
+        (work / f"checkpoints/{name}/last.pt").read_bytes() for name in ("whole", "parts")
+    )
     assert whole == parts
 
 

@@ -49,7 +49,9 @@ def test_resume_is_exact(work, flags):
     for name in ("last.pt", "best.pt"):
         whole, parts = (work / "checkpoints" / folder / name for folder in ("whole", "parts"))
         assert whole.read_bytes() == parts.read_bytes()
-    pd.testing.assert_frame_equal(*(without_times(f"runs/{name}/metrics.csv") for name in ("whole", "parts")))
+    pd.testing.assert_frame_equal(
+        *(without_times(f"runs/{name}/metrics.csv") for name in ("whole", "parts"))
+    )
     stdout = run("--epochs", 6, "--run_name", "parts", "--train_mode", "continue", *flags)
     assert "parts is done: epoch 6 of 6, nothing to do" in stdout
 
@@ -72,7 +74,9 @@ def test_resume_is_exact_with_every_module(cli, work, flags):
     size = ["--save_every", 1] if "EASE" in flags or "Popularity" in flags else ["--dim", 8]
     for epochs, name, mode in ((4, "whole", "new"), (2, "parts", "new"), (4, "parts", "continue")):
         count = [] if size[0] == "--save_every" else ["--epochs", epochs]
-        status, stdout, stderr = cli(*flags.split(), *size, *count, "--run_name", name, "--train_mode", mode)
+        status, stdout, stderr = cli(
+            *flags.split(), *size, *count, "--run_name", name, "--train_mode", mode
+        )
         assert (status, stderr) == (0, "")
     assert ("nothing to do" in stdout) == (not count)
     for name in ("last.pt", "best.pt"):
@@ -102,11 +106,17 @@ def test_killed_runs_end_like_an_undisturbed_one(work):
         load_checkpoint(work / f"checkpoints/{RUN}/last.pt")
     rows = (work / f"runs/{RUN}/metrics.csv").read_text().splitlines()
     later = ",".join(["13", *rows[-1].split(",")[1:]])  # of an epoch after the checkpoint
-    (work / f"runs/{RUN}/metrics.csv").write_text("\n".join([*rows, later, "14,0.5"]))  # and one that a kill cut off
+    (work / f"runs/{RUN}/metrics.csv").write_text(
+        "\n".join([*rows, later, "14,0.5"])
+    )  # and one that a kill cut off
     run(*flags, "--train_mode", "continue")
     for name in ("last.pt", "best.pt"):
-        assert (work / f"checkpoints/{RUN}/{name}").read_bytes() == (work / f"checkpoints/whole/{name}").read_bytes()
-    pd.testing.assert_frame_equal(*(without_times(f"runs/{name}/metrics.csv") for name in ("whole", RUN)))
+        assert (work / f"checkpoints/{RUN}/{name}").read_bytes() == (
+            work / f"checkpoints/whole/{name}"
+        ).read_bytes()
+    pd.testing.assert_frame_equal(
+        *(without_times(f"runs/{name}/metrics.csv") for name in ("whole", RUN))
+    )
 
 
 def test_kill_while_saving(tmp_path):
@@ -140,7 +150,18 @@ def test_interrupt_says_how_to_go_on(work):
     assert "interrupted after epoch" in stderr
     assert "--run_name 'long run' --eval_every 2 --train_mode continue" in stderr
     epoch = load_checkpoint(work / "checkpoints/long run/last.pt")["epoch"]
-    flags = ("--epochs", epoch + 2, "--dim", 8, "--run_name", "long run", "--eval_every", 2, "--train_mode", "continue")
+    flags = (
+        "--epochs",
+        epoch + 2,
+        "--dim",
+        8,
+        "--run_name",
+        "long run",
+        "--eval_every",
+        2,
+        "--train_mode",
+        "continue",
+    )
     assert f"continuing after epoch {epoch}" in run(*flags)
 
 
@@ -176,12 +197,19 @@ def test_a_checkpoint_of_something_else(trained, work, flags, words):
     assert status == 2
     assert stderr.count("\n") == 1
     assert words in stderr
-    assert before == {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}  # nothing written
+    assert before == {
+        path: path.read_bytes() for path in work.rglob("*") if path.is_file()
+    }  # nothing written
 
 
 def test_a_checkpoint_of_another_data_set(trained, work):
-    write(work / "datasets/toy/interactions.csv", "user,item\n" + "".join(f"u{n % 40},i{n}\n" for n in range(200)))
-    status, _, stderr = trained("--dataset", "toy", "--dim", 8, "--run_name", RUN, "--train_mode", "continue")
+    write(
+        work / "datasets/toy/interactions.csv",
+        "user,item\n" + "".join(f"u{n % 40},i{n}\n" for n in range(200)),
+    )
+    status, _, stderr = trained(
+        "--dataset", "toy", "--dim", 8, "--run_name", RUN, "--train_mode", "continue"
+    )
     assert status == 2
     assert "has dataset demo, this command toy" in stderr
 
@@ -194,15 +222,32 @@ class Payload:
 
 
 @pytest.mark.parametrize(
-    "name", ["cut to half", "cut by a byte", "changed byte", "empty", "text", "tensor", "other dict", "code"]
+    "name",
+    [
+        "cut to half",
+        "cut by a byte",
+        "changed byte",
+        "empty",
+        "text",
+        "tensor",
+        "other dict",
+        "code",
+    ],
 )
 def test_damaged_and_foreign_checkpoints(trained, work, name):
     path = work / f"checkpoints/{RUN}/last.pt"
     content = path.read_bytes()
     objects = {"tensor": torch.ones(3), "other dict": {"epoch": 3}, "code": Payload()}
     middle = len(content) // 2
-    contents = {"cut to half": content[:middle], "cut by a byte": content[:-1], "empty": b"", "text": b"hi"}
-    contents["changed byte"] = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    contents = {
+        "cut to half": content[:middle],
+        "cut by a byte": content[:-1],
+        "empty": b"",
+        "text": b"hi",
+    }
+    contents["changed byte"] = (
+        content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    )
     if name in objects:
         torch.save(objects[name], path)
     else:
@@ -257,7 +302,11 @@ def test_interrupt_while_saving(tmp_path):
 def test_damaged_metrics_lose_only_the_damaged_rows(trained, work):
     path = work / f"runs/{RUN}/metrics.csv"
     header, first, second = path.read_text().splitlines()
-    path.write_bytes("\n".join([header, first, second.replace("2,", "zwei,", 1), "\xff", first[:-3]]).encode("latin-1"))
+    path.write_bytes(
+        "\n".join([header, first, second.replace("2,", "zwei,", 1), "\xff", first[:-3]]).encode(
+            "latin-1"
+        )
+    )
     assert trained("--epochs", 4, "--dim", 8, "--train_mode", "continue")[0] == 0
     assert path.read_text().splitlines()[:2] == [header, first]
     assert pd.read_csv(path)["epoch"].tolist() == [1, 3, 4]
@@ -266,16 +315,22 @@ def test_damaged_metrics_lose_only_the_damaged_rows(trained, work):
 def test_a_checkpoint_of_another_kind_of_device(trained, work):
     path = work / f"checkpoints/{RUN}/last.pt"
     state = load_checkpoint(path)
-    state["model"]["generator"] = torch.zeros(16, dtype=torch.uint8)  # as long as a CUDA generator's
+    state["model"]["generator"] = torch.zeros(
+        16, dtype=torch.uint8
+    )  # as long as a CUDA generator's
     save_checkpoint(path, state)
-    status, stdout, _ = trained("--epochs", 3, "--dim", 8, "--train_mode", "continue", "--device", "cpu")
+    status, stdout, _ = trained(
+        "--epochs", 3, "--dim", 8, "--train_mode", "continue", "--device", "cpu"
+    )
     assert status == 0
     assert "warning: the checkpoint is of another kind of device" in stdout
     assert "epoch 3/3" in stdout
 
 
 def test_changed_flags_are_named(trained):
-    status, stdout, _ = trained("--epochs", 3, "--dim", 8, "--lr", 0.001, "--train_mode", "continue")
+    status, stdout, _ = trained(
+        "--epochs", 3, "--dim", 8, "--lr", 0.001, "--train_mode", "continue"
+    )
     assert status == 0
     assert "warning: --lr was 0.005 up to epoch 2, now it is 0.001" in stdout
 
@@ -283,9 +338,14 @@ def test_changed_flags_are_named(trained):
 def test_a_new_run_keeps_the_previous_one(trained, work):
     old = (work / f"checkpoints/{RUN}/last.pt").read_bytes()
     for number in (1, 2):
-        assert f"the earlier run of this name is now runs/{RUN}.{number}" in trained("--epochs", 3, "--dim", 8)[1]
+        assert (
+            f"the earlier run of this name is now runs/{RUN}.{number}"
+            in trained("--epochs", 3, "--dim", 8)[1]
+        )
     assert (work / f"checkpoints/{RUN}.1/last.pt").read_bytes() == old
-    assert [len(pd.read_csv(f"runs/{name}/metrics.csv")) for name in (f"{RUN}.1", f"{RUN}.2", RUN)] == [2, 3, 3]
+    assert [
+        len(pd.read_csv(f"runs/{name}/metrics.csv")) for name in (f"{RUN}.1", f"{RUN}.2", RUN)
+    ] == [2, 3, 3]
 
 
 def test_a_new_run_where_all_lies_in_one_folder(trained):
@@ -298,7 +358,9 @@ def test_a_new_run_where_all_lies_in_one_folder(trained):
 
 def test_one_process_per_run(trained, work):
     process = start("--epochs", 5000, "--dim", 8)
-    wait_for_rows(work / f"runs/{RUN}.1/metrics.csv", 1)  # the new process has set the trained run aside
+    wait_for_rows(
+        work / f"runs/{RUN}.1/metrics.csv", 1
+    )  # the new process has set the trained run aside
     wait_for_rows(work / f"runs/{RUN}/metrics.csv", 1)
     status, _, stderr = trained("--epochs", 2, "--dim", 8)
     process.kill()
@@ -359,7 +421,9 @@ def test_full_disk_keeps_the_old_checkpoint(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
     try:
-        with pytest.raises(UserError, match=r"cannot write .*last.pt .*free disk space or set --checkpoint_dir"):
+        with pytest.raises(
+            UserError, match=r"cannot write .*last.pt .*free disk space or set --checkpoint_dir"
+        ):
             save_checkpoint(path, {"epoch": 2, "table": torch.ones(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

@@ -14,7 +14,16 @@ from families.clicks.reader import ClickLog, discretise, first_line, hash_values
 def table(path, text, skip=False, **settings):
     """The ClickLog of a table click,city,age (a number)."""
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return ClickLog(path, ",", ["click", "city", "age"], "click", ["city", "age"], {"age"}, skip=skip, **settings)
+    return ClickLog(
+        path,
+        ",",
+        ["click", "city", "age"],
+        "click",
+        ["city", "age"],
+        {"age"},
+        skip=skip,
+        **settings,
+    )
 
 
 def rows_of(log):
@@ -22,18 +31,26 @@ def rows_of(log):
     rows = []
     for block in log.blocks():
         columns = [values[codes] for codes, values in zip(block.codes, block.values, strict=True)]
-        rows += list(zip(block.labels.tolist(), *(column.tolist() for column in columns), strict=True))
+        rows += list(
+            zip(block.labels.tolist(), *(column.tolist() for column in columns), strict=True)
+        )
     return rows
 
 
 def expected(rows):
     """What rows_of returns for (label, city, bucket of the age as text)."""
-    hashed = [hash_values(np.array([row[place].encode() for row in rows], object)).tolist() for place in (1, 2)]
+    hashed = [
+        hash_values(np.array([row[place].encode() for row in rows], object)).tolist()
+        for place in (1, 2)
+    ]
     return [(row[0], *pair) for row, *pair in zip(rows, *hashed, strict=True)]
 
 
 def test_rows_as_they_are(tmp_path):
-    log = table(tmp_path / "a.csv", 'click,city,age\n1,"Rome, Italy",3\n0,,\n\n1.0,Köln,-7.9\ntrue,NA,2\nFalse,"",0\n')
+    log = table(
+        tmp_path / "a.csv",
+        'click,city,age\n1,"Rome, Italy",3\n0,,\n\n1.0,Köln,-7.9\ntrue,NA,2\nFalse,"",0\n',
+    )
     wanted = [(1, "Rome, Italy", "1"), (0, "", ""), (1, "Köln", "-7"), (1, "NA", "2"), (0, "", "0")]
     assert rows_of(log) == expected(wanted)
     assert log.skipped == []
@@ -59,7 +76,15 @@ def test_users_are_equal_for_a_user_alone(tmp_path):
 
 @pytest.mark.parametrize(
     ("word", "bucket"),
-    [(b"-3", b"-3"), (b"-0.7", b"0"), (b"0", b"0"), (b"1", b"1"), (b"1.9", b"1"), (b"2", b"2"), (b"3", b"1")]
+    [
+        (b"-3", b"-3"),
+        (b"-0.7", b"0"),
+        (b"0", b"0"),
+        (b"1", b"1"),
+        (b"1.9", b"1"),
+        (b"2", b"2"),
+        (b"3", b"1"),
+    ]
     + [(b"%d" % x, b"%d" % math.floor(math.log(x) ** 2)) for x in (7, 8, 100, 23255)]
     + [(b"2.5", b"0"), (b"", b"")],
 )
@@ -117,7 +142,9 @@ def test_first_line_may_be_broken_without_a_header(tmp_path):
         rows_of(log)
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b"click,city,age\n" + b"1,a,1\n" * 9000)[:-20]])
+@pytest.mark.parametrize(
+    "content", [b"", gzip.compress(b"click,city,age\n" + b"1,a,1\n" * 9000)[:-20]]
+)
 def test_damaged_files(tmp_path, content):
     log = table(tmp_path / "a.csv", content)
     with pytest.raises(UserError, match=f"cannot read {tmp_path}.*cut off"):

@@ -38,7 +38,12 @@ def ids_by_loops(rows, train, threshold):
     for place in (1, 2):
         counts = Counter(row[place] for row in rows[:train])
         kept = [value for value, count in counts.items() if count >= threshold]
-        kept.sort(key=lambda value: (-counts[value], int(reader.hash_values(np.array([value.encode()], object))[0])))
+        kept.sort(
+            key=lambda value: (
+                -counts[value],
+                int(reader.hash_values(np.array([value.encode()], object))[0]),
+            )
+        )
         number = {value: offset + 1 + position for position, value in enumerate(kept)}
         ids.append([number.get(row[place], offset) for row in rows])
         sizes.append(len(kept) + 1)
@@ -72,7 +77,9 @@ def test_counts_are_merged_in_any_order():
         counts.add(hashes, numbers)
         slow.update(dict(zip(hashes.tolist(), numbers.tolist(), strict=True)))
     hashes, numbers = counts.total()
-    assert dict(zip(hashes.tolist(), numbers.tolist(), strict=True)) == {h: n for h, n in slow.items() if n}
+    assert dict(zip(hashes.tolist(), numbers.tolist(), strict=True)) == {
+        h: n for h, n in slow.items() if n
+    }
     assert (np.diff(hashes.astype(np.int64)) > 0).all()
 
 
@@ -102,8 +109,18 @@ def test_the_same_bytes_twice(tmp_path):
 def test_a_copy_is_used_until_something_changes(tmp_path, monkeypatch):
     folder_of(tmp_path, random_rows())
     made = []
-    monkeypatch.setattr("families.clicks.dataset.encode", lambda *args: made.append(1) or cache.encode(*args))
-    flags = [{}, {}, {"threshold": 3}, {"validate": False}, {"test_ratio": 0.2}, {"numeric": ["colour"]}, {}]
+    monkeypatch.setattr(
+        "families.clicks.dataset.encode", lambda *args: made.append(1) or cache.encode(*args)
+    )
+    flags = [
+        {},
+        {},
+        {"threshold": 3},
+        {"validate": False},
+        {"test_ratio": 0.2},
+        {"numeric": ["colour"]},
+        {},
+    ]
     for flag, copies in zip(flags, [1, 1, 2, 3, 4, 5, 5], strict=True):
         if "numeric" in flag:
             with pytest.raises(UserError, match="no number"):
@@ -176,11 +193,23 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize(
     ("rows", "flags", "message"),
     [
-        (random_rows(8), {"test_ratio": 0.05}, "8 rows are too few; none is left for the test split"),
-        (random_rows(4), {"test_ratio": 0.9}, "4 rows are too few; none is left for the train split"),
+        (
+            random_rows(8),
+            {"test_ratio": 0.05},
+            "8 rows are too few; none is left for the test split",
+        ),
+        (
+            random_rows(4),
+            {"test_ratio": 0.9},
+            "4 rows are too few; none is left for the train split",
+        ),
         ([], {}, "0 rows are too few"),
         ([(1, "a", "b")] * 90 + [(0, "a", "b")] * 10, {}, "all labels of its train split are 1"),
-        ([(1, "a", "b"), (0, "a", "b")] * 40 + [(0, "a", "b")] * 20, {}, "all labels of its valid split are 0"),
+        (
+            [(1, "a", "b"), (0, "a", "b")] * 40 + [(0, "a", "b")] * 20,
+            {},
+            "all labels of its valid split are 0",
+        ),
     ],
 )
 def test_too_little(tmp_path, rows, flags, message):
@@ -224,7 +253,10 @@ def test_rows_by_blocks(tmp_path, monkeypatch):
 
 def test_digest_is_of_ids_labels_and_parts(tmp_path):
     rows = random_rows()
-    digests = {load_clicks("shop", folder_of(tmp_path, rows), test_ratio=ratio).digest for ratio in (0.1, 0.2)}
+    digests = {
+        load_clicks("shop", folder_of(tmp_path, rows), test_ratio=ratio).digest
+        for ratio in (0.1, 0.2)
+    }
     other = [(1 - rows[0][0], *rows[0][1:]), *rows[1:]]
     digests.add(load_clicks("shop", folder_of(tmp_path, other)).digest)
     assert len(digests) == 3

@@ -17,18 +17,28 @@ from sources.demo import CLICK_FIELDS, demo_clicks
 
 def find(name, folder, **flags):
     return formats.find_clicks(
-        name, folder, **{"label": None, "categorical": None, "numeric": None} | flags, download=False
+        name,
+        folder,
+        **{"label": None, "categorical": None, "numeric": None} | flags,
+        download=False,
     )
 
 
-TABLE = "user_id,when,Clicked,price\n" + "".join(f"u{n % 5},{n},{n % 2},{n % 9}\n" for n in range(40))
+TABLE = "user_id,when,Clicked,price\n" + "".join(
+    f"u{n % 5},{n},{n % 2},{n % 9}\n" for n in range(40)
+)
 
 
 def test_columns_of_a_table(tmp_path):
     path = write(tmp_path / "shop" / "log.csv", TABLE)
     name, folder, files, log = find("SHOP", tmp_path)
     assert (name, folder, files) == ("shop", tmp_path / "shop", [path])
-    assert (log.label, log.fields, log.numeric, log.user) == ("Clicked", ["user_id", "when", "price"], set(), "user_id")
+    assert (log.label, log.fields, log.numeric, log.user) == (
+        "Clicked",
+        ["user_id", "when", "price"],
+        set(),
+        "user_id",
+    )
     log = find("shop", tmp_path, numeric=["price"])[3]
     assert (log.fields, log.numeric) == (["user_id", "when", "price"], {"price"})
     log = find("shop", tmp_path, numeric=["price"], categorical=["when"])[3]
@@ -70,7 +80,10 @@ def test_wrong_headers(tmp_path, header, message):
 
 @pytest.mark.parametrize("separator", ["\t", ";", ","])
 def test_separators_and_quotes(tmp_path, separator):
-    lines = [separator.join(['"a, b"', "label"]), *(separator.join([f"x{n % 3}", str(n % 2)]) for n in range(40))]
+    lines = [
+        separator.join(['"a, b"', "label"]),
+        *(separator.join([f"x{n % 3}", str(n % 2)]) for n in range(40)),
+    ]
     write(tmp_path / "shop" / "log.tsv", "\n".join(lines) + "\n")
     data = load_clicks("shop", tmp_path)
     assert (data.fields, data.sizes) == (["a, b"], [4])
@@ -95,11 +108,20 @@ def test_which_file(tmp_path):
 def test_criteo(tmp_path):
     with pytest.raises(UserError, match=r"get its train\.txt by hand"):
         find("Criteo", tmp_path)
-    lines = ["\t".join([str(n % 2), *[str(n % 4)] * 13, *["%08x" % (n % 3)] * 26]) for n in range(100)]
+    lines = [
+        "\t".join([str(n % 2), *[str(n % 4)] * 13, *["%08x" % (n % 3)] * 26]) for n in range(100)
+    ]
     write(tmp_path / "criteo" / "train.txt", "\n".join(lines) + "\n")
     write(tmp_path / "criteo" / "test.txt", "no labels here\n")
     data = load_clicks("criteo", tmp_path)
-    assert data.counts() == {"rows": 100, "fields": 39, "values": sum(data.sizes), "train": 80, "valid": 10, "test": 10}
+    assert data.counts() == {
+        "rows": 100,
+        "fields": 39,
+        "values": sum(data.sizes),
+        "train": 80,
+        "valid": 10,
+        "test": 10,
+    }
     assert data.sizes == [4] * 13 + [4] * 26  # of 0, 1, 2, 3 the last has the bucket of 1
     assert not data.has_users
     with pytest.raises(UserError, match="--numeric is for a table with a header"):
@@ -170,7 +192,9 @@ def test_demo_is_the_same_everywhere():
 
 def test_demo_drifts():
     frame = demo_clicks()
-    period = pd.cut(np.arange(len(frame)), [0, 102_000, 110_400, 120_000], right=False, labels=False)
+    period = pd.cut(
+        np.arange(len(frame)), [0, 102_000, 110_400, 120_000], right=False, labels=False
+    )
     rate = frame.pivot_table("label", "genre", period)
     change = rate.diff(axis=1).abs()[[1, 2]]
     assert (change > 0.1).sum().tolist() == [4, 4]
@@ -193,6 +217,10 @@ def test_real_criteo(real_data, tmp_path):
 def test_real_movielens(real_data, tmp_path):
     shutil.copytree(real_data / "ml-1m", tmp_path / "ml-1m", copy_function=shutil.copyfile)
     data = load_clicks("ml-1m-ctr", tmp_path)
-    assert data.parts == {"train": (0, 800_167), "valid": (800_167, 900_188), "test": (900_188, 1_000_209)}
+    assert data.parts == {
+        "train": (0, 800_167),
+        "valid": (800_167, 900_188),
+        "test": (900_188, 1_000_209),
+    }
     assert data.has_users
     assert data.rows(0, 1_000_209)[1].mean() == pytest.approx(575_281 / 1_000_209)

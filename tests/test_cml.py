@@ -15,7 +15,7 @@ def test_inner_products_are_negated_squared_distances(device):
     model = build("CML", "--dim", 5, device=device)
     generator = torch.Generator().manual_seed(0)
     p, q = torch.randn(7, 5, generator=generator), torch.randn(3, 4, 5, generator=generator)
-    left, right = model.comparable(p.to(device), q.to(device))
+    left, right = model.for_inner_product(p.to(device), q.to(device))
     for user in range(7):
         found = (right @ left[user]).cpu()
         np.testing.assert_allclose(found, -((p[user] - q) ** 2).sum(-1), rtol=1e-4, atol=1e-5)
@@ -40,11 +40,15 @@ def test_toy_answer_in_the_unit_ball(device, compile):
     if compile == "on" and not compiles(device):
         pytest.skip("torch.compile does not work here")
     torch.compiler.reset()
-    model = build("CML", "--dim", 8, "--batch_size", 64, "--margin", 1, "--compile", compile, device=device)
+    model = build(
+        "CML", "--dim", 8, "--batch_size", 64, "--margin", 1, "--compile", compile, device=device
+    )
     for epoch in range(100):
         model.train_epoch(0.05 * (1 - epoch / 100), lambda: None)
         assert all(table.norm(dim=1).max() <= 1 + 1e-5 for table in model.weights.values())
-    assert max(table.norm(dim=1).max() for table in model.weights.values()) > 0.99  # the ball was reached
+    assert (
+        max(table.norm(dim=1).max() for table in model.weights.values()) > 0.99
+    )  # the ball was reached
     metrics = model.evaluate("test")
     assert metrics["Recall@5"] == 1.0
     assert metrics["NDCG@5"] > 0.95

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import matrix, write
 
-import dataloader
 from cli.errors import UserError
-from dataloader import load_data, load_dataset
+from dataloader import load_dataset
+from families import load_data
 from parse import parse_args
 from sources.interactions import SPLITS, split_per_user
 
@@ -18,7 +18,9 @@ TRAIN, TEST = "user,item\nbob,x\namy,y\nbob,10\nbob,x\n", "user,item\namy,x\nzoe
 
 def pairs(data, part):
     users, items = getattr(data, part).nonzero()
-    return {(data.user_ids[user], data.item_ids[item]) for user, item in zip(users, items, strict=True)}
+    return {
+        (data.user_ids[user], data.item_ids[item]) for user, item in zip(users, items, strict=True)
+    }
 
 
 def test_own_files(tmp_path):
@@ -27,7 +29,11 @@ def test_own_files(tmp_path):
     data = load_dataset("mine", tmp_path)  # any case
     assert data.name == "Mine"
     assert (data.user_ids, data.item_ids) == (["amy", "bob", "zoe"], ["10", "new", "x", "y"])
-    assert pairs(data, "train") == {("bob", "x"), ("amy", "y"), ("bob", "10")}  # the duplicate counts once
+    assert pairs(data, "train") == {
+        ("bob", "x"),
+        ("amy", "y"),
+        ("bob", "10"),
+    }  # the duplicate counts once
     assert pairs(data, "test") == {("amy", "x"), ("zoe", "new")}  # zoe and new are only here
     assert data.counts() == {"users": 3, "items": 4, "train": 3, "valid": 0, "test": 2}
     assert "1 users and 1 items without training" in data.describe()
@@ -58,13 +64,18 @@ def test_cache_is_used_follows_the_files_and_survives_damage(tmp_path, monkeypat
     first = load_dataset("d", tmp_path)
     (cache,) = (tmp_path / "d/.cache").glob("*.npz")
     with monkeypatch.context() as patch:
-        patch.setattr(dataloader, "read_interactions", None)  # parsing would fail
+        patch.setattr("sources.cache.read_interactions", None)  # parsing would fail
         cached = load_dataset("d", tmp_path)
     assert cached.digest == first.digest
     assert cached.user_ids == first.user_ids
 
     whole = cache.read_bytes()
-    for damage in (whole[:100], whole[: len(whole) // 2] + b"?" + whole[len(whole) // 2 + 1 :], b"", b"no archive"):
+    for damage in (
+        whole[:100],
+        whole[: len(whole) // 2] + b"?" + whole[len(whole) // 2 + 1 :],
+        b"",
+        b"no archive",
+    ):
         cache.write_bytes(damage)
         assert load_dataset("d", tmp_path).digest == first.digest
         assert cache.read_bytes() == whole
@@ -85,7 +96,8 @@ def test_folder_where_no_cache_can_be_written(tmp_path, caplog):
 def random_matrix(users=200, items=50, seed=1):
     random = np.random.default_rng(seed)
     return matrix(
-        set(zip(random.integers(users, size=3000), random.integers(items, size=3000), strict=True)), (users, items)
+        set(zip(random.integers(users, size=3000), random.integers(items, size=3000), strict=True)),
+        (users, items),
     )
 
 
@@ -137,15 +149,24 @@ def test_given_validation_file(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "no data set 'd': .*absent; put files there, or choose one of demo, 100k, 1M, Gowalla, Yelp2018"),
+        (
+            {},
+            "no data set 'd': .*absent; put files there, or choose one of demo, 100k, 1M, Gowalla, Yelp2018",
+        ),
         ({"notes.txt": "x"}, "needs train.* and test.*; it has none of them"),
         ({"train.csv": TRAIN}, "needs train.* and test.*; it has train.csv"),
         (
             {"train.csv": TRAIN, "test.csv": TEST, "interactions.csv": TRAIN},
             "or one of interactions.*, u.data and ratings.*; it has train.csv, test",
         ),
-        ({"train.csv": TRAIN, "train.txt": TRAIN, "test.csv": TEST}, "train.csv and train.txt; keep one"),
-        ({"train.csv": TRAIN, "test.csv": TEST + "bob,x\nbob,10\n"}, r"'bob' with item '10' \(and 1 more\) is in both"),
+        (
+            {"train.csv": TRAIN, "train.txt": TRAIN, "test.csv": TEST},
+            "train.csv and train.txt; keep one",
+        ),
+        (
+            {"train.csv": TRAIN, "test.csv": TEST + "bob,x\nbob,10\n"},
+            r"'bob' with item '10' \(and 1 more\) is in both",
+        ),
         (
             {"train.csv": TRAIN, "valid.csv": "user,item\namy,y\n", "test.csv": TEST},
             "'amy' with item 'y' is in both .*valid",
@@ -194,7 +215,9 @@ def test_demo_is_the_same_everywhere():
     assert data.shape == (600, 900)
     assert 35_000 < sum(getattr(data, part).nnz for part in SPLITS) < 45_000
     popularity = np.sort(np.asarray(data.train.sum(axis=0)))
-    assert popularity[-90:].sum() > 2 * popularity[:450].sum()  # a tenth of the items outweighs the tail
+    assert (
+        popularity[-90:].sum() > 2 * popularity[:450].sum()
+    )  # a tenth of the items outweighs the tail
 
 
 @pytest.mark.parametrize(
@@ -221,26 +244,36 @@ def test_real_data(real_data, tmp_path, caplog, name, counts):
 def rated(data, part):
     matrix = getattr(data, part).tocoo()
     users, items = matrix.coords
-    ids = ((data.user_ids[user], data.item_ids[item]) for user, item in zip(users, items, strict=True))
+    ids = (
+        (data.user_ids[user], data.item_ids[item]) for user, item in zip(users, items, strict=True)
+    )
     return dict(zip(ids, matrix.data.tolist(), strict=True))
 
 
-RATINGS = "user,item,rating\n" + "".join(f"u{n % 7},i{n},{n % 5}\n" for n in range(40))  # 0 is a rating
+RATINGS = "user,item,rating\n" + "".join(
+    f"u{n % 7},i{n},{n % 5}\n" for n in range(40)
+)  # 0 is a rating
 
 
 def test_ratings_are_split_at_random_over_all_users(tmp_path):
     write(tmp_path / "d/interactions.csv", RATINGS)
     data = load_dataset("d", tmp_path, ratings=True)
     assert (data.train.nnz, data.valid.nnz, data.test.nnz) == (36, 0, 4)  # a tenth
-    assert rated(data, "train") | rated(data, "test") == {(f"u{n % 7}", f"i{n}"): n % 5 for n in range(40)}
+    assert rated(data, "train") | rated(data, "test") == {
+        (f"u{n % 7}", f"i{n}"): n % 5 for n in range(40)
+    }
     again, other = (load_dataset("d", tmp_path, ratings=True, split_seed=seed) for seed in (0, 1))
     assert rated(data, "test") == rated(again, "test") != rated(other, "test")
     assert data.digest == again.digest != other.digest
-    third = load_dataset("d", tmp_path, ratings=True, test_ratio=0.5, validate=True, valid_ratio=0.2)
+    third = load_dataset(
+        "d", tmp_path, ratings=True, test_ratio=0.5, validate=True, valid_ratio=0.2
+    )
     assert (third.train.nnz, third.valid.nnz, third.test.nnz) == (16, 4, 20)
     assert not rated(third, "train").keys() & (rated(third, "valid") | rated(third, "test")).keys()
     # The test part does not depend on whether there is a validation part.
-    assert rated(load_dataset("d", tmp_path, ratings=True, test_ratio=0.5), "test") == rated(third, "test")
+    assert rated(load_dataset("d", tmp_path, ratings=True, test_ratio=0.5), "test") == rated(
+        third, "test"
+    )
 
 
 def test_refit_data_is_training_and_validation_part_together(tmp_path):
@@ -248,7 +281,11 @@ def test_refit_data_is_training_and_validation_part_together(tmp_path):
     for ratings in (True, False):
         data = load_dataset("d", tmp_path, ratings=ratings, validate=True)
         merged, whole = data.with_valid_in_train(), load_dataset("d", tmp_path, ratings=ratings)
-        assert rated(merged, "train") == rated(data, "train") | rated(data, "valid") == rated(whole, "train")
+        assert (
+            rated(merged, "train")
+            == rated(data, "train") | rated(data, "valid")
+            == rated(whole, "train")
+        )
         assert (merged.valid.nnz, rated(merged, "test")) == (0, rated(data, "test"))
         assert merged.digest == whole.digest != data.digest
         assert merged.train.dtype == data.train.dtype
@@ -266,47 +303,69 @@ def test_parts_for_strengths_that_tune_themselves():
     parts = {name: getattr(data, name) for name in (*SPLITS, "tune")}
     degrees = {name: np.diff(part.indptr) for name, part in parts.items()}
     assert (degrees["test"] == np.floor(0.2 * degree + 0.5)).all()
-    assert (degrees["valid"] + degrees["tune"] == np.floor(0.25 * (degree - degrees["test"]) + 0.5)).all()
+    assert (
+        degrees["valid"] + degrees["tune"] == np.floor(0.25 * (degree - degrees["test"]) + 0.5)
+    ).all()
     together = sum(parts.values())
     assert together.max() == 1  # no pair is in two parts
     assert ((whole.train + whole.test) != together).nnz == 0
     shares = {name: part.nnz / together.nnz for name, part in parts.items()}
-    assert shares == pytest.approx({"train": 0.6, "valid": 0.02, "test": 0.2, "tune": 0.18}, abs=0.005)
+    assert shares == pytest.approx(
+        {"train": 0.6, "valid": 0.02, "test": 0.2, "tune": 0.18}, abs=0.005
+    )
     assert data.valid.nnz == round(0.1 * (data.valid.nnz + data.tune.nnz))
     assert data.counts()["tune"] == data.tune.nnz
     assert f"{data.tune.nnz:,} tune" in data.describe()
 
 
 def test_tuning_part_is_seeded_and_may_be_all_of_the_validation_part():
-    data, again, other, all_of_it = loaded(), loaded(), loaded("--split_seed", 1), loaded("--select", "test")
+    data, again, other, all_of_it = (
+        loaded(),
+        loaded(),
+        loaded("--split_seed", 1),
+        loaded("--select", "test"),
+    )
     assert (data.tune != again.tune).nnz == 0 != (data.tune != other.tune).nnz
     assert data.digest == again.digest
-    assert len({data.digest, other.digest, all_of_it.digest, load_dataset("demo", "nowhere").digest}) == 4
+    assert (
+        len({data.digest, other.digest, all_of_it.digest, load_dataset("demo", "nowhere").digest})
+        == 4
+    )
     assert all_of_it.valid.nnz == 0
     assert (all_of_it.tune != data.tune + data.valid).nnz == 0
     assert (all_of_it.test != data.test).nnz == 0
-    assert loaded("--valid_ratio", 0.5).train.nnz < 0.42 * sum(data.counts()[part] for part in (*SPLITS, "tune"))
+    assert loaded("--valid_ratio", 0.5).train.nnz < 0.42 * sum(
+        data.counts()[part] for part in (*SPLITS, "tune")
+    )
 
 
 def test_parts_that_a_ranking_leaves_out():
     data = loaded()
     assert [id(part) for part in data.seen("valid")] == [id(data.train), id(data.tune)]
-    assert [id(part) for part in data.seen("test")] == [id(data.train), id(data.tune), id(data.valid)]
+    assert [id(part) for part in data.seen("test")] == [
+        id(data.train),
+        id(data.tune),
+        id(data.valid),
+    ]
     plain = load_dataset("demo", "nowhere")
     assert [id(part) for part in plain.seen("test")] == [id(plain.train), id(plain.valid)]
 
 
 def test_a_validation_part_too_small_to_divide(cli, work):
-    lines = "".join(f"u{n // 5},i{n % 5}\n" for n in range(25))  # of five interactions each: 3, 1, 1
+    lines = "".join(
+        f"u{n // 5},i{n % 5}\n" for n in range(25)
+    )  # of five interactions each: 3, 1, 1
     write(work / "datasets/d/interactions.csv", "user,item\n" + lines)
     data = load_dataset("d", work / "datasets", validate=True, suggested_ratio=0.25)
     assert (data.train.nnz, data.valid.nnz, data.test.nnz) == (15, 5, 5)
-    with pytest.raises(UserError, match="data set d: 5 validation interactions are too few to divide"):
-        data.with_tuning_part(0.9, 0)
+    with pytest.raises(
+        UserError, match="data set d: 5 validation interactions are too few to divide"
+    ):
+        data.with_tuning_split(0.9, 0)
     status, _, stderr = cli("--dataset", "d", "--regularizer", "lambdaopt")
     assert (status, stderr.count("\n")) == (2, 1)
     assert "are too few to divide" in stderr
-    assert data.with_tuning_part(1, 0).tune.nnz == 5
+    assert data.with_tuning_split(1, 0).tune.nnz == 5
 
 
 def test_a_given_validation_file_is_divided(tmp_path):
@@ -340,14 +399,19 @@ def test_rating_of_zero_in_two_parts(tmp_path):
 
 @pytest.mark.parametrize("name", ["u.data", "ratings.dat.gz", "ratings.csv"])
 def test_movielens_own_names(tmp_path, name):
-    lines = {"u.data": "1\t10\t3\t0\n1\t20\t4\t0\n", "ratings.csv": "userId,movieId,rating\n1,10,3\n1,20,4\n"}
+    lines = {
+        "u.data": "1\t10\t3\t0\n1\t20\t4\t0\n",
+        "ratings.csv": "userId,movieId,rating\n1,10,3\n1,20,4\n",
+    }
     text = lines.get(name, "1::10::3::0\n1::20::4::0\n")
     write(tmp_path / f"d/{name.removesuffix('.gz')}", text)
     write(tmp_path / "d/u.item", "10|Title\n")
     if name.endswith(".gz"):
         import gzip
 
-        (tmp_path / "d" / name).write_bytes(gzip.compress((tmp_path / "d/ratings.dat").read_bytes()))
+        (tmp_path / "d" / name).write_bytes(
+            gzip.compress((tmp_path / "d/ratings.dat").read_bytes())
+        )
         (tmp_path / "d/ratings.dat").unlink()
     data = load_dataset("d", tmp_path, ratings=True, test_ratio=0.5)
     assert rated(data, "train") | rated(data, "test") == {("1", "10"): 3.0, ("1", "20"): 4.0}
@@ -366,7 +430,9 @@ def test_folds(tmp_path):
     write(tmp_path / "d/u2.test", "2\t20\t4\n")
     data = load_dataset("d", tmp_path, ratings=True, fold=2)
     assert rated(data, "test") == {("2", "20"): 4.0}
-    with pytest.raises(UserError, match=r"d has no fold 3: it needs u3.base and u3.test; leave --fold out"):
+    with pytest.raises(
+        UserError, match=r"d has no fold 3: it needs u3.base and u3.test; leave --fold out"
+    ):
         load_dataset("d", tmp_path, fold=3)
     with pytest.raises(UserError, match="has no fold 1"):  # and nothing is fetched that has none
         load_dataset("ml-1m", tmp_path, fold=1)

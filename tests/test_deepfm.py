@@ -57,7 +57,12 @@ def slow_outputs(name, weights, ids, dim, depth=2, crosses=2):
 
     def layer(values, which):
         matrix, bias = weights[f"{which}_weight"], weights[f"{which}_bias"]
-        return np.array([sum(values[n] * matrix[n, m] for n in range(len(values))) + bias[m] for m in range(len(bias))])
+        return np.array(
+            [
+                sum(values[n] * matrix[n, m] for n in range(len(values))) + bias[m]
+                for m in range(len(bias))
+            ]
+        )
 
     hidden, crossed = x, x
     for number in range(1, depth + 1):
@@ -72,7 +77,10 @@ def slow_outputs(name, weights, ids, dim, depth=2, crosses=2):
 @pytest.mark.parametrize("fields", [1, 2, 7])
 def test_fm_term_is_its_double_sum(device, fields):
     embedding = np.random.default_rng(0).normal(size=(5, fields, 4))
-    expected = [sum(row[f] @ row[g] for f in range(fields) for g in range(f + 1, fields)) for row in embedding]
+    expected = [
+        sum(row[f] @ row[g] for f in range(fields) for g in range(f + 1, fields))
+        for row in embedding
+    ]
     found = pairs(torch.tensor(embedding, device=device))
     np.testing.assert_allclose(found.cpu(), expected, atol=1e-12)
 
@@ -84,7 +92,9 @@ def test_outputs_by_loops(tmp_path, device, name):
     assert "output1_weight" not in weights
     ids, _ = model.data.rows(0, 40)
     found = model.encoder(model.weights, torch.tensor(ids, device=device).long())
-    for row, (logit, embedding, hidden) in enumerate(slow_outputs(name, weights, own, dim) for own in ids):
+    for row, (logit, embedding, hidden) in enumerate(
+        slow_outputs(name, weights, own, dim) for own in ids
+    ):
         assert found.logits[row].item() == pytest.approx(logit, rel=1e-4, abs=1e-4)
         np.testing.assert_allclose(found.embedding[row].cpu(), embedding, rtol=1e-4, atol=1e-4)
         if hidden is not None:
@@ -104,7 +114,7 @@ def test_loss_and_gradient_of_a_batch(tmp_path, device, name):
     weights = {key: table.double() for key, table in model.weights.items()}
 
     def loss(some):
-        return model.loss(some, {}, model.touched(*batch), *batch)
+        return model.loss(some, {}, model.rows_of(*batch), *batch)
 
     value, gradients = value_and_gradients(loss, weights)
     probabilities = model.encoder(weights, batch[0]).logits.sigmoid()
@@ -123,7 +133,9 @@ def test_loss_and_gradient_of_a_batch(tmp_path, device, name):
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
 def test_a_step_reaches_every_weight(tmp_path, device, name, optimizer):
     """Of the table, the rows of the batch and no others."""
-    model = made_model(name, tmp_path, "--optimizer", optimizer, "--batch_size", 64, "--l2", 0, device=device)
+    model = made_model(
+        name, tmp_path, "--optimizer", optimizer, "--batch_size", 64, "--l2", 0, device=device
+    )
     randomised(model, 0.1)
     before = {key: table.clone() for key, table in model.weights.items()}
     batch = next(iter(model.sampler.epoch()))
@@ -193,7 +205,9 @@ def test_compiled_steps_are_the_eager_ones(tmp_path, device):
         pytest.skip("torch.compile does not work here")
     torch.compiler.reset()
     flags = ("--l2", 1e-3, "--batch_size", 100, "--compile")
-    models = [made_model("DCNv2", tmp_path, *flags, compile, device=device) for compile in ("off", "on")]
+    models = [
+        made_model("DCNv2", tmp_path, *flags, compile, device=device) for compile in ("off", "on")
+    ]
     losses = [[model.train_epoch(0.01, lambda: None) for _ in range(3)] for model in models]
     assert models[1].compiled
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -208,10 +222,26 @@ def test_users_have_a_metric_of_their_own(tmp_path, device):
 @pytest.mark.parametrize("name", ["DeepFM", "LR"])
 def test_resume_is_exact(cli, work, name):
     made_clicks(work / "datasets")
-    flags = ("--model", name, *SIZES[name], "--dataset", "shop", "--batch_size", 100, "--l2", 1e-4, "--device", "cpu")
+    flags = (
+        "--model",
+        name,
+        *SIZES[name],
+        "--dataset",
+        "shop",
+        "--batch_size",
+        100,
+        "--l2",
+        1e-4,
+        "--device",
+        "cpu",
+    )
     for epochs, run, mode in ((4, "whole", "new"), (2, "parts", "new"), (4, "parts", "continue")):
         status, _, stderr = cli(*flags, "--epochs", epochs, "--run_name", run, "--train_mode", mode)
         assert (status, stderr) == (0, "")
     for file in ("last.pt", "best.pt", "stream.pt"):
-        assert (work / f"checkpoints/whole/{file}").read_bytes() == (work / f"checkpoints/parts/{file}").read_bytes()
-    assert (work / "runs/whole/stream.csv").read_bytes() == (work / "runs/parts/stream.csv").read_bytes()
+        assert (work / f"checkpoints/whole/{file}").read_bytes() == (
+            work / f"checkpoints/parts/{file}"
+        ).read_bytes()
+    assert (work / "runs/whole/stream.csv").read_bytes() == (
+        work / "runs/parts/stream.csv"
+    ).read_bytes()

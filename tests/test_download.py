@@ -61,7 +61,9 @@ def quick(monkeypatch):
 
 
 def remote(base, name="train.csv", digest=None):
-    return RemoteFile(name, f"{base}/{name}", digest or "sha256:" + hashlib.sha256(FILES[name]).hexdigest())
+    return RemoteFile(
+        name, f"{base}/{name}", digest or "sha256:" + hashlib.sha256(FILES[name]).hexdigest()
+    )
 
 
 @pytest.mark.parametrize("way", ["good", "slow"])
@@ -73,7 +75,10 @@ def test_good_and_slow(server, tmp_path, way):
 
 def test_git_digest(server, tmp_path):
     # `printf 'user,item\na,y\n' | git hash-object --stdin`
-    fetch(remote(f"{server}/good", "test.csv", "git:c0f19e167f54b6970b531007b7fbf9d6507b648c"), tmp_path)
+    fetch(
+        remote(f"{server}/good", "test.csv", "git:c0f19e167f54b6970b531007b7fbf9d6507b648c"),
+        tmp_path,
+    )
     assert (tmp_path / "test.csv").exists()
 
 
@@ -131,7 +136,9 @@ def zipped(members):
 
 
 def test_archive_gives_its_named_members_and_no_other(server, tmp_path, monkeypatch):
-    archive = zipped({"ml-1m/ratings.dat": "1::2::3\n", "../evil": "x", "/evil": "x", "ml-1m/users.dat": "x"})
+    archive = zipped(
+        {"ml-1m/ratings.dat": "1::2::3\n", "../evil": "x", "/evil": "x", "ml-1m/users.dat": "x"}
+    )
     monkeypatch.setitem(FILES, "ml-1m.zip", archive)
     digest = "sha256:" + hashlib.sha256(archive).hexdigest()
     file = RemoteFile("ml-1m", f"{server}/good/ml-1m.zip", digest, ("ratings.dat",))
@@ -149,7 +156,9 @@ def test_archive_that_was_unpacked_in_part_is_fetched_again(server, tmp_path, mo
     archive = zipped(members)
     monkeypatch.setitem(FILES, "d.zip", archive)
     names = tuple(name.removeprefix("d/") for name in members)
-    file = RemoteFile("d", f"{server}/good/d.zip", "sha256:" + hashlib.sha256(archive).hexdigest(), names)
+    file = RemoteFile(
+        "d", f"{server}/good/d.zip", "sha256:" + hashlib.sha256(archive).hexdigest(), names
+    )
     monkeypatch.setitem(REGISTRY, "d", Published((file,), {}))
     (tmp_path / "d").mkdir()
     (tmp_path / "d/u1.base").write_text(members["d/u1.base"])

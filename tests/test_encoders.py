@@ -48,10 +48,18 @@ def test_light_gcn_gradient(device):
     """It is linear: the gradient of <c, encodings> in direction d is <c, encodings of d>."""
     gcn = encoder("LightGCN", device, "--layers", 2)
     random = np.random.default_rng(1)
-    c, d = ([torch.tensor(random.normal(size=(n, 3)), dtype=torch.float32, device=device) for n in SHAPE] for _ in "cd")
+    c, d = (
+        [
+            torch.tensor(random.normal(size=(n, 3)), dtype=torch.float32, device=device)
+            for n in SHAPE
+        ]
+        for _ in "cd"
+    )
     weights = {name: w.detach().clone().requires_grad_() for name, w in gcn.named_parameters()}
     sum((part * weight).sum() for part, weight in zip(gcn(weights), c, strict=True)).backward()
-    along = sum((w.grad * part).sum() for w, part in zip((weights["user"], weights["item"]), d, strict=True))
+    along = sum(
+        (w.grad * part).sum() for w, part in zip((weights["user"], weights["item"]), d, strict=True)
+    )
     expected = sum((p * w).sum() for p, w in zip(gcn({"user": d[0], "item": d[1]}), c, strict=True))
     assert along.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -60,7 +68,10 @@ def test_light_gcn_gradient(device):
 def test_chosen_rows_are_rows_of_all(device, name):
     built = encoder(name, device)
     weights = dict(built.named_parameters())
-    users, items = torch.tensor([3, 0, 0], device=device), torch.tensor([[4, 1], [1, 3]], device=device)
+    users, items = (
+        torch.tensor([3, 0, 0], device=device),
+        torch.tensor([[4, 1], [1, 3]], device=device),
+    )
     every, chosen = built(weights), built(weights, users, items)
     torch.testing.assert_close(chosen[0], every[0][users])
     torch.testing.assert_close(chosen[1], every[1][items])  # (2, 2, D)
@@ -83,7 +94,9 @@ def test_mlp(device, model):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_onebp_trains_no_weight_of_the_users(device, name):
     """Without a move (--beta 1) nothing of the users changes, and the items do."""
-    model = build("OneBP", "--encoder", name, "--dim", 4, "--beta", 1, "--batch_size", 64, device=device)
+    model = build(
+        "OneBP", "--encoder", name, "--dim", 4, "--beta", 1, "--batch_size", 64, device=device
+    )
     before = {key: weight.clone() for key, weight in model.weights.items()}
     model.train_epoch(0.1, lambda: None)
     changed = {key for key, weight in model.weights.items() if not torch.equal(weight, before[key])}

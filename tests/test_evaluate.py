@@ -62,29 +62,45 @@ def slow_pair_metrics(scores, part, seen):
 
 
 def sets(part):
-    return [set(part.indices[part.indptr[user] : part.indptr[user + 1]].tolist()) for user in range(part.shape[0])]
+    return [
+        set(part.indices[part.indptr[user] : part.indptr[user + 1]].tolist())
+        for user in range(part.shape[0])
+    ]
 
 
 @pytest.mark.parametrize(
-    ("users", "items", "levels"), [(30, 40, 3), (30, 40, 100_000), (25, 12, 2), (5, 3, 2), (200, 300, 5)]
+    ("users", "items", "levels"),
+    [(30, 40, 3), (30, 40, 100_000), (25, 12, 2), (5, 3, 2), (200, 300, 5)],
 )
 def test_ranking_equals_the_slow_reference(device, monkeypatch, users, items, levels):
     """Few levels of scores: many ties, inside the lists and across their ends. Empty users and short lists occur."""
     monkeypatch.setattr("evaluate.BLOCK_SCORES", 7 * items)  # several blocks
     random = np.random.default_rng(users * items + levels)
-    pairs = set(zip(random.integers(users - 2, size=users * 5), random.integers(items, size=users * 5), strict=True))
+    pairs = set(
+        zip(
+            random.integers(users - 2, size=users * 5),
+            random.integers(items, size=users * 5),
+            strict=True,
+        )
+    )
     train, test = split_per_user(matrix(pairs, (users, items)), 0.4, random)
     train, valid = split_per_user(train, 0.3, random)
     scores = random.integers(levels, size=(users, items))
-    p, q = torch.eye(users, device=device), torch.as_tensor(scores.T, dtype=torch.float32, device=device).contiguous()
+    p, q = (
+        torch.eye(users, device=device),
+        torch.as_tensor(scores.T, dtype=torch.float32, device=device).contiguous(),
+    )
 
     found = Ranking(test, [train, valid], device).evaluate(DotProduct(p, q))
-    seen = [of_train | of_valid for of_train, of_valid in zip(sets(train), sets(valid), strict=True)]
+    seen = [
+        of_train | of_valid for of_train, of_valid in zip(sets(train), sets(valid), strict=True)
+    ]
     assert found == pytest.approx(slow_metrics(scores.tolist(), sets(test), seen), abs=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("users", "items", "levels"), [(30, 200, 3), (30, 200, 100_000), (25, 12, 2), (20, 300, 1), (5, 3, 2)]
+    ("users", "items", "levels"),
+    [(30, 200, 3), (30, 200, 100_000), (25, 12, 2), (20, 300, 1), (5, 3, 2)],
 )
 def test_pairs_equal_the_slow_reference(device, monkeypatch, users, items, levels):
     """Ties, lists shorter than 50, empty users, users with no item left but one; one level is a constant model."""
@@ -96,10 +112,17 @@ def test_pairs_equal_the_slow_reference(device, monkeypatch, users, items, level
     train = train + matrix({(0, item) for item in range(items - 1)}, shape)
     test = test + matrix({(0, items - 1)}, shape)
     scores = random.integers(levels, size=(users, items))
-    p, q = torch.eye(users, device=device), torch.as_tensor(scores.T, dtype=torch.float32, device=device).contiguous()
+    p, q = (
+        torch.eye(users, device=device),
+        torch.as_tensor(scores.T, dtype=torch.float32, device=device).contiguous(),
+    )
 
-    seen = [of_train | of_valid for of_train, of_valid in zip(sets(train), sets(valid), strict=True)]
-    slow = slow_metrics(scores.tolist(), sets(test), seen) | slow_pair_metrics(scores.tolist(), sets(test), seen)
+    seen = [
+        of_train | of_valid for of_train, of_valid in zip(sets(train), sets(valid), strict=True)
+    ]
+    slow = slow_metrics(scores.tolist(), sets(test), seen) | slow_pair_metrics(
+        scores.tolist(), sets(test), seen
+    )
     for rows in (3, 1000):  # several blocks of users, or one
         monkeypatch.setattr("evaluate.BLOCK_SCORES", rows * items)
         found = PairRanking(test, [train, valid], device).evaluate(DotProduct(p, q))
@@ -117,7 +140,10 @@ def test_pair_metrics_by_hand():
 
 @pytest.mark.parametrize("value", [0.0, torch.nan, -torch.inf])
 def test_pairs_of_a_model_that_knows_nothing_do_not_score(device, value):
-    test, train = matrix({(user, 199) for user in range(50)}, (50, 200)), matrix({(0, 3)}, (50, 200))
+    test, train = (
+        matrix({(user, 199) for user in range(50)}, (50, 200)),
+        matrix({(0, 3)}, (50, 200)),
+    )
     same = torch.ones(50, 1, device=device), torch.full((200, 1), value, device=device)
     found = PairRanking(test, [train], device).evaluate(DotProduct(*same))
     assert {found[name] for name in PAIR_METRICS} == {0.0}
@@ -142,23 +168,35 @@ def test_ranking_of_pairs_on_the_command_line(cli, work):
     assert tuple(rows[0])[5:] == METRICS + PAIR_METRICS
     summary = json.loads((work / "runs/pairs/summary.json").read_text())
     best = max(rows, key=lambda row: float(row["NDCG@100"]))
-    assert summary["best"] == {name: float(best[name]) for name in ("epoch", *METRICS, *PAIR_METRICS)}
+    assert summary["best"] == {
+        name: float(best[name]) for name in ("epoch", *METRICS, *PAIR_METRICS)
+    }
     assert summary["baselines"]["Popularity"]["AUC"] > 0.5
     assert summary["protocol"]["pairs_evaluated"] == summary["dataset"]["test"]
     assert cli(*flags[:-3], "--run_name", "users")[0] == 0
-    assert tuple((work / "runs/users/metrics.csv").read_text().split("\n")[0].split(",")[5:]) == METRICS
+    assert (
+        tuple((work / "runs/users/metrics.csv").read_text().split("\n")[0].split(",")[5:])
+        == METRICS
+    )
 
     use = ("--mode", "evaluate", "--run_name")
     for run, other, last in (("users", "pairs", "NDCG@100"), ("pairs", "users", "F1@20")):
         status, stdout, _ = cli(*use, run, "--ranking", other)
         assert status == 0
         assert stdout.splitlines()[-1].startswith(last)
-        status, _, stderr = cli(*flags[:-3], "--ranking", other, "--run_name", run, "--train_mode", "continue")
+        status, _, stderr = cli(
+            *flags[:-3], "--ranking", other, "--run_name", run, "--train_mode", "continue"
+        )
         assert (status, stderr.count("\n")) == (2, 1)
         assert f"last.pt was trained with --ranking {run}, by whose metrics it goes on" in stderr
     status, stdout, _ = cli(*use, "pairs")
     assert stdout.splitlines()[-1].split() == ["NDCG@100", f"{summary['best']['NDCG@100']:.4f}"]
-    assert cli("--mode", "recommend", "--run_name", "pairs", "--users", "all", "--output", "recs.csv")[0] == 0
+    assert (
+        cli("--mode", "recommend", "--run_name", "pairs", "--users", "all", "--output", "recs.csv")[
+            0
+        ]
+        == 0
+    )
 
 
 def test_predicted_ratings_have_no_ranking_of_pairs(cli, work):
@@ -177,7 +215,9 @@ def test_topk_breaks_ties_by_index(device):
         indices, values = stable_topk(scores.clone(), k, width)
         expected = scores.sort(dim=1, stable=True, descending=True)
         assert torch.equal(values, expected.values[:, :k])
-        finite = values > -torch.inf  # where nothing is left to rank, the order is nobody's business
+        finite = (
+            values > -torch.inf
+        )  # where nothing is left to rank, the order is nobody's business
         assert torch.equal(indices[finite], expected.indices[:, :k][finite])
 
 
@@ -192,7 +232,11 @@ def test_metrics_by_hand():
     hits = torch.zeros(1, 20, dtype=torch.float64)
     hits[0, [0, 2, 9]] = 1.0  # ranks 1, 3 and 10, of 4 relevant items
     metrics = dict(
-        zip(METRICS, ranking_metrics(hits, torch.tensor([4.0], dtype=torch.float64))[0].tolist(), strict=True)
+        zip(
+            METRICS,
+            ranking_metrics(hits, torch.tensor([4.0], dtype=torch.float64))[0].tolist(),
+            strict=True,
+        )
     )
     assert metrics["Recall@5"] == pytest.approx(2 / 4)
     assert metrics["Precision@10"] == pytest.approx(3 / 10)
@@ -206,7 +250,9 @@ def test_a_perfect_list_has_ndcg_1():
     for relevant in (1, 3, 7, 30):
         hits = torch.zeros(1, 20, dtype=torch.float64)
         hits[0, :relevant] = 1.0
-        metrics = dict(zip(METRICS, ranking_metrics(hits, torch.tensor([relevant]))[0].tolist(), strict=True))
+        metrics = dict(
+            zip(METRICS, ranking_metrics(hits, torch.tensor([relevant]))[0].tolist(), strict=True)
+        )
         assert all(metrics[f"NDCG@{k}"] == pytest.approx(1) for k in LIST_LENGTHS)
 
 

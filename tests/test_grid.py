@@ -12,7 +12,20 @@ from evaluate import METRICS
 from model import TwoBP
 from parse import parse_args
 
-FLAGS = ("--model", "TwoBP", "--loss", "BPR", "--dim", 4, "--epochs", 3, "--lr", 0.02, "--device", "cpu")
+FLAGS = (
+    "--model",
+    "TwoBP",
+    "--loss",
+    "BPR",
+    "--dim",
+    4,
+    "--epochs",
+    3,
+    "--lr",
+    0.02,
+    "--device",
+    "cpu",
+)
 GRID = (*FLAGS, "--l2_grid", "1e-2", "0", "1e-4", "--run_name", "g")
 MEMBERS = ("g-l2=0.01", "g-l2=0", "g-l2=0.0001")
 
@@ -65,11 +78,18 @@ def test_the_validation_part_chooses(cli, work):
     assert table["run_name"].tolist() == list(MEMBERS)
     for row, member in zip(table.to_dict("records"), found, strict=True):
         assert row["epoch"] == member["best"]["epoch"]
-        assert {name: row[name] for name in METRICS} == {name: member["best"][name] for name in METRICS}
+        assert {name: row[name] for name in METRICS} == {
+            name: member["best"][name] for name in METRICS
+        }
         assert {name: row[f"valid_{name}"] for name in METRICS} == member["best"]["valid"]
-        assert (row["train_seconds"], row["total_seconds"]) == tuple(member["seconds"][k] for k in ("train", "total"))
+        assert (row["train_seconds"], row["total_seconds"]) == tuple(
+            member["seconds"][k] for k in ("train", "total")
+        )
     trained, whole = table["train_seconds"].sum(), table["total_seconds"].sum()
-    assert f"3 finished trainings took {trained:.1f} s, {whole:.1f} s with evaluation and files" in line
+    assert (
+        f"3 finished trainings took {trained:.1f} s, {whole:.1f} s with evaluation and files"
+        in line
+    )
     assert (work / "runs/g/grid.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -83,11 +103,23 @@ def test_of_equals_the_first_is_chosen(cli):
 
 def test_a_member_is_the_run_that_its_flags_make(cli, work):
     assert cli(*GRID)[0] == 0
-    alone = (*FLAGS, "--l2", "1e-4", "--select", "valid", "--valid_ratio", 0.25, "--run_name", "alone")
+    alone = (
+        *FLAGS,
+        "--l2",
+        "1e-4",
+        "--select",
+        "valid",
+        "--valid_ratio",
+        0.25,
+        "--run_name",
+        "alone",
+    )
     assert cli(*alone)[0] == 0
     one, other = summary("g-l2=0.0001"), summary("alone")
     assert one["flags"] == other["flags"] | {"run_name": "g-l2=0.0001"}
-    assert [one[key] for key in ("best", "last", "dataset")] == [other[key] for key in ("best", "last", "dataset")]
+    assert [one[key] for key in ("best", "last", "dataset")] == [
+        other[key] for key in ("best", "last", "dataset")
+    ]
     assert same_weights(work, "g-l2=0.0001", "alone")
 
 
@@ -95,15 +127,32 @@ def test_every_member_has_its_whole_log(cli, work):
     """What loading the data says is said once, and is in the log of each; nothing of the others is."""
     pairs = [(user, item) for user in range(30) for item in range(user % 3, 30, 3)]
     lines = "".join(f"{user},{item},3\n" for user, item in [*pairs, pairs[0]])
-    write(work / "datasets/shop/ratings.csv", "user,item,rating\n" + lines).rename("datasets/shop/interactions.csv")
-    flags = ("--model", "SVD", "--dataset", "shop", "--epochs", 2, "--run_name", "g", "--l2_grid", 0.2, 0)
+    write(work / "datasets/shop/ratings.csv", "user,item,rating\n" + lines).rename(
+        "datasets/shop/interactions.csv"
+    )
+    flags = (
+        "--model",
+        "SVD",
+        "--dataset",
+        "shop",
+        "--epochs",
+        2,
+        "--run_name",
+        "g",
+        "--l2_grid",
+        0.2,
+        0,
+    )
     for mode in ("new", "new", "continue"):  # the last has nothing to train
         status, stdout, stderr = cli(*flags, "--train_mode", mode)
         assert (status, stderr) == (0, "")
         assert stdout.count("ratings are replaced by later ones") == 1
     for name in ("g-l2=0.2", "g-l2=0"):
         log = (work / f"runs/{name}/log.txt").read_text()
-        once = ("ratings are replaced by later ones", f"the earlier run of this name is now runs/{name}.1")
+        once = (
+            "ratings are replaced by later ones",
+            f"the earlier run of this name is now runs/{name}.1",
+        )
         once += ("shop: 30 users", f"strengths of l2: {name}\n", "flags, l2_grid: ", "epoch 2/2")
         assert [log.count(line) for line in once] == [1] * len(once)
         assert log.count("strengths of l2") == 1
@@ -111,9 +160,14 @@ def test_every_member_has_its_whole_log(cli, work):
 
 @pytest.mark.parametrize(
     ("epoch", "words"),
-    [(5, "interrupted after epoch 1; go on from epoch 1"), (4, "before the first checkpoint of g-l2=0; ")],
+    [
+        (5, "interrupted after epoch 1; go on from epoch 1"),
+        (4, "before the first checkpoint of g-l2=0; "),
+    ],
 )
-def test_interrupted_and_continued_is_the_undisturbed_one(cli, work, interrupt, monkeypatch, epoch, words):
+def test_interrupted_and_continued_is_the_undisturbed_one(
+    cli, work, interrupt, monkeypatch, epoch, words
+):
     """In the second run's second epoch, and in its first, where there is no checkpoint to go on from."""
     assert cli(*GRID, "--run_name", "whole")[0] == 0
     monkeypatch.setattr("sys.argv", ["main.py", *map(str, GRID)])
@@ -178,7 +232,10 @@ def test_a_run_set_aside_by_the_name_of_another_strength(cli, work):
 def test_a_diverging_member_costs_only_itself(cli, work):
     status, stdout, stderr = cli(*FLAGS, "--l2_grid", "1e300", "1e-4", "--run_name", "g")
     assert (status, stderr) == (0, "")
-    assert "warning: g-l2=1e+300 cannot be chosen: the loss is nan in epoch 1; lower --lr (0.02), or lower" in stdout
+    assert (
+        "warning: g-l2=1e+300 cannot be chosen: the loss is nan in epoch 1; lower --lr (0.02), or lower"
+        in stdout
+    )
     assert "chosen: --l2 0.0001, " in stdout
     assert "1 finished trainings took" in stdout
     table = pd.read_csv("runs/g/grid.csv")
@@ -200,10 +257,15 @@ def test_other_mistakes_end_the_grid(cli, work):
     before = (work / "runs/g/grid.csv").read_bytes()
     status, _, stderr = cli(*GRID, "--lr", 0.03, "--train_mode", "continue")
     assert (status, stderr.count("\n")) == (2, 1)
-    assert "g-l2=0.01/last.pt was trained with --lr 0.02, and with 0.03 would not be of one grid with the" in stderr
+    assert (
+        "g-l2=0.01/last.pt was trained with --lr 0.02, and with 0.03 would not be of one grid with the"
+        in stderr
+    )
     assert (work / "runs/g/grid.csv").read_bytes() == before
     write(work / "runs/h-l2=0.0001", "not a folder")
-    status, _, stderr = cli(*GRID, "--run_name", "h", "--log", "tensorboard", "--checkpoint_dir", "runs/h-l2=0.0001")
+    status, _, stderr = cli(
+        *GRID, "--run_name", "h", "--log", "tensorboard", "--checkpoint_dir", "runs/h-l2=0.0001"
+    )
     assert (status, stderr.count("\n")) == (2, 1)
 
 
@@ -228,14 +290,21 @@ def test_more_compiled_members_than_pytorch_keeps_compiled_steps(cli):
     import torch
 
     flags = ("--epochs", 1, "--batch_size", 256, "--compile", "on")
-    with torch._dynamo.config.patch(recompile_limit=1):  # pytest's own would leave it without a value
+    with torch._dynamo.config.patch(
+        recompile_limit=1
+    ):  # pytest's own would leave it without a value
         status, _, stderr = cli(*FLAGS, *flags, "--l2_grid", "1e-3", "1e-4", "1e-5")
     assert (status, stderr) == (0, "")
 
 
 def test_a_data_set_with_a_validation_part_of_its_own(cli, work):
     for part, items in {"train": "xyz", "valid": "w", "test": "v"}.items():
-        rows = [f"u{user},{item}{(user + shift) % 5}\n" for user in range(9) for item in items for shift in (0, 1)]
+        rows = [
+            f"u{user},{item}{(user + shift) % 5}\n"
+            for user in range(9)
+            for item in items
+            for shift in (0, 1)
+        ]
         write(work / f"datasets/shop/{part}.csv", "user,item\n" + "".join(rows))
     flags = (*FLAGS, "--dataset", "shop", "--run_name", "g", "--l2_grid", 1, 0)
     status, _, stderr = cli(*flags)
@@ -261,13 +330,19 @@ def test_flags_that_follow_from_the_grid():
         ("--l2_grid", "--l2_grid: expected at least one argument"),
         ("--l2_grid 1 -1", "--l2_grid: '-1' is not a number from 0"),
         ("--l2_grid 1 0.1 1e0", "--l2_grid has a strength twice"),
-        ("--l2_grid 0.12345678 0.12345679", "--l2_grid has a strength twice"),  # one name for two runs
+        (
+            "--l2_grid 0.12345678 0.12345679",
+            "--l2_grid has a strength twice",
+        ),  # one name for two runs
         ("--l2_grid 0 -0", "--l2_grid has a strength twice"),
         ("--l2_grid 1 --l2 1", "leave --l2 out"),
         ("--l2_grid 1 --select test", "chooses on the validation part: leave --select test out"),
         ("--l2_grid 1 --refit", "--refit does nothing with --l2_grid"),
         ("--l2_grid 1 --mode evaluate", "--l2_grid does nothing with --mode evaluate"),
-        ("--l2_grid 1 --model EASE", "--l2_grid does nothing with --model EASE, only with OneBP or TwoBP"),
+        (
+            "--l2_grid 1 --model EASE",
+            "--l2_grid does nothing with --model EASE, only with OneBP or TwoBP",
+        ),
     ],
 )
 def test_refused_before_anything_is_loaded(capsys, flags, words):

@@ -25,7 +25,17 @@ def made(seed=0):
 
 def prepared(name, *flags, device="cpu", dtype=torch.float64):
     """A model in the midst of training, with strengths and moments that are not 0, a batch and a held-out batch."""
-    words = ("--regularizer", "lambdaopt", "--dim", DIM, "--batch_size", 8, "--compile", "off", *flags)
+    words = (
+        "--regularizer",
+        "lambdaopt",
+        "--dim",
+        DIM,
+        "--batch_size",
+        8,
+        "--compile",
+        "off",
+        *flags,
+    )
     model = build(name, *words, data=made(), device=device)
     generator = torch.Generator().manual_seed(3)
     tables = [*model.weights.values(), *model.regularizer.strengths.values()]
@@ -35,21 +45,28 @@ def prepared(name, *flags, device="cpu", dtype=torch.float64):
         strength.abs_()
     base = model.optimizer
     own = model.regularizer.optimizer
-    own.moments = {name: tuple(m.to(dtype) for m in moments) for name, moments in own.moments.items()}
+    own.moments = {
+        name: tuple(m.to(dtype) for m in moments) for name, moments in own.moments.items()
+    }
     for name, moments in base.moments.items():
-        own = [torch.rand(base.tables[name].shape, generator=generator, dtype=dtype).to(device) for _ in moments]
-        base.moments[name] = tuple(0.01 * moment for moment in own)  # the second moments are positive
+        own = [
+            torch.rand(base.tables[name].shape, generator=generator, dtype=dtype).to(device)
+            for _ in moments
+        ]
+        base.moments[name] = tuple(
+            0.01 * moment for moment in own
+        )  # the second moments are positive
     for optimizer, rate in ((base, 0.1), (model.regularizer.optimizer, 0.01)):
         optimizer.prepare(rate)
     batch = next(model.schedule.batches())
-    return model, batch, model.regularizer.sampler.of(batch[0])
+    return model, batch, model.regularizer.sampler.positives_of(batch[0])
 
 
-def slopes_of(model, batch, held_out):
-    """What `LambdaOpt.slopes` returns, called as a training step does."""
+def hypergradient_of(model, batch, held_out):
+    """What `LambdaOpt.hypergradient` returns, called as a training step does."""
     seen = []
-    original = model.regularizer.slopes
-    model.regularizer.slopes = lambda *step: seen.append(original(*step)) or seen[-1]
+    original = model.regularizer.hypergradient
+    model.regularizer.hypergradient = lambda *step: seen.append(original(*step)) or seen[-1]
     model.train_step(batch, held_out)
     return seen[0]
 
@@ -67,7 +84,7 @@ def held_out_loss(model, strengths, batch, held_out, moves):
         model.after_step = lambda *rest: None
     model.train_step(batch)
     model.after_step = after_step
-    index = model.touched(*held_out)
+    index = model.rows_of(*held_out)
     loss = model.loss(model.weights, {"user": model.weights["user"]}, index, *held_out).item()
     for tensor, value in zip(tensors(model), saved, strict=True):
         tensor.copy_(value)
@@ -76,7 +93,9 @@ def held_out_loss(model, strengths, batch, held_out, moves):
 
 def tensors(model):
     """All that a training step changes."""
-    counts = [model.optimizer.done, model.optimizer.steps] if hasattr(model.optimizer, "done") else []
+    counts = (
+        [model.optimizer.done, model.optimizer.steps] if hasattr(model.optimizer, "done") else []
+    )
     moments = itertools.chain(*model.optimizer.moments.values())
     return [*model.weights.values(), *moments, *model.regularizer.strengths.values(), *counts]
 
@@ -87,7 +106,18 @@ def tensors(model):
 @pytest.mark.parametrize("granularity", GRANULARITIES.values())
 def test_finite_differences(name, path, optimizer, granularity):
     """OneBP's users move after the step; the full path follows them, the truncated one leaves them where they are."""
-    words = ("--loss", "BPR", "--N", 1, "--optimizer", optimizer, "--granularity", granularity, "--lambda_grad", path)
+    words = (
+        "--loss",
+        "BPR",
+        "--N",
+        1,
+        "--optimizer",
+        optimizer,
+        "--granularity",
+        granularity,
+        "--lambda_grad",
+        path,
+    )
     check_differences(*prepared(name, *words), moves=path == "full")
 
 
@@ -116,7 +146,7 @@ def check_differences(model, batch, held_out, moves, step=1e-5):
     """The gradient against central differences, entry by entry."""
     start = {name: value.clone() for name, value in model.regularizer.strengths.items()}
     saved = [tensor.clone() for tensor in tensors(model)]
-    found = slopes_of(model, batch, held_out)
+    found = hypergradient_of(model, batch, held_out)
     for tensor, value in zip(tensors(model), saved, strict=True):
         tensor.copy_(value)
     assert found.keys() == start.keys()
@@ -136,12 +166,19 @@ def check_differences(model, batch, held_out, moves, step=1e-5):
 
 def test_both_paths_are_the_same_derivative(device):
     """A step from fixed weights: the gradient of its loss does not depend on the strengths."""
-    found = [slopes_of(*prepared("TwoBP", "--lambda_grad", path, device=device, dtype=torch.float32)) for path in PATHS]
+    found = [
+        hypergradient_of(
+            *prepared("TwoBP", "--lambda_grad", path, device=device, dtype=torch.float32)
+        )
+        for path in PATHS
+    ]
     for name in found[0]:
-        torch.testing.assert_close(*(slopes[name] for slopes in found))
+        torch.testing.assert_close(*(hypergradient[name] for hypergradient in found))
 
 
-@pytest.mark.parametrize(("name", "path", "interval"), [("OneBP", "full", 1), ("TwoBP", "truncated", 3)])
+@pytest.mark.parametrize(
+    ("name", "path", "interval"), [("OneBP", "full", 1), ("TwoBP", "truncated", 3)]
+)
 def test_by_the_row_as_on_whole_tables(device, name, path, interval, monkeypatch):
     """Epochs of steps by the row, compiled, end where eager steps on whole tables end, strengths included."""
     if not compiles(device):
@@ -154,11 +191,18 @@ def test_by_the_row_as_on_whole_tables(device, name, path, interval, monkeypatch
     data = interactions(train, test, (300, 200), valid, tune)
     words = ("--regularizer", "lambdaopt", "--dim", 4, "--batch_size", 16, "--N", 1)
     words += ("--lambda_grad", path, "--lambda_interval", interval, "--lambda_lr", 0.05)
-    models = [build(name, *words, "--compile", compile, data=data, device=device) for compile in ("off", "on")]
+    models = [
+        build(name, *words, "--compile", compile, data=data, device=device)
+        for compile in ("off", "on")
+    ]
     assert [model.regularizer.by_row for model in models] == [False, True]
-    losses = [[model.train_epoch(lr, lambda: None) for lr in (0.02, 0.01, 0.03)] for model in models]
+    losses = [
+        [model.train_epoch(lr, lambda: None) for lr in (0.02, 0.01, 0.03)] for model in models
+    ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for own in (lambda model: model.weights, lambda model: model.regularizer.strengths):
         for key, table in own(models[0]).items():
-            np.testing.assert_allclose(table.cpu(), own(models[1])[key].cpu(), atol=2e-3, err_msg=key)
+            np.testing.assert_allclose(
+                table.cpu(), own(models[1])[key].cpu(), atol=2e-3, err_msg=key
+            )
     assert models[0].regularizer.strengths["item"].max() > 0.1

@@ -12,8 +12,8 @@ from test_model import build, loop_aggregation
 from test_optimizer import made_data
 
 from checkpointing.files import load_checkpoint
-from dataloader import load_data
 from engine.compiling import compiles
+from families import load_data
 from parse import parse_args
 from regularizers.flags import GRANULARITIES
 from sources.interactions import Interactions
@@ -44,7 +44,9 @@ def tuned_data():
 
 
 def lambdaopt(name, *flags, data=None, device="cpu"):
-    return build(name, *SIZE, "--regularizer", "lambdaopt", *flags, data=data or tuned_data(), device=device)
+    return build(
+        name, *SIZE, "--regularizer", "lambdaopt", *flags, data=data or tuned_data(), device=device
+    )
 
 
 def pairs_of(users, items):
@@ -61,8 +63,13 @@ def slow_weights(model, batches, strengths):
 
     strengths: {table: what broadcasts to it}; each row that a batch touches counts as often as it is touched.
     """
-    tables = {name: model.weights[name].detach().cpu().double().clone() for name in ("user", "item")}
-    strengths = {name: strength.cpu().double().expand_as(tables[name]) for name, strength in strengths.items()}
+    tables = {
+        name: model.weights[name].detach().cpu().double().clone() for name in ("user", "item")
+    }
+    strengths = {
+        name: strength.cpu().double().expand_as(tables[name])
+        for name, strength in strengths.items()
+    }
     trained = [tables[name].requires_grad_() for name in model.optimizer.tables]
     optimizer = getattr(torch.optim, model.args.optimizer)(trained, lr=model.args.lr)
     p, q = tables["user"], tables["item"]
@@ -77,14 +84,18 @@ def slow_weights(model, batches, strengths):
         (loss / len(users)).backward()
         optimizer.step()
         if not p.requires_grad:
-            moved = loop_aggregation(p.numpy(), users.tolist(), q.detach()[items.cpu()].numpy(), 0.9, "mean")
+            moved = loop_aggregation(
+                p.numpy(), users.tolist(), q.detach()[items.cpu()].numpy(), 0.9, "mean"
+            )
             p.copy_(torch.as_tensor(moved))
     return p.detach(), q.detach()
 
 
 def check_steps(model, strengths, count, step):
     batches = [batch for _ in range(3) for batch in model.sampler.epoch()][:count]
-    assert any(len(set(users.tolist())) < len(users) for users, _, _ in batches)  # rows are touched twice
+    assert any(
+        len(set(users.tolist())) < len(users) for users, _, _ in batches
+    )  # rows are touched twice
     expected = slow_weights(model, batches, strengths)
     for batch in batches:
         model.optimizer.prepare(model.args.lr)
@@ -101,7 +112,12 @@ def test_l2_against_a_slow_reference(device, name, optimizer, N):
     flags = ("--regularizer", "l2", "--l2", 0.3, "--N", N, "--optimizer", optimizer)
     model = build(name, *SIZE, *flags, data=made_data(USERS, ITEMS, 200), device=device)
     strength = torch.tensor(0.3)
-    check_steps(model, {"user": strength, "item": strength}, 20, lambda model, batch: model.train_step(batch))
+    check_steps(
+        model,
+        {"user": strength, "item": strength},
+        20,
+        lambda model, batch: model.train_step(batch),
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,7 +127,18 @@ def test_l2_compiled(device, name, optimizer, N, by_row):
     if not compiles(device):
         pytest.skip("torch.compile does not work here")
     torch.compiler.reset()
-    flags = ("--regularizer", "l2", "--l2", 0.3, "--N", N, "--optimizer", optimizer, "--compile", "on")
+    flags = (
+        "--regularizer",
+        "l2",
+        "--l2",
+        0.3,
+        "--N",
+        N,
+        "--optimizer",
+        optimizer,
+        "--compile",
+        "on",
+    )
     model = build(name, *SIZE, *flags, data=made_data(USERS, ITEMS, 200), device=device)
     assert model.optimizer.by_row == by_row
     strength, batch_size = torch.tensor(0.3), model.args.batch_size
@@ -119,7 +146,9 @@ def test_l2_compiled(device, name, optimizer, N, by_row):
         model,
         {"user": strength, "item": strength},
         20,
-        lambda model, batch: (model.compiled_step if len(batch[0]) == batch_size else model.train_step)(batch),
+        lambda model, batch: (
+            model.compiled_step if len(batch[0]) == batch_size else model.train_step
+        )(batch),
     )
 
 
@@ -137,7 +166,9 @@ def test_each_weight_has_the_strength_that_the_granularity_says(device, name, gr
         if table in model.optimizer.tables:
             own[table] = regularizer.strength_of(table)
             whole = model.weights[table].shape
-            assert own[table].shape == tuple(size or full for size, full in zip(shape, whole, strict=True))
+            assert own[table].shape == tuple(
+                size or full for size, full in zip(shape, whole, strict=True)
+            )
     assert own.keys() == ({"item"} if name == "OneBP" else {"user", "item"})
     assert len(regularizer.strengths) == (1 if granularity in ("global", "dimension") else len(own))
     check_steps(model, own, 5, lambda model, batch: model.train_step(batch))
@@ -150,12 +181,18 @@ def test_granularities_and_their_short_forms():
         assert model.args.granularity == granularity
 
 
-@pytest.mark.parametrize("granularity", ["global", "double-dimension", "user+item", "dimension+user+item"])
+@pytest.mark.parametrize(
+    "granularity", ["global", "double-dimension", "user+item", "dimension+user+item"]
+)
 def test_strengths_are_never_negative(granularity):
     """They go up and down, so some of them come to the border."""
     model = lambdaopt("TwoBP", "--granularity", granularity, "--lambda_lr", 0.02)
     seen = []
-    train(model, 4, lambda: seen.append(torch.cat([s.flatten() for s in model.regularizer.strengths.values()])))
+    train(
+        model,
+        4,
+        lambda: seen.append(torch.cat([s.flatten() for s in model.regularizer.strengths.values()])),
+    )
     seen = torch.stack(seen)  # (steps, strengths)
     assert seen.min() == 0
     assert (seen.diff(dim=0) < 0).any()
@@ -165,7 +202,9 @@ def test_strengths_are_never_negative(granularity):
 @pytest.mark.parametrize("grad", ["truncated", "full"])
 @pytest.mark.parametrize("interval", [1, 4])
 def test_strengths_move_before_every_kth_step(interval, grad):
-    model = lambdaopt("TwoBP", "--lambda_interval", interval, "--lambda_grad", grad, "--optimizer", "SGD")
+    model = lambdaopt(
+        "TwoBP", "--lambda_interval", interval, "--lambda_grad", grad, "--optimizer", "SGD"
+    )
     epochs, steps = 2, math.ceil(model.sampler.size / model.sampler.batch_size)
     assert steps % 4  # an epoch ends within an interval, and the next one starts with a move
     before = {name: strength.clone() for name, strength in model.regularizer.strengths.items()}
@@ -195,7 +234,8 @@ def test_clip_bounds_the_norm_over_all_strengths(device):
     """It shortens a gradient that is too long, and leaves its direction; a short one stays as it is."""
     flags = ("--optimizer", "SGD", "--granularity", "user+item")
     whole, clipped, short = (
-        first_gradient(lambdaopt("TwoBP", *flags, "--lambda_clip", clip, device=device)) for clip in (100, 1e-4, 1e-2)
+        first_gradient(lambdaopt("TwoBP", *flags, "--lambda_clip", clip, device=device))
+        for clip in (100, 1e-4, 1e-2)
     )
     assert 2e-4 < whole.norm() < 1e-2
     assert clipped.norm().item() == pytest.approx(1e-4, rel=1e-2)
@@ -228,11 +268,26 @@ def test_planted_noise_gets_the_larger_strengths(granularity, noisy, seed):
 
     Users of both kinds have equally many interactions. Found: 10 times as large and more, and twice by dimension.
     """
-    flags = ("--loss", "BPR", "--N", 1, "--dim", 8, "--batch_size", 128, "--lr", 0.05, "--seed", seed)
+    flags = (
+        "--loss",
+        "BPR",
+        "--N",
+        1,
+        "--dim",
+        8,
+        "--batch_size",
+        128,
+        "--lr",
+        0.05,
+        "--seed",
+        seed,
+    )
     flags += ("--regularizer", "lambdaopt", "--granularity", granularity, "--lambda_lr", 0.03)
     model = build("TwoBP", *flags, data=planted_data(noisy, seed))
     train(model, 15)
-    mean = model.regularizer.strength_of("user").mean(1).view(-1, 2).mean(0)  # of even and of odd users
+    mean = (
+        model.regularizer.strength_of("user").mean(1).view(-1, 2).mean(0)
+    )  # of even and of odd users
     assert mean[noisy] > (5 if granularity == "user+item" else 1.5) * mean[1 - noisy]
     assert mean[noisy] > 0.1
 
@@ -249,14 +304,17 @@ def test_held_out_batches(device):
     for batch in (batch for _ in range(60) for batch in model.sampler.epoch()):
         users, items, drawn = model.regularizer.held_out(0, batch)
         assert all(
-            own == user or user not in active for own, user in zip(users.tolist(), batch[0].tolist(), strict=True)
+            own == user or user not in active
+            for own, user in zip(users.tolist(), batch[0].tolist(), strict=True)
         )
         positives |= set(pairs_of(users, items))
         negatives |= {pair for row in drawn for pair in pairs_of(users, row)}
     assert positives == tune
     assert not negatives & (train_pairs | tune)
     assert negatives >= {pair for pair in spared if pair[0] in active}
-    assert {pair for users, items, _ in model.sampler.epoch() for pair in pairs_of(users, items)} == train_pairs
+    assert {
+        pair for users, items, _ in model.sampler.epoch() for pair in pairs_of(users, items)
+    } == train_pairs
 
 
 def test_rankings_leave_out_what_was_seen():
@@ -280,7 +338,9 @@ def test_resume_is_exact(cli, work, name, grad):
     """Six epochs in one go, or three and three: the same bytes, strengths included."""
     flags = f"--model {name} --regularizer lambdaopt --lambda_interval 2 --lambda_grad {grad} --dim 8 --lambda_lr 0.01"
     for epochs, run, mode in ((6, "whole", "new"), (3, "parts", "new"), (6, "parts", "continue")):
-        status, stdout, stderr = cli(*flags.split(), "--epochs", epochs, "--run_name", run, "--train_mode", mode)
+        status, stdout, stderr = cli(
+            *flags.split(), "--epochs", epochs, "--run_name", run, "--train_mode", mode
+        )
         assert (status, stderr) == (0, "")
     assert "continuing after epoch 3" in stdout
     assert "warning" not in stdout
@@ -306,14 +366,29 @@ def test_its_checkpoint_is_used_like_any_other(trained, work):
     summary = json.loads((work / "runs/tuned/summary.json").read_text())
     status, stdout, stderr = trained("--mode", "evaluate", "--run_name", "tuned")
     assert (status, stderr) == (0, "")
-    table = pd.DataFrame([line.split() for line in stdout.splitlines() if "@" in line], columns=["", "test", "valid"])
+    table = pd.DataFrame(
+        [line.split() for line in stdout.splitlines() if "@" in line], columns=["", "test", "valid"]
+    )
     best = summary["best"]
     for part, numbers in (("test", best), ("valid", best["valid"])):
         assert table[part].tolist() == [f"{numbers[name]:.4f}" for name in table[""]]
-    flags = ("--mode", "recommend", "--run_name", "tuned", "--users", "all", "--output", "recs.csv", "--topk", 20)
+    flags = (
+        "--mode",
+        "recommend",
+        "--run_name",
+        "tuned",
+        "--users",
+        "all",
+        "--output",
+        "recs.csv",
+        "--topk",
+        20,
+    )
     assert trained(*flags)[0] == 0
     data = load_data(parse_args(["--regularizer", "lambdaopt"]))
-    users, items = ({name: n for n, name in enumerate(ids)} for ids in (data.user_ids, data.item_ids))
+    users, items = (
+        {name: n for n, name in enumerate(ids)} for ids in (data.user_ids, data.item_ids)
+    )
     lines = [line.split(",") for line in (work / "recs.csv").read_text().splitlines()[1:]]
     found = {(users[line[0]], items[line[2]]) for line in lines}
     assert len(found) == 20 * len(users)
@@ -343,7 +418,9 @@ def test_a_checkpoint_of_other_strengths(trained, work, flags, words):
 
 def test_without_a_part_to_choose_on(cli, work):
     """--select test tunes on the whole validation part."""
-    status, stdout, stderr = cli("--regularizer", "lambdaopt", "--select", "test", "--epochs", 2, "--dim", 4)
+    status, stdout, stderr = cli(
+        "--regularizer", "lambdaopt", "--select", "test", "--epochs", 2, "--dim", 4
+    )
     assert (status, stderr) == (0, "")
     assert " 0 valid, 8,154 test, 8,271 tune " in stdout
     assert "the best epoch was chosen on the test part" in stdout

@@ -30,14 +30,22 @@ def unit(x):
 def slow_loss(name, p, q, positive, negative, gamma):
     there = [column[column > -np.inf] for column in negative.T]
     if name == "InfoNCE":
-        return np.mean([logsumexp([s, *others]) - s for s, others in zip(positive, there, strict=True)])
+        return np.mean(
+            [logsumexp([s, *others]) - s for s, others in zip(positive, there, strict=True)]
+        )
     if name == "BPR":  # a masked negative has lost to every positive: nothing to do
-        return -sum(np.log(expit(s - others)).sum() for s, others in zip(positive, there, strict=True)) / (N * B)
+        return -sum(
+            np.log(expit(s - others)).sum() for s, others in zip(positive, there, strict=True)
+        ) / (N * B)
     if name == "BCE":
-        return -np.log(expit(positive)).mean() - sum(np.log(1 - expit(others)).sum() for others in there) / (N * B)
+        return -np.log(expit(positive)).mean() - sum(
+            np.log(1 - expit(others)).sum() for others in there
+        ) / (N * B)
     if name == "BSL":
         own = [np.log(np.mean(np.exp(positive[user == USERS]))) for user in USERS]
-        return np.mean([gamma * np.log(np.mean(np.exp(o))) - s for s, o in zip(own, there, strict=True)])
+        return np.mean(
+            [gamma * np.log(np.mean(np.exp(o))) - s for s, o in zip(own, there, strict=True)]
+        )
     uniformity = []
     for x in (unit(p), unit(q)):
         squares = [np.sum((x[a] - x[b]) ** 2) for a in range(B) for b in range(a)]
@@ -48,7 +56,9 @@ def slow_loss(name, p, q, positive, negative, gamma):
 def loss(name, *parts, gamma=1.0):
     args = parse_args(["--loss", name])
     args.gamma = gamma
-    return find(LOSSES, name)(Batch(torch.as_tensor(USERS[: len(parts[0])]), *map(torch.as_tensor, parts)), args)
+    return find(LOSSES, name)(
+        Batch(torch.as_tensor(USERS[: len(parts[0])]), *map(torch.as_tensor, parts)), args
+    )
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -61,7 +71,10 @@ def test_closed_form(name):
 def test_large_scores_and_masks_keep_loss_and_gradient_finite(name):
     p, q, positive, negative = made_batch()
     negative[:, 3] = -np.inf  # a user with all of the batch's items
-    parts = [torch.as_tensor(part).requires_grad_() for part in (100 * p, q, 1e4 * positive, 1e4 * negative)]
+    parts = [
+        torch.as_tensor(part).requires_grad_()
+        for part in (100 * p, q, 1e4 * positive, 1e4 * negative)
+    ]
     value = loss(name, *parts)
     value.backward()
     assert value.isfinite()
@@ -72,7 +85,9 @@ def test_large_scores_and_masks_keep_loss_and_gradient_finite(name):
 def test_a_batch_of_one(name):
     """The last batch of an epoch may be as small as that."""
     p, q, positive, negative = (torch.as_tensor(part) for part in made_batch())
-    parts = [part.clone().requires_grad_() for part in (p[:1], q[:1], positive[:1], negative[:, :1])]
+    parts = [
+        part.clone().requires_grad_() for part in (p[:1], q[:1], positive[:1], negative[:, :1])
+    ]
     value = loss(name, *parts)
     value.backward()
     assert value.isfinite()

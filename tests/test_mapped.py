@@ -6,14 +6,14 @@ from conftest import finish, on_ranks, save_arrays, torchrun, toy_data
 
 from cli.errors import UserError
 from distributed import collectives
-from sources.arrays import find_mapped, load_mapped
+from sources.arrays import find_arrays, load_arrays
 
 
 def test_what_is_loaded(tmp_path):
     folder = save_arrays(tmp_path / "made")
-    assert find_mapped("MADE", tmp_path) == folder
-    assert find_mapped("demo", tmp_path) is None
-    data, expected = load_mapped(folder, validate=False), toy_data()
+    assert find_arrays("MADE", tmp_path) == folder
+    assert find_arrays("demo", tmp_path) is None
+    data, expected = load_arrays(folder, validate=False), toy_data()
     for part in ("train", "valid", "test"):
         assert (getattr(data, part) != getattr(expected, part)).nnz == 0
     assert data.user_ids == [str(user) for user in range(32)]
@@ -21,41 +21,61 @@ def test_what_is_loaded(tmp_path):
 
 
 def shares(folder):
-    data = load_mapped(folder, validate=False)
-    return data.first, data.shape[0], data.train.toarray(), data.digest, data.counts(), data.describe()
+    data = load_arrays(folder, validate=False)
+    return (
+        data.first,
+        data.shape[0],
+        data.train.toarray(),
+        data.digest,
+        data.counts(),
+        data.describe(),
+    )
 
 
 def test_ranks_load_their_users(tmp_path):
     folder = save_arrays(tmp_path / "made")
-    data = load_mapped(folder, validate=False)
+    data = load_arrays(folder, validate=False)
     found = on_ranks(shares, folder)
     assert [first for first, *_ in found] == [0, 16]
-    np.testing.assert_array_equal(np.concatenate([train for _, _, train, *_ in found]), data.train.toarray())
+    np.testing.assert_array_equal(
+        np.concatenate([train for _, _, train, *_ in found]), data.train.toarray()
+    )
     for *_, digest, counts, description in found:
         assert (digest, counts) == (data.digest, data.counts())
         assert description == f"{data.describe()}; users divided among 2 ranks"
 
 
 def own_copy(folders):
-    return load_mapped(folders[collectives.rank()], validate=False)
+    return load_arrays(folders[collectives.rank()], validate=False)
 
 
 def test_copies_that_are_divided_at_other_users_are_told(tmp_path):
     """The second one has only the first 8 of 32 users."""
-    some = {"train_indptr": np.minimum(train_array("indptr"), 56), "train_indices": train_array("indices")[:56]}
-    folders = save_arrays(tmp_path / "one" / "made"), save_arrays(tmp_path / "other" / "made", **some)
+    some = {
+        "train_indptr": np.minimum(train_array("indptr"), 56),
+        "train_indices": train_array("indices")[:56],
+    }
+    folders = (
+        save_arrays(tmp_path / "one" / "made"),
+        save_arrays(tmp_path / "other" / "made", **some),
+    )
     for error in on_ranks(own_copy, folders):
-        assert "rank 1 has made divided at users [0, 4, 32], the first one [0, 16, 32]" in str(error)
+        assert "rank 1 has made divided at users [0, 4, 32], the first one [0, 16, 32]" in str(
+            error
+        )
 
 
 def test_the_digest_is_of_the_pairs(tmp_path):
-    first = load_mapped(save_arrays(tmp_path / "a"), validate=False).digest
+    first = load_arrays(save_arrays(tmp_path / "a"), validate=False).digest
     indices = toy_data().train.indices.copy()
     indices[[0, 7]] = 8, 15  # another user's pairs
     indices[:7].sort()
     indices[7:14].sort()
-    assert load_mapped(save_arrays(tmp_path / "b", train_indices=indices), validate=False).digest != first
-    assert load_mapped(save_arrays(tmp_path / "c"), validate=False).digest == first
+    assert (
+        load_arrays(save_arrays(tmp_path / "b", train_indices=indices), validate=False).digest
+        != first
+    )
+    assert load_arrays(save_arrays(tmp_path / "c"), validate=False).digest == first
 
 
 def train_array(name):
@@ -73,20 +93,35 @@ def reversed_items():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"train_indices": reversed_items()}, r"train.indices.npy: a user's items are not in ascending order"),
-        ({"train_indices": train_array("indices") + 1}, r"train.indices.npy: items from 0 to 31 belong there"),
-        ({"train_indices": train_array("indices")[:-1]}, r"train.indptr.npy has 33 numbers from \[0\] to \[224\]"),
+        (
+            {"train_indices": reversed_items()},
+            r"train.indices.npy: a user's items are not in ascending order",
+        ),
+        (
+            {"train_indices": train_array("indices") + 1},
+            r"train.indices.npy: items from 0 to 31 belong there",
+        ),
+        (
+            {"train_indices": train_array("indices")[:-1]},
+            r"train.indptr.npy has 33 numbers from \[0\] to \[224\]",
+        ),
         ({"train_indptr": train_array("indptr")[:-1]}, r"train.indptr.npy has 32 numbers"),
         ({"train_indptr": with_fifth(2**40)}, r"train.indptr.npy: numbers from 0"),
         ({"train_indptr": with_fifth(-9)}, r"train.indptr.npy: numbers from 0"),
-        ({"train_indices": train_array("indices") * 1.0}, r"holds float64 of 1 axes, not whole numbers"),
+        (
+            {"train_indices": train_array("indices") * 1.0},
+            r"holds float64 of 1 axes, not whole numbers",
+        ),
         ({"test_indices": train_array("indices")[::7].copy()}, r"pairs are in both train and test"),
-        ({"test_indices": np.zeros(0, np.int32), "test_indptr": np.zeros(33, np.int32)}, "no test interaction"),
+        (
+            {"test_indices": np.zeros(0, np.int32), "test_indptr": np.zeros(33, np.int32)},
+            "no test interaction",
+        ),
     ],
 )
 def test_what_is_wrong_with_arrays(tmp_path, parts, message):
     with pytest.raises(UserError, match=message):
-        load_mapped(save_arrays(tmp_path / "made", **parts), validate=False)
+        load_arrays(save_arrays(tmp_path / "made", **parts), validate=False)
 
 
 def test_what_is_wrong_with_files(tmp_path):
@@ -94,13 +129,13 @@ def test_what_is_wrong_with_files(tmp_path):
     whole = (folder / "test.indices.npy").read_bytes()
     (folder / "test.indices.npy").write_bytes(whole[:-9])
     with pytest.raises(UserError, match=r"cannot read .*test.indices.npy"):
-        load_mapped(folder, validate=False)
+        load_arrays(folder, validate=False)
     with pytest.raises(UserError, match=r"cannot read .*valid.indptr.npy"):
-        load_mapped(save_arrays(folder), validate=True)
+        load_arrays(save_arrays(folder), validate=True)
     for text in ("{}", '{"users": 32, "items": Infinity}', '{"users": 32, "items": 5000000000000}'):
         (folder / "about.json").write_text(text)
         with pytest.raises(UserError, match=r"cannot read .*about.json"):
-            load_mapped(folder, validate=False)
+            load_arrays(folder, validate=False)
 
 
 @pytest.mark.parametrize(
@@ -119,10 +154,14 @@ def test_one_process_and_two_train_and_recommend(cli, work):
     status, output, _ = cli("--dataset", "made", "--epochs", 2, "--dim", 8)
     assert status == 0
     assert "made: 32 users, 32 items" in output
-    status, _, errors = finish(torchrun("--dataset", "made", "--epochs", 2, "--dim", 8, "--run_name", "two"))
+    status, _, errors = finish(
+        torchrun("--dataset", "made", "--epochs", 2, "--dim", 8, "--run_name", "two")
+    )
     assert status == 0, errors
     for name in ("made-OneBP-MF", "two"):
-        status, output, _ = cli("--mode", "recommend", "--run_name", name, "--users", "3", "--dataset", "made")
+        status, output, _ = cli(
+            "--mode", "recommend", "--run_name", name, "--users", "3", "--dataset", "made"
+        )
         assert status == 0
         assert [line.split()[0] for line in output.splitlines()].count("3") == 10
 
@@ -136,20 +175,24 @@ def test_with_a_validation_part(cli, work):
     status, output, errors = cli(*flags, "--regularizer", "l2", "--l2_grid", 1, 0.1)
     assert status == 0, errors
     assert cli(*flags, "--refit", "--run_name", "own")[0] == 0
-    status, output, errors = cli("--dataset", "made", "--mode", "evaluate", "--run_name", "own-refit")
+    status, output, errors = cli(
+        "--dataset", "made", "--mode", "evaluate", "--run_name", "own-refit"
+    )
     assert status == 0, errors
     assert "Recall@20" in output
 
 
 def test_a_rank_without_interactions_is_told(tmp_path):
     own = toy_data().train.indices[:7].copy()
-    folder = save_arrays(tmp_path / "made", train_indptr=np.array([0] + [7] * 32), train_indices=own)
+    folder = save_arrays(
+        tmp_path / "made", train_indptr=np.array([0] + [7] * 32), train_indices=own
+    )
     for error in on_ranks(shares, folder):
         assert "data set made has fewer users to train on than the 2 ranks" in str(error)
 
 
 def damaged_for_the_second(folder):
-    return load_mapped(folder if collectives.rank() == 0 else folder / "absent", validate=False)
+    return load_arrays(folder if collectives.rank() == 0 else folder / "absent", validate=False)
 
 
 def test_what_a_rank_cannot_read_is_told_by_all(tmp_path):

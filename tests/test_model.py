@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import toy_data
 
-from cli.registry import MODELS, find
 from engine.tables import value_and_gradients
+from families import model_class
 from model import moving_aggregation
 from parse import parse_args
 
@@ -16,7 +16,7 @@ GRADIENTS = ("OneBP", "TwoBP")
 def build(name, *flags, data=None, device="cpu"):
     """A model that is ready to be trained."""
     args = parse_args(["--model", name, *map(str, flags)])
-    model = find(MODELS, name)(data or toy_data(), args, torch.device(device))
+    model = model_class(name)(data or toy_data(), args, torch.device(device))
     model.start_training()
     return model
 
@@ -40,10 +40,14 @@ def test_gradient_closed_form(name, device):
     users, items = [0, 1, 0, 9], [1, 2, 3, 8]
     negatives = [[20, 21], [21, 21], [20, 30], [0, 31]]
     places = {"user": torch.tensor(users, device=device)}
-    places["item"] = torch.tensor([items, *zip(*negatives, strict=True)], device=device)  # (1 + N, B)
+    places["item"] = torch.tensor(
+        [items, *zip(*negatives, strict=True)], device=device
+    )  # (1 + N, B)
     trained = {name: model.weights[name] for name in model.optimizer.tables}
     constant = {name: table for name, table in model.weights.items() if name not in trained}
-    _, gradients = value_and_gradients(model.loss, trained, constant, places, places["user"], places["item"][0], None)
+    _, gradients = value_and_gradients(
+        model.loss, trained, constant, places, places["user"], places["item"][0], None
+    )
 
     grad_p, grad_q = np.zeros_like(p), np.zeros_like(q)
     for user, item, others in zip(users, items, negatives, strict=True):
@@ -94,14 +98,23 @@ def test_aggregation_against_a_loop(device, how, batch, users):
     p, q = random.normal(size=(users, 3)), random.normal(size=(batch, 3))
     chosen = random.integers(users, size=batch)
     found = torch.tensor(p, device=device)
-    moving_aggregation(found, torch.tensor(chosen, device=device), torch.tensor(q, device=device), 0.9, how)
-    np.testing.assert_allclose(found.cpu(), loop_aggregation(p, chosen.tolist(), q, 0.9, how), rtol=1e-12, atol=1e-12)
+    moving_aggregation(
+        found, torch.tensor(chosen, device=device), torch.tensor(q, device=device), 0.9, how
+    )
+    np.testing.assert_allclose(
+        found.cpu(), loop_aggregation(p, chosen.tolist(), q, 0.9, how), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_mean_does_not_depend_on_the_order_in_the_batch(device):
     random = np.random.default_rng(0)
-    q = torch.tensor(random.integers(-8, 8, size=(50, 4)), dtype=torch.float32, device=device)  # sums are exact
-    users, order = torch.tensor(random.integers(6, size=50), device=device), torch.tensor(random.permutation(50))
+    q = torch.tensor(
+        random.integers(-8, 8, size=(50, 4)), dtype=torch.float32, device=device
+    )  # sums are exact
+    users, order = (
+        torch.tensor(random.integers(6, size=50), device=device),
+        torch.tensor(random.permutation(50)),
+    )
     results = []
     for index in (torch.arange(50), order):
         p = torch.ones(6, 4, device=device)
@@ -117,4 +130,6 @@ def test_l2_is_adams_weight_decay():
     model.optimizer.prepare(1e-3)
     model.train_step((torch.tensor([0]), torch.tensor([1]), torch.tensor([[9]])))
     after = model.encoder.item.detach()[31]
-    torch.testing.assert_close(after, before - 1e-3 * before.sign(), atol=1e-6, rtol=0)  # Adam's first step: lr * sign
+    torch.testing.assert_close(
+        after, before - 1e-3 * before.sign(), atol=1e-6, rtol=0
+    )  # Adam's first step: lr * sign

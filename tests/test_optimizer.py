@@ -15,7 +15,9 @@ from sources.interactions import Interactions
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])
-@pytest.mark.parametrize("scale", [1.0, 1e-5, 1e-9])  # of the gradients: far above Adam's eps, and below it
+@pytest.mark.parametrize(
+    "scale", [1.0, 1e-5, 1e-9]
+)  # of the gradients: far above Adam's eps, and below it
 def test_rows_follow_torch_adam(device, scale, amsgrad):
     """As close to torch.optim.Adam in float64 as that is in float32, for rows often and hardly ever touched.
 
@@ -30,25 +32,37 @@ def test_rows_follow_torch_adam(device, scale, amsgrad):
     popularity = np.arange(1, rows + 1) ** -1.5
     for lr in (0.03, 0.01, 0.02):
         for _ in range(500):
-            index = torch.tensor(random.choice(rows, size=(2, 3), p=popularity / popularity.sum()), device=device)
+            index = torch.tensor(
+                random.choice(rows, size=(2, 3), p=popularity / popularity.sum()), device=device
+            )
             slope = torch.tensor(random.normal(loc=0.5, size=(6, dim)) * scale, device=device)
             adam.prepare(lr)
             found, place = adam.fetch("item", index)
-            torch.testing.assert_close(found[place], exact.detach()[index].float(), rtol=1e-5, atol=3e-4)
+            torch.testing.assert_close(
+                found[place], exact.detach()[index].float(), rtol=1e-5, atol=3e-4
+            )
             gradient = torch.zeros_like(found).index_add_(0, place.flatten(), slope.float())
             adam.step("item", index, found, place, gradient)
             adam.count()
             for reference, table in zip(references, (exact, single), strict=True):
-                table.grad = torch.zeros_like(table).index_add_(0, index.flatten(), slope.to(table.dtype))
+                table.grad = torch.zeros_like(table).index_add_(
+                    0, index.flatten(), slope.to(table.dtype)
+                )
                 reference.param_groups[0]["lr"] = lr
                 reference.step()
         adam.finish()
-        error, rounding = ((table.detach() - exact.detach()).abs().max() for table in (weights, single))
+        error, rounding = (
+            (table.detach() - exact.detach()).abs().max() for table in (weights, single)
+        )
         assert error < 1.5 * rounding
     state, found = references[0].state_dict()["state"][0], adam.state_dict()["item"]
-    torch.testing.assert_close(found["exp_avg"].double(), state["exp_avg"], rtol=1e-4, atol=1e-6 * scale)
+    torch.testing.assert_close(
+        found["exp_avg"].double(), state["exp_avg"], rtol=1e-4, atol=1e-6 * scale
+    )
     for moment in ("exp_avg_sq", "max_exp_avg_sq")[: 1 + amsgrad]:
-        torch.testing.assert_close(found[moment].double(), state[moment], rtol=1e-4, atol=1e-6 * scale**2)
+        torch.testing.assert_close(
+            found[moment].double(), state[moment], rtol=1e-4, atol=1e-6 * scale**2
+        )
     assert found["step"] == state["step"]
 
 
@@ -57,9 +71,14 @@ def test_rows_touched_by_the_last_step_of_a_long_segment(device):
     random = np.random.default_rng(0)
     weights = torch.tensor(random.normal(size=(20, 3)), dtype=torch.float32, device=device)
     exact = weights.double().clone().requires_grad_()
-    adam, reference = Adam({"item": weights}, l2=0.0, by_row=True), torch.optim.Adam([exact], lr=0.01)
+    adam, reference = (
+        Adam({"item": weights}, l2=0.0, by_row=True),
+        torch.optim.Adam([exact], lr=0.01),
+    )
     zeros = torch.zeros_like(weights)
-    adam.load_state_dict({"item": {"exp_avg": zeros, "exp_avg_sq": zeros, "step": torch.tensor(4096.0)}})
+    adam.load_state_dict(
+        {"item": {"exp_avg": zeros, "exp_avg_sq": zeros, "step": torch.tensor(4096.0)}}
+    )
     moments = {"exp_avg": zeros.double(), "exp_avg_sq": zeros.double()}
     reference.state[exact] = {"step": torch.tensor(4096.0), **moments}
     for step in range(1100):
@@ -69,7 +88,9 @@ def test_rows_touched_by_the_last_step_of_a_long_segment(device):
         gradient = torch.zeros_like(found).index_add_(0, place, torch.ones_like(found))
         adam.step("item", index, found, place, gradient)
         adam.count()
-        exact.grad = torch.zeros_like(exact).index_add_(0, index, torch.ones(2, 3, device=device).double())
+        exact.grad = torch.zeros_like(exact).index_add_(
+            0, index, torch.ones(2, 3, device=device).double()
+        )
         reference.step()
     adam.finish()
     torch.testing.assert_close(weights.double(), exact.detach(), rtol=1e-5, atol=1e-5)
@@ -81,7 +102,9 @@ RATES = (0.03, 0.03, 0.01, 0.02)
 def slopes(random, device, steps=40, shape=(30, 4)):
     """Gradients whose size falls and rises, so that the largest second moment is not always the last; some are 0."""
     sizes = 1 + 5 * np.cos(np.arange(steps)[:, None, None] / 6) ** 2
-    values = random.normal(size=(steps, *shape)) * sizes * (random.random((steps, shape[0], 1)) < 0.7)
+    values = (
+        random.normal(size=(steps, *shape)) * sizes * (random.random((steps, shape[0], 1)) < 0.7)
+    )
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
@@ -118,7 +141,8 @@ def test_only_the_named_tables_decay(device, kind, decayed):
     """As torch.optim's with a group for each table, of its own weight decay."""
     random = np.random.default_rng(0)
     tables = {
-        name: torch.tensor(random.normal(size=(30, 4)), dtype=torch.float32, device=device) for name in ("user", "item")
+        name: torch.tensor(random.normal(size=(30, 4)), dtype=torch.float32, device=device)
+        for name in ("user", "item")
     }
     exact = {name: table.double().requires_grad_() for name, table in tables.items()}
     strength = {name: 0.1 * (decayed is None or name in decayed) for name in tables}
@@ -160,12 +184,17 @@ def test_compiled_amsgrad_is_torch_adam(device):
         pytest.skip("torch.compile does not work here")
     torch.compiler.reset()
     random = np.random.default_rng(0)
-    start = torch.tensor(random.normal(size=(30, 4)), dtype=torch.float32, device=device).clamp(min=0)
+    start = torch.tensor(random.normal(size=(30, 4)), dtype=torch.float32, device=device).clamp(
+        min=0
+    )
     gradients = slopes(random, device, steps=60)
     index = torch.tensor(random.choice(30, size=(60, 2, 4)), device=device)
     exact = start.double().requires_grad_()
     reference = torch.optim.Adam([exact], amsgrad=True)
-    adams = [Adam({"item": start.clone()}, 0.0, by_row, amsgrad=True, low=0.0) for by_row in (False, True)]
+    adams = [
+        Adam({"item": start.clone()}, 0.0, by_row, amsgrad=True, low=0.0)
+        for by_row in (False, True)
+    ]
 
     @torch.compile(fullgraph=True, dynamic=False)
     def step(index, gradient):
@@ -184,9 +213,13 @@ def test_compiled_amsgrad_is_torch_adam(device):
         exact.grad, reference.param_groups[0]["lr"] = sums, RATES[number // 20]
         reference.step()
         exact.detach().clamp_(min=0)
-        torch.testing.assert_close(adams[0].tables["item"].double(), exact.detach(), rtol=1e-5, atol=2e-6)
+        torch.testing.assert_close(
+            adams[0].tables["item"].double(), exact.detach(), rtol=1e-5, atol=2e-6
+        )
     adams[1].finish()
-    torch.testing.assert_close(adams[1].tables["item"].double(), exact.detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        adams[1].tables["item"].double(), exact.detach(), rtol=1e-4, atol=1e-4
+    )
     assert (exact == 0).any()
 
 
@@ -230,12 +263,16 @@ def test_slope_of_an_update(device, amsgrad):
     assert abs(found[1].item()) < 1e-9  # the first step is lr times the sign, however large g is
     # -lr 0.1 g / 0.1 / sqrt((0.999 * 0.04 + 0.001 g^2) / 0.001); with amsgrad the old moment is no bound: 0
     second = 0.999 * 0.04 + 0.001 * 9
-    assert found[2].item() == pytest.approx(-1e-3 * (0.999 * 0.04) * 0.001**0.5 / second**1.5, rel=1e-4)
+    assert found[2].item() == pytest.approx(
+        -1e-3 * (0.999 * 0.04) * 0.001**0.5 / second**1.5, rel=1e-4
+    )
 
 
 def made_data(users=50, items=200, count=1500):
     random = np.random.default_rng(1)
-    pairs = sorted({tuple(pair) for pair in random.integers((users, items), size=(count, 2)).tolist()})
+    pairs = sorted(
+        {tuple(pair) for pair in random.integers((users, items), size=(count, 2)).tolist()}
+    )
     train, test = matrix(pairs[::2], (users, items)), matrix(pairs[1::2], (users, items))
     ids = [[str(index) for index in range(size)] for size in (users, items)]
     return Interactions("made", *ids, train, matrix([], (users, items)), test, digest="made")
@@ -245,7 +282,10 @@ class Reference:
     """The models' step in float64, one number after the other."""
 
     def __init__(self, model, lr, l2, beta, trains_users):
-        self.tables = [model.encoder.user.cpu().double().numpy(), model.encoder.item.cpu().double().numpy()]
+        self.tables = [
+            model.encoder.user.cpu().double().numpy(),
+            model.encoder.item.cpu().double().numpy(),
+        ]
         self.moments = [[np.zeros_like(table), np.zeros_like(table)] for table in self.tables]
         self.lr, self.l2, self.beta, self.trains_users, self.steps = lr, l2, beta, trains_users, 0
 
@@ -263,9 +303,9 @@ class Reference:
                 gradients[0][user] += slope * q[candidate]
                 gradients[1][candidate] += slope * p[user]
         self.steps += 1
-        for table, gradient, (first, second) in list(zip(self.tables, gradients, self.moments, strict=True))[
-            0 if self.trains_users else 1 :
-        ]:
+        for table, gradient, (first, second) in list(
+            zip(self.tables, gradients, self.moments, strict=True)
+        )[0 if self.trains_users else 1 :]:
             gradient += self.l2 * table
             first += 0.1 * (gradient - first)
             second += 0.001 * (gradient**2 - second)
@@ -280,18 +320,37 @@ class Reference:
 
 
 @pytest.mark.parametrize("compile", ["off", "on"])
-@pytest.mark.parametrize(("name", "l2", "by_row"), [("OneBP", 0, True), ("OneBP", 1e-3, False), ("TwoBP", 0, True)])
+@pytest.mark.parametrize(
+    ("name", "l2", "by_row"), [("OneBP", 0, True), ("OneBP", 1e-3, False), ("TwoBP", 0, True)]
+)
 def test_fifty_steps_against_a_slow_reference(device, name, l2, by_row, compile):
     """Losses to 1e-6, weights to 1e-5 (of order 0.3) after 50 steps: by the row, whole, compiled and eager."""
     if compile == "on" and not compiles(device):
         pytest.skip("torch.compile does not work here")
     torch.compiler.reset()  # it counts how often one function is compiled in a process
-    flags = ("--dim", 8, "--batch_size", 16, "--N", 3, "--beta", 0.9, "--lr", 0.02, "--l2", l2, "--compile", compile)
+    flags = (
+        "--dim",
+        8,
+        "--batch_size",
+        16,
+        "--N",
+        3,
+        "--beta",
+        0.9,
+        "--lr",
+        0.02,
+        "--l2",
+        l2,
+        "--compile",
+        compile,
+    )
     model = build(name, *flags, data=made_data(users=80, items=400), device=device)
     assert model.optimizer.by_row == (by_row and compile == "on")
     reference = Reference(model, 0.02, l2, 0.9, "user" in model.optimizer.tables)
     step = model.compiled_step if compile == "on" else model.train_step
-    batches = [batch for _ in range(2) for batch in model.schedule.batches() if len(batch[0]) == 16][:50]
+    batches = [
+        batch for _ in range(2) for batch in model.schedule.batches() if len(batch[0]) == 16
+    ][:50]
     assert len(batches) == 50
     for users, items, negatives in batches:
         model.optimizer.prepare(0.02)
@@ -299,7 +358,9 @@ def test_fifty_steps_against_a_slow_reference(device, name, l2, by_row, compile)
         expected = reference.step(users.tolist(), items.tolist(), negatives.T.tolist())
         assert loss.item() == pytest.approx(expected, abs=1e-6)
     model.optimizer.finish()
-    for table, expected in zip((model.encoder.user, model.encoder.item), reference.tables, strict=True):
+    for table, expected in zip(
+        (model.encoder.user, model.encoder.item), reference.tables, strict=True
+    ):
         np.testing.assert_allclose(table.cpu(), expected, atol=1e-5)
 
 
@@ -319,7 +380,8 @@ def test_other_modules_compiled_and_eager_agree(device, flags):
     name = "TwoBP" if "TwoBP" in flags else "OneBP"
     size = ("--dim", 8, "--batch_size", 64, "--lr", 0.02)
     models = [
-        build(name, *flags.split(), *size, "--compile", how, data=made_data(), device=device) for how in ("on", "off")
+        build(name, *flags.split(), *size, "--compile", how, data=made_data(), device=device)
+        for how in ("on", "off")
     ]
     losses = [[model.train_epoch(0.02, lambda: None) for _ in range(4)] for model in models]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
@@ -340,8 +402,14 @@ def test_auto_compiles_long_runs_only(monkeypatch):
 
 def test_without_a_compiler(work):
     """One line says so, and the run goes on."""
-    nowhere = {**os.environ, "CXX": str(work / "no-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(work / "cache")}
-    status, stdout, stderr = finish(start("--compile", "on", "--epochs", 2, "--device", "cpu", env=nowhere))
+    nowhere = {
+        **os.environ,
+        "CXX": str(work / "no-compiler"),
+        "TORCHINDUCTOR_CACHE_DIR": str(work / "cache"),
+    }
+    status, stdout, stderr = finish(
+        start("--compile", "on", "--epochs", 2, "--device", "cpu", env=nowhere)
+    )
     assert (status, stderr) == (0, "")
     assert stdout.count("warning: not compiled") == 1
     assert "epoch 2/2" in stdout

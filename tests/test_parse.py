@@ -1,11 +1,11 @@
 """Where a value comes from; one line for each kind of mistake."""
 
 import pytest
-
 from ignored import CHOICES, IGNORED, ignored_flags
+from suggested import PRESETS, SUGGESTED
+
 from parse import build_parser, default_run_name, parse_args
 from regularizers.flags import GRANULARITIES
-from suggested import PRESETS, SUGGESTED
 
 
 def test_given_beats_suggested_beats_default():
@@ -27,9 +27,14 @@ def test_suggested_parameters_of_the_paper():
     }
     for name, expected in table.items():
         args = parse_args(["--dataset", name])
-        assert tuple(getattr(args, flag) for flag in ("batch_size", "l2", "lr", "dim", "beta", "N")) == expected
+        assert (
+            tuple(getattr(args, flag) for flag in ("batch_size", "l2", "lr", "dim", "beta", "N"))
+            == expected
+        )
         assert (args.lr_dc, args.lr_dc_epoch) == (1, [])
-    assert {flag for values in SUGGESTED.values() for flag in values} <= set(build_parser().defaults)
+    assert {flag for values in SUGGESTED.values() for flag in values} <= set(
+        build_parser().defaults
+    )
 
 
 def test_preset():
@@ -41,7 +46,12 @@ def test_preset():
         "suggested for 100k",
     ]
     args = parse_args(["--dataset", "gowalla", "--preset", "inbatch", "--dim", "64"])
-    assert (args.sampler, args.similarity, args.dim, args.batch_size) == ("inbatch", "cosine", 64, 1024)
+    assert (args.sampler, args.similarity, args.dim, args.batch_size) == (
+        "inbatch",
+        "cosine",
+        64,
+        1024,
+    )
     known = set(build_parser().defaults)
     assert all(set(flags) <= known for sets in PRESETS.values() for flags in sets.values())
 
@@ -49,7 +59,12 @@ def test_preset():
 def test_other_spellings():
     flags = "--train_mode continue_train --model onebp --lr_dc 0.1 --lr_dc_epoch 20 60 80 --dataset DEMO"
     args = parse_args(flags.split(" "))
-    assert (args.train_mode, args.model, args.lr_dc_epoch, args.dataset) == ("continue", "OneBP", [20, 60, 80], "demo")
+    assert (args.train_mode, args.model, args.lr_dc_epoch, args.dataset) == (
+        "continue",
+        "OneBP",
+        [20, 60, 80],
+        "demo",
+    )
     assert parse_args(["--train_mode", "new_train"]).train_mode == "new"
     assert parse_args(["--lr_dc_epoch"]).lr_dc_epoch == []
 
@@ -77,11 +92,17 @@ def test_other_spellings():
         ("--lr_dc_epoch 0", "--lr_dc_epoch: '0' is not a whole number from 1"),
         ("--run_name a/b", "'a/b' is not a plain name for a folder"),
         ("--run_name a\x07b", "is not a plain name for a folder"),
-        ("--preset inbatch --dataset 1M", "there is no --preset inbatch for 1M, only for Gowalla and Yelp2018"),
+        (
+            "--preset inbatch --dataset 1M",
+            "there is no --preset inbatch for 1M, only for Gowalla and Yelp2018",
+        ),
         ("--valid_ratio 0.1", "--valid_ratio needs --select valid"),
         ("--lr_dc 0.5", "--lr_dc needs --lr_dc_epoch"),
         ("--lr_dc_epoch 20 60", "--lr_dc_epoch needs --lr_dc"),
-        ("--lr_schedule cosine --lr_dc_epoch 5", "need --lr_schedule step; here it is cosine (command line)"),
+        (
+            "--lr_schedule cosine --lr_dc_epoch 5",
+            "need --lr_schedule step; here it is cosine (command line)",
+        ),
     ],
 )
 def test_mistakes_are_one_line(capsys, flags, words):
@@ -109,87 +130,195 @@ def test_help_shows_every_flag_with_its_default(capsys):
     ("flags", "words"),
     [
         ("--layers 3", "--layers does nothing with --encoder MF, only with LightGCN or MLP"),
-        ("--sampler inbatch --N 5", "--N does nothing with --sampler inbatch, only with uniform or popularity or dns"),
+        (
+            "--sampler inbatch --N 5",
+            "--N does nothing with --sampler inbatch, only with uniform or popularity or dns",
+        ),
         ("--alpha 1", "--alpha does nothing with --sampler uniform, only with popularity"),
         ("--sampler dns --alpha 1", "--alpha does nothing with --sampler dns"),
-        ("--sampler popularity --candidates 9", "--candidates does nothing with --sampler popularity, only with dns"),
+        (
+            "--sampler popularity --candidates 9",
+            "--candidates does nothing with --sampler popularity, only with dns",
+        ),
         ("--gamma 1", "--gamma does nothing with --loss InfoNCE, only with BSL or DirectAU"),
         ("--reg 1", "--reg does nothing with --model OneBP, only with EASE or ALS or SVD or SVDpp"),
         ("--model EASE --lr 1", "--lr does nothing with --model EASE, only with OneBP or TwoBP"),
         ("--model ALS --encoder MLP", "--encoder does nothing with --model ALS"),
-        ("--model Popularity --dim 3", "--dim does nothing with --model Popularity, only with OneBP or TwoBP or ALS"),
+        (
+            "--model Popularity --dim 3",
+            "--dim does nothing with --model Popularity, only with OneBP or TwoBP or ALS",
+        ),
         ("--sampler none", "--loss InfoNCE needs negatives"),
         ("--loss DirectAU --sampler uniform", "--loss DirectAU has no negatives"),
-        ("--loss DirectAU --temperature 1", "--temperature does nothing with --loss DirectAU, only with"),
+        (
+            "--loss DirectAU --temperature 1",
+            "--temperature does nothing with --loss DirectAU, only with",
+        ),
         ("--mode recommend --history=", "--history: it is empty"),
         ("--loss BPR --sampler inbatch", "corrects a softmax, which --loss BPR is not"),
-        ("--sampler dns --candidates 3", "keeps --N 5 of the candidates, so --candidates 3 is too few"),
+        (
+            "--sampler dns --candidates 3",
+            "keeps --N 5 of the candidates, so --candidates 3 is too few",
+        ),
         ("--topk 5", "--topk does nothing with --mode train, only with recommend"),
-        ("--mode evaluate --output x", "--output does nothing with --mode evaluate, only with recommend or export"),
+        (
+            "--mode evaluate --output x",
+            "--output does nothing with --mode evaluate, only with recommend or export",
+        ),
         ("--mode recommend", "needs --users (ids, or all), or --history (a file), and not both"),
         ("--mode recommend --users 1 --history x", "and not both"),
         ("--mode recommend --users 1 --passes 2", "--passes belongs to --history"),
         ("--mode export", "--mode export needs --output"),
         ("--refit", "--refit needs --select valid, which chooses the number of epochs"),
         ("--mode evaluate --refit --select valid", "--refit does nothing with --mode evaluate"),
-        ("--fold 1 --test_ratio 0.2", "--fold names a split that is made already: leave --test_ratio out"),
+        (
+            "--fold 1 --test_ratio 0.2",
+            "--fold names a split that is made already: leave --test_ratio out",
+        ),
         ("--fold 6", "--fold: '6' is not a whole number from 1 up to 5"),
-        ("--model SVD --beta 0.9", "--beta does nothing with --model SVD, only with OneBP or TwoBP"),
+        (
+            "--model SVD --beta 0.9",
+            "--beta does nothing with --model SVD, only with OneBP or TwoBP",
+        ),
         ("--margin 1", "--margin does nothing with --model OneBP, only with CML"),
-        ("--model CML --sampler none", "--sampler does nothing with --model CML, only with OneBP or TwoBP"),
+        (
+            "--model CML --sampler none",
+            "--sampler does nothing with --model CML, only with OneBP or TwoBP",
+        ),
         ("--model EASE --reg 0", "--reg 0 leaves EASE without a solution"),
         ("--mode evaluate --train_mode new", "--train_mode does nothing with --mode evaluate"),
-        ("--regularizer lambdaopt --l2 1e-3", "--l2 does nothing with --regularizer lambdaopt, only with decay or l2"),
-        ("--regularizer lambdaopt --l2_grid 1 0", "--l2_grid does nothing with --regularizer lambdaopt"),
-        ("--regularizer lambdaopt --refit", "leaves --regularizer lambdaopt no validation part to tune its strengths"),
-        ("--model EASE --regularizer lambdaopt", "--regularizer does nothing with --model EASE, only with OneBP or"),
+        (
+            "--regularizer lambdaopt --l2 1e-3",
+            "--l2 does nothing with --regularizer lambdaopt, only with decay or l2",
+        ),
+        (
+            "--regularizer lambdaopt --l2_grid 1 0",
+            "--l2_grid does nothing with --regularizer lambdaopt",
+        ),
+        (
+            "--regularizer lambdaopt --refit",
+            "leaves --regularizer lambdaopt no validation part to tune its strengths",
+        ),
+        (
+            "--model EASE --regularizer lambdaopt",
+            "--regularizer does nothing with --model EASE, only with OneBP or",
+        ),
         ("--model SVD --regularizer l2", "--regularizer does nothing with --model SVD"),
         ("--model CML --regularizer lambdaopt", "--regularizer does nothing with --model CML"),
-        ("--granularity ui", "--granularity does nothing with --regularizer decay, only with lambdaopt"),
-        ("--regularizer l2 --lambda_lr 1", "--lambda_lr does nothing with --regularizer l2, only with lambdaopt"),
+        (
+            "--granularity ui",
+            "--granularity does nothing with --regularizer decay, only with lambdaopt",
+        ),
+        (
+            "--regularizer l2 --lambda_lr 1",
+            "--lambda_lr does nothing with --regularizer l2, only with lambdaopt",
+        ),
         ("--lambda_interval 2", "--lambda_interval does nothing with --regularizer decay"),
         ("--lambda_clip 2", "--lambda_clip does nothing with --regularizer decay"),
         ("--lambda_grad full", "--lambda_grad does nothing with --regularizer decay"),
-        ("--regularizer lambdaopt --granularity iu", "--granularity: 'iu' is not one of global, dimension"),
-        ("--regularizer lambdaopt --lambda_grad half", "--lambda_grad: 'half' is not one of truncated, full"),
-        ("--regularizer lambdaopt --lambda_interval 0", "--lambda_interval: '0' is not a whole number from 1"),
+        (
+            "--regularizer lambdaopt --granularity iu",
+            "--granularity: 'iu' is not one of global, dimension",
+        ),
+        (
+            "--regularizer lambdaopt --lambda_grad half",
+            "--lambda_grad: 'half' is not one of truncated, full",
+        ),
+        (
+            "--regularizer lambdaopt --lambda_interval 0",
+            "--lambda_interval: '0' is not a whole number from 1",
+        ),
         ("--regularizer lambdaopt --lambda_clip 0", "--lambda_clip: '0' is not a number above 0"),
         ("--regularizer lambdaopt --lambda_lr 0", "--lambda_lr: '0' is not a number above 0"),
         (
             "--regularizer lambdaopt --lambda_grad full --encoder LightGCN",
             "--lambda_grad full differentiates gradients",
         ),
-        ("--regularizer l2", "--regularizer l2 needs its strength, --l2, or several to try, --l2_grid"),
+        (
+            "--regularizer l2",
+            "--regularizer l2 needs its strength, --l2, or several to try, --l2_grid",
+        ),
         ("--regularizer none", "--regularizer: 'none' is not one of decay, l2, lambdaopt"),
         ("--threads 100000", "--threads: '100000' is not a whole number from 1 up to "),
-        ("--memory knn", "--memory does nothing with --model OneBP, only with LR or FM or DeepFM or DCNv2"),
-        ("--model SVD --incremental", "--incremental does nothing with --model SVD, only with LR or"),
-        ("--model EASE --threshold 2", "--threshold does nothing with --model EASE, only with LR or"),
+        (
+            "--memory knn",
+            "--memory does nothing with --model OneBP, only with LR or FM or DeepFM or DCNv2",
+        ),
+        (
+            "--model SVD --incremental",
+            "--incremental does nothing with --model SVD, only with LR or",
+        ),
+        (
+            "--model EASE --threshold 2",
+            "--threshold does nothing with --model EASE, only with LR or",
+        ),
         ("--slots 3", "--slots does nothing with --model OneBP"),
         ("--model LR --dim 3", "--dim does nothing with --model LR"),
-        ("--model FM --dataset 1m", "1M has no impressions for --model FM; demo, criteo and ml-1m-ctr have"),
-        ("--dataset Criteo", "criteo is of clicks, for --model LR or FM or DeepFM or DCNv2, not OneBP"),
-        ("--model FM --hidden 3", "--hidden does nothing with --model FM, only with DeepFM or DCNv2"),
+        (
+            "--model FM --dataset 1m",
+            "1M has no impressions for --model FM; demo, criteo and ml-1m-ctr have",
+        ),
+        (
+            "--dataset Criteo",
+            "criteo is of clicks, for --model LR or FM or DeepFM or DCNv2, not OneBP",
+        ),
+        (
+            "--model FM --hidden 3",
+            "--hidden does nothing with --model FM, only with DeepFM or DCNv2",
+        ),
         ("--model DeepFM --layers 3", "--layers does nothing with --model DeepFM"),
         ("--model DCNv2 --layers 0", "--layers: '0' is not a whole number from 1"),
         ("--model DCNv2 --N 3", "--N does nothing with --model DCNv2"),
-        ("--model DeepFM --encoder MLP", "--encoder does nothing with --model DeepFM, only with OneBP or TwoBP"),
+        (
+            "--model DeepFM --encoder MLP",
+            "--encoder does nothing with --model DeepFM, only with OneBP or TwoBP",
+        ),
         ("--model DeepFM --refit", "--refit does nothing with --model DeepFM"),
-        ("--model DeepFM --memory_k 5", "--memory_k does nothing with --memory none, only with knn or lsh"),
-        ("--model DeepFM --memory_tune", "--memory_tune does nothing with --memory none, only with knn or lsh"),
-        ("--model DeepFM --memory knn --memory_bits 5", "--memory_bits does nothing with --memory knn, only with lsh"),
-        ("--model DeepFM --memory lsh --memory_size 5", "--memory_size does nothing with --memory lsh, of one size"),
-        ("--model DeepFM --memory lsh --memory_bits 21", "--memory_bits: '21' is not a whole number from 1 up to 20"),
-        ("--model DeepFM --memory lsh --memory_gamma 2", "--memory_gamma: '2' is not a number from 0 up to 1"),
+        (
+            "--model DeepFM --memory_k 5",
+            "--memory_k does nothing with --memory none, only with knn or lsh",
+        ),
+        (
+            "--model DeepFM --memory_tune",
+            "--memory_tune does nothing with --memory none, only with knn or lsh",
+        ),
+        (
+            "--model DeepFM --memory knn --memory_bits 5",
+            "--memory_bits does nothing with --memory knn, only with lsh",
+        ),
+        (
+            "--model DeepFM --memory lsh --memory_size 5",
+            "--memory_size does nothing with --memory lsh, of one size",
+        ),
+        (
+            "--model DeepFM --memory lsh --memory_bits 21",
+            "--memory_bits: '21' is not a whole number from 1 up to 20",
+        ),
+        (
+            "--model DeepFM --memory lsh --memory_gamma 2",
+            "--memory_gamma: '2' is not a number from 0 up to 1",
+        ),
         ("--model DeepFM --memory lsh --memory_tau 0", "--memory_tau: '0' is not a number above 0"),
         ("--model DeepFM --memory none --slots 0", "--slots: '0' is not a whole number from 1"),
         ("--model DeepFM --memory lru", "--memory: 'lru' is not one of none, knn, lsh"),
         ("--model LR --memory knn --memory_tune --select test", "leave --select test out"),
-        ("--model LR --memory knn --memory_tune --memory_k 5", "--memory_k is what --memory_tune chooses"),
-        ("--model LR --memory knn --memory_lambda 1 --memory_tune", "--memory_lambda is what --memory_tune chooses"),
+        (
+            "--model LR --memory knn --memory_tune --memory_k 5",
+            "--memory_k is what --memory_tune chooses",
+        ),
+        (
+            "--model LR --memory knn --memory_lambda 1 --memory_tune",
+            "--memory_lambda is what --memory_tune chooses",
+        ),
         ("--model DeepFM --incremental_lr 1", "--incremental_lr needs --incremental"),
-        ("--model DeepFM --eval_file_name metrics.csv", "--eval_file_name metrics.csv is another file of the run"),
-        ("--model DeepFM --loss_file_name auc.log", "--loss_file_name auc.log is another file of the run"),
+        (
+            "--model DeepFM --eval_file_name metrics.csv",
+            "--eval_file_name metrics.csv is another file of the run",
+        ),
+        (
+            "--model DeepFM --loss_file_name auc.log",
+            "--loss_file_name auc.log is another file of the run",
+        ),
     ],
 )
 def test_what_contradicts_is_refused_before_any_data_is_loaded(capsys, flags, words):
@@ -207,17 +336,27 @@ def test_values_that_follow_from_the_model():
 
 
 def test_values_that_follow_from_a_model_of_clicks():
-    fm, deep, cross = (parse_args(["--model", name, "--dataset", "CRITEO"]) for name in ("FM", "DeepFM", "DCNv2"))
+    fm, deep, cross = (
+        parse_args(["--model", name, "--dataset", "CRITEO"]) for name in ("FM", "DeepFM", "DCNv2")
+    )
     assert (fm.select, fm.origin["select"], fm.threshold) == ("valid", "suggested for FM", 10)
-    assert (deep.eval_file_name, deep.loss_file_name, deep.memory) == ("auc.log", "loss.log", "none")
+    assert (deep.eval_file_name, deep.loss_file_name, deep.memory) == (
+        "auc.log",
+        "loss.log",
+        "none",
+    )
     assert (cross.layers, parse_args(["--model", "DCNv2", "--layers", "4"]).layers) == (3, 4)
     assert "layers" in ignored_flags(deep)
     assert "layers" not in ignored_flags(cross)  # although --encoder MF would ignore it
     for memory, count in (("knn", 100), ("lsh", 32)):
         args = parse_args(["--model", "DeepFM", "--memory", memory])
         assert (args.memory_k, args.origin["memory_k"]) == (count, f"suggested for {memory}")
-        assert parse_args(["--model", "DeepFM", "--memory", memory, "--memory_k", "7"]).memory_k == 7
-    args = parse_args(["--model", "LR", "--memory", "lsh", "--incremental", "--memory_size", "9", "--memory_tune"])
+        assert (
+            parse_args(["--model", "DeepFM", "--memory", memory, "--memory_k", "7"]).memory_k == 7
+        )
+    args = parse_args(
+        ["--model", "LR", "--memory", "lsh", "--incremental", "--memory_size", "9", "--memory_tune"]
+    )
     assert (args.memory_size, args.memory_tune, args.incremental_lr) == (9, True, None)
 
 
@@ -226,8 +365,15 @@ def test_lambdaopt_holds_back_what_it_tunes_on():
     assert (args.select, args.valid_ratio) == ("valid", 0.25)
     assert args.origin["select"] == args.origin["valid_ratio"] == "suggested for lambdaopt"
     given = parse_args(["--regularizer", "lambdaopt", "--select", "test", "--valid_ratio", "0.5"])
-    assert (given.select, given.valid_ratio, given.origin["select"]) == ("test", 0.5, "command line")
-    assert (parse_args(["--regularizer", "l2", "--l2", "1"]).select, parse_args([]).valid_ratio) == ("test", None)
+    assert (given.select, given.valid_ratio, given.origin["select"]) == (
+        "test",
+        0.5,
+        "command line",
+    )
+    assert (
+        parse_args(["--regularizer", "l2", "--l2", "1"]).select,
+        parse_args([]).valid_ratio,
+    ) == ("test", None)
 
 
 def test_short_forms_of_granularity():
@@ -236,7 +382,10 @@ def test_short_forms_of_granularity():
         initials = "".join(word[0] for word in granularity.replace("-", "+").split("+"))
         assert short == initials
         for word in (short, granularity, short.upper()):
-            assert parse_args(["--regularizer", "lambdaopt", "--granularity", word]).granularity == granularity
+            assert (
+                parse_args(["--regularizer", "lambdaopt", "--granularity", word]).granularity
+                == granularity
+            )
 
 
 def test_every_choice_that_ignores_a_flag_exists():
@@ -248,13 +397,19 @@ def test_every_choice_that_ignores_a_flag_exists():
 
 def test_default_run_name():
     assert (
-        default_run_name(parse_args(["--dataset", "100K", "--encoder", "MLP", "--model", "TwoBP"])) == "100k-TwoBP-MLP"
+        default_run_name(parse_args(["--dataset", "100K", "--encoder", "MLP", "--model", "TwoBP"]))
+        == "100k-TwoBP-MLP"
     )
     assert default_run_name(parse_args(["--model", "EASE"])) == "demo-EASE"
-    assert default_run_name(parse_args(["--model", "SVD", "--fold", "3", "--dataset", "ml-100k"])) == "ml-100k-u3-SVD"
+    assert (
+        default_run_name(parse_args(["--model", "SVD", "--fold", "3", "--dataset", "ml-100k"]))
+        == "ml-100k-u3-SVD"
+    )
 
 
 def test_preset_of_a_click_model():
-    args = parse_args(["--model", "DeepFM", "--dataset", "Criteo", "--preset", "x4_001", "--dim", "8"])
+    args = parse_args(
+        ["--model", "DeepFM", "--dataset", "Criteo", "--preset", "x4_001", "--dim", "8"]
+    )
     assert (args.batch_size, args.hidden, args.threshold, args.dim) == (10_000, [1000] * 5, 10, 8)
     assert args.origin["hidden"] == "preset x4_001"

@@ -16,7 +16,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, finish, interactions, on_ranks, save_arrays, start, torchrun, toy_data, write
+from conftest import (
+    ROOT,
+    finish,
+    interactions,
+    on_ranks,
+    save_arrays,
+    start,
+    torchrun,
+    toy_data,
+    write,
+)
 from scipy.sparse import csr_array
 
 from checkpointing.files import save_checkpoint
@@ -51,7 +61,9 @@ def rows(name, folder="runs"):
 def made_model(kind, groups, *flags):
     """A model of this rank's share of the toy data, ready to train."""
     args = parse_args([str(word) for word in ("--model", kind, *FLAGS, *flags)])
-    model = {"OneBP": OneBP, "TwoBP": TwoBP}[kind](own_share(toy_data(groups)), own_flags(args), CPU)
+    model = {"OneBP": OneBP, "TwoBP": TwoBP}[kind](
+        own_share(toy_data(groups)), own_flags(args), CPU
+    )
     model.start_training()
     return model
 
@@ -88,7 +100,12 @@ IN_BATCH = ("--sampler", "inbatch", "--similarity", "cosine")
         ("OneBP", 4, (), (PIECES, False)),
         ("OneBP", 4, ("--compile", "on", "--l2", 0.1, "--regularizer", "l2"), (PIECES, False)),
         ("OneBP", 60, ("--l2", 0.1, "--sampler", "popularity", "--loss", "BSL"), (ROWS, False)),
-        ("OneBP", 4, ("--encoder", "MLP", "--sampler", "dns", "--optimizer", "SGD"), (PIECES | SUMS, False)),
+        (
+            "OneBP",
+            4,
+            ("--encoder", "MLP", "--sampler", "dns", "--optimizer", "SGD"),
+            (PIECES | SUMS, False),
+        ),
         ("OneBP", 60, ("--compile", "on", "--l2", 0), (ROWS, True)),
         ("OneBP", 5, (*IN_BATCH, "--loss", "BSL"), (PIECES, False)),
         ("OneBP", 60, (*IN_BATCH, "--compile", "on", "--l2", 0), (ROWS, True)),
@@ -118,12 +135,14 @@ def test_a_step_is_that_of_one_process(kind, groups, flags, ways):
         table.copy_(whole(name, befores))
     users, items, drawn = zip(*batches, strict=True)
     drawn = None if "inbatch" in flags else torch.cat(drawn, dim=-1)
-    batch = model.sampler.complete((torch.cat(users), torch.cat(items), drawn))
+    batch = model.sampler.exchange((torch.cat(users), torch.cat(items), drawn))
     model.optimizer.prepare(0.05)
     loss = model.train_step(batch)
     assert loss.item() == pytest.approx(sum(own.item() for own in losses), rel=1e-5)
     for name, table in model.weights.items():
-        torch.testing.assert_close(whole(name, afters), table, rtol=1e-5, atol=1e-7 if "SGD" in flags else 1e-4)
+        torch.testing.assert_close(
+            whole(name, afters), table, rtol=1e-5, atol=1e-7 if "SGD" in flags else 1e-4
+        )
 
 
 def whole(name, weights):
@@ -160,7 +179,8 @@ def uneven_epoch(*flags):
 
 
 @pytest.mark.parametrize(
-    "flags", [("--regularizer", "l2", "--l2", 0.1), (*IN_BATCH, "--loss", "BSL"), ("--encoder", "MLP")]
+    "flags",
+    [("--regularizer", "l2", "--l2", 0.1), (*IN_BATCH, "--loss", "BSL"), ("--encoder", "MLP")],
 )
 def test_a_rank_may_have_no_interactions_left(flags):
     found = on_ranks(uneven_epoch, *flags, count=3)
@@ -174,7 +194,11 @@ def test_only_files_of_ranks_are_stale(tmp_path):
     for name in ("users.1.0-of-2.pt", "users.2.0-of-2.pt", "users.old.pt", "users.3.pt"):
         (tmp_path / name).touch()
     drop_stale(tmp_path, {2})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["users.2.0-of-2.pt", "users.3.pt", "users.old.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "users.2.0-of-2.pt",
+        "users.3.pt",
+        "users.old.pt",
+    ]
 
 
 LEFT = """
@@ -202,7 +226,10 @@ def test_nothing_of_a_group_is_left_at_the_end(work):
 def test_one_rank_is_bit_equal_to_no_torchrun(work):
     succeed(torchrun("--epochs", 3, *FLAGS, "--run_name", "one", count=1))
     succeed(start("--epochs", 3, *FLAGS, "--run_name", "none"))
-    assert Path("checkpoints/one/last.pt").read_bytes() == Path("checkpoints/none/last.pt").read_bytes()
+    assert (
+        Path("checkpoints/one/last.pt").read_bytes()
+        == Path("checkpoints/none/last.pt").read_bytes()
+    )
     pd.testing.assert_frame_equal(rows("one"), rows("none"))
 
 
@@ -216,14 +243,28 @@ def test_two_ranks_go_on_as_if_never_interrupted_also_as_one(work):
     files = sorted(path.name for path in Path("checkpoints/whole").iterdir())
     assert files == ["best.pt", "last.pt", "users.4.0-of-2.pt", "users.4.1-of-2.pt"]
     for name in files:
-        assert Path("checkpoints/whole", name).read_bytes() == Path("checkpoints/cut", name).read_bytes(), name
+        assert (
+            Path("checkpoints/whole", name).read_bytes()
+            == Path("checkpoints/cut", name).read_bytes()
+        ), name
     pd.testing.assert_frame_equal(rows("whole"), rows("cut"))
 
     output = succeed(start("--mode", "evaluate", "--run_name", "whole", "--model", "TwoBP"))
-    found = float(next(line.split()[1] for line in output.splitlines() if line.startswith("Recall@20")))
+    found = float(
+        next(line.split()[1] for line in output.splitlines() if line.startswith("Recall@20"))
+    )
     assert found == pytest.approx(rows("whole")["Recall@20"].iloc[-1], abs=5e-5)
     assert "listener-600" in succeed(
-        start("--mode", "recommend", "--users", "listener-600", "--run_name", "whole", "--model", "TwoBP")
+        start(
+            "--mode",
+            "recommend",
+            "--users",
+            "listener-600",
+            "--run_name",
+            "whole",
+            "--model",
+            "TwoBP",
+        )
     )
 
     for count, epochs in ((1, 6), (2, 8)):
@@ -297,10 +338,15 @@ def best_written_late(folder):
     checkpoints = Checkpoints(folder, 2, model.data)
     for epoch in (1, 2):
         model.train_epoch(0.05, lambda: None)
-        checkpoints.update({"epoch": epoch, "best_epoch": 1, "model": model.state_dict()}, epoch == 1, epoch == 2)
+        checkpoints.update(
+            {"epoch": epoch, "best_epoch": 1, "model": model.state_dict()}, epoch == 1, epoch == 2
+        )
         seen.append(model.weights["item"].clone())
     collectives.all_reduce_int(0)  # the first one has written
-    return seen[0], [load(folder / f"{name}.pt", model.data)["model"]["encoder"]["item"] for name in ("best", "last")]
+    return seen[0], [
+        load(folder / f"{name}.pt", model.data)["model"]["encoder"]["item"]
+        for name in ("best", "last")
+    ]
 
 
 def test_a_best_epoch_that_is_written_late_is_as_it_was(tmp_path):
@@ -322,7 +368,10 @@ def test_evaluation_is_that_of_one_process(work):
 
 def evaluated_first_users(part):
     """The metrics of this rank where only the users of the first one have anything in a part."""
-    data, args = toy_data(), own_flags(parse_args([*map(str, FLAGS), "--ranking", "pairs", "--select", part]))
+    data, args = (
+        toy_data(),
+        own_flags(parse_args([*map(str, FLAGS), "--ranking", "pairs", "--select", part])),
+    )
     some = csr_array(data.test.multiply(np.arange(data.shape[0])[:, None] < 5))
     some.eliminate_zeros()
     model = OneBP(own_share(replace(data, **{part: some})), args, CPU)
@@ -351,7 +400,10 @@ def test_a_killed_rank_comes_back_and_the_run_ends_as_if_undisturbed(work):
     output = succeed(process)
     assert "continuing after epoch" in output
     for name in ("last.pt", "best.pt"):
-        assert Path("checkpoints/whole", name).read_bytes() == Path("checkpoints/killed", name).read_bytes(), name
+        assert (
+            Path("checkpoints/whole", name).read_bytes()
+            == Path("checkpoints/killed", name).read_bytes()
+        ), name
     pd.testing.assert_frame_equal(rows("whole"), rows("killed"))
 
 
@@ -427,13 +479,19 @@ def started_with(folder, words):
         ("--seed 1", "--seed 2", "rank 1 has --seed 2, the first one 1"),
         ("--data_dir datasets", "--data_dir other", "rank 1 has data with digest"),
         ("--data_dir datasets", "--data_dir absent", "rank 1: no data set 'shop'"),
-        ("--data_dir datasets", "--data_dir arrays", "rank 1 has a data set of arrays True, the first one False"),
+        (
+            "--data_dir datasets",
+            "--data_dir arrays",
+            "rank 1 has a data set of arrays True, the first one False",
+        ),
         ("--train_mode continue", "--train_mode continue", "no checkpoint at"),
     ],
 )
 def test_ranks_need_the_same_flags_and_data(work, words, others, message):
     for number, folder in enumerate(("datasets", "other")):
-        pairs = [f"u{user},i{item}\n" for user in range(9) for item in range(9) if user != item + number]
+        pairs = [
+            f"u{user},i{item}\n" for user in range(9) for item in range(9) if user != item + number
+        ]
         write(work / folder / "shop" / "interactions.csv", "user_id,item_id\n" + "".join(pairs))
     save_arrays(work / "arrays" / "shop")
     for error in on_ranks(started_with, work, (words, others)):
@@ -445,7 +503,9 @@ def train_beside_who_has_every_item():
     """The sizes of this rank's batches where the first user, who alone is the first rank's, has every item."""
     train = {(0, item) for item in range(20)} | {(user, user) for user in range(1, 20)}
     data = interactions(train, {(user, 0) for user in range(1, 20)}, (20, 20))
-    model = OneBP(own_share(data), own_flags(parse_args([*map(str, FLAGS), "--batch_size", "6"])), CPU)
+    model = OneBP(
+        own_share(data), own_flags(parse_args([*map(str, FLAGS), "--batch_size", "6"])), CPU
+    )
     model.start_training()
     sizes = [len(batch[0]) for batch in model.schedule.batches()]
     return sizes, model.train_epoch(0.05, lambda: None)
@@ -464,11 +524,17 @@ def test_who_tells_of_an_error(monkeypatch):
     assert message_of(gone) is None  # in one process that is a bug
     for name, value in {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))
-    assert message_of(gone).startswith("lost another rank (Connection closed by peer [10.9.0.1]:4321);")
+    assert message_of(gone).startswith(
+        "lost another rank (Connection closed by peer [10.9.0.1]:4321);"
+    )
     for rank, local, own, common, lost in ((0, 0, 1, 1, 1), (1, 1, 1, 0, 0), (2, 0, 1, 0, 1)):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("LOCAL_RANK", str(local))
-        assert [should_report(error) for error in (UserError("own"), Diverged("nan"), gone)] == [own, common, lost]
+        assert [should_report(error) for error in (UserError("own"), Diverged("nan"), gone)] == [
+            own,
+            common,
+            lost,
+        ]
 
 
 @pytest.mark.parametrize(
@@ -486,7 +552,9 @@ def test_an_environment_that_is_not_torchruns(monkeypatch, cli, changed):
     places = {"WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2}
     places |= {"MASTER_ADDR": "localhost", "MASTER_PORT": 29500}
     for name, value in (places | changed).items():
-        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, str(value))
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(
+            name, str(value)
+        )
     status, _, errors = cli("--epochs", 1)
     assert status == 2
     assert "as of several processes, and " in errors
@@ -546,7 +614,8 @@ def test_ctrl_c_says_how_to_go_on_and_that_does(work):
 def nodes():
     """Two network namespaces, joined by a link: [(name, interface, address)] of each."""
     found = [
-        (f"onebp{os.getpid()}n{number}", f"ob{os.getpid()}v{number}"[-15:], f"10.9.0.{number + 1}") for number in (0, 1)
+        (f"onebp{os.getpid()}n{number}", f"ob{os.getpid()}v{number}"[-15:], f"10.9.0.{number + 1}")
+        for number in (0, 1)
     ]
     try:
         for name, _, _ in found:
@@ -574,11 +643,18 @@ def start_nodes(nodes, *words):
     """Start torchrun in each of the nodes, as the README does."""
     processes = []
     for number, (name, interface, _) in enumerate(nodes):
-        how = ["--nnodes=2", f"--node_rank={number}", "--nproc_per_node=1", f"--master_addr={nodes[0][2]}"]
+        how = [
+            "--nnodes=2",
+            f"--node_rank={number}",
+            "--nproc_per_node=1",
+            f"--master_addr={nodes[0][2]}",
+        ]
         command = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", *how]
         command += [str(ROOT / "main.py"), *map(str, words)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        processes.append(subprocess.Popen(command, env={**os.environ, "GLOO_SOCKET_IFNAME": interface}, **pipes))
+        processes.append(
+            subprocess.Popen(command, env={**os.environ, "GLOO_SOCKET_IFNAME": interface}, **pipes)
+        )
     return processes
 
 
@@ -604,7 +680,7 @@ def test_a_link_that_is_cut_ends_both_nodes_with_a_line(work, nodes):
 def changed_weights():
     """What the check says after a rank changed one bit of the items."""
     model = made_model("OneBP", 4)
-    agreement.check_tables_equal(model.shared())
+    agreement.check_tables_equal(model.shared_weights())
     if collectives.rank() == 1:
         model.weights["item"].view(torch.int32)[3, 5] ^= 1
     model.evaluate("test")
@@ -642,7 +718,15 @@ def test_users_are_divided_by_interactions(seed):
 
 @pytest.mark.parametrize(
     "degrees",
-    [(97, 1, 1, 1), (1, 1, 1, 97), (0, 1, 0, 50, 1, 0, 1, 0), (1, 1, 90, 1), (1, 97, 1), (0, 0, 5), (5, 0, 0)],
+    [
+        (97, 1, 1, 1),
+        (1, 1, 1, 97),
+        (0, 1, 0, 50, 1, 0, 1, 0),
+        (1, 1, 90, 1),
+        (1, 97, 1),
+        (0, 0, 5),
+        (5, 0, 0),
+    ],
 )
 def test_no_part_is_empty_where_that_can_be(degrees):
     indptr = np.append(0, np.cumsum(degrees))
@@ -652,14 +736,21 @@ def test_no_part_is_empty_where_that_can_be(degrees):
 def steps(batch_size):
     """Of this rank the pairs of each step, and how many were announced."""
     model = made_model("OneBP", 4, "--batch_size", batch_size)
-    batches = [torch.stack([users + model.data.first, items]) for users, items, _ in model.schedule.batches()]
-    return batches, [model.schedule.sizes(number)[collectives.rank()] for number in range(len(model.schedule))]
+    batches = [
+        torch.stack([users + model.data.first, items])
+        for users, items, _ in model.schedule.batches()
+    ]
+    return batches, [
+        model.schedule.sizes(number)[collectives.rank()] for number in range(len(model.schedule))
+    ]
 
 
 @pytest.mark.parametrize("batch_size", [2, 9, 31, 500])
 def test_every_interaction_is_in_one_batch(batch_size):
     found = on_ranks(steps, batch_size, count=3 if batch_size > 2 else 2)
-    sizes = np.array([[pairs.shape[1] for pairs in batches] for batches, _ in found])  # (ranks, steps)
+    sizes = np.array(
+        [[pairs.shape[1] for pairs in batches] for batches, _ in found]
+    )  # (ranks, steps)
     assert sizes.tolist() == [announced for _, announced in found]
     pairs = torch.cat([pairs for batches, _ in found for pairs in batches], dim=1)
     assert sorted(pairs.T.tolist()) == np.argwhere(toy_data().train.toarray()).tolist()
@@ -681,7 +772,12 @@ def test_every_interaction_is_in_one_batch(batch_size):
     ],
 )
 def test_what_cannot_be_divided_is_refused(words, message, monkeypatch, capsys):
-    places = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": 29500}
+    places = {
+        "WORLD_SIZE": 2,
+        "LOCAL_WORLD_SIZE": 2,
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": 29500,
+    }
     for name, value in places.items():
         monkeypatch.setenv(name, str(value))
     for rank in "01":

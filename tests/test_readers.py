@@ -61,7 +61,9 @@ def test_ratings_keep_their_scale(tmp_path):
     ratings = read_interactions(write(tmp_path / "file", text))[2]
     assert ratings.dtype == np.float32
     assert ratings.tolist() == [0.0, -2.5, 1000.0, 0.0]
-    assert read_interactions(write(tmp_path / "file", "a::x::4.5::1\na::y::3::1\n"))[2].tolist() == [4.5, 3.0]
+    assert read_interactions(write(tmp_path / "file", "a::x::4.5::1\na::y::3::1\n"))[
+        2
+    ].tolist() == [4.5, 3.0]
     assert read_interactions(write(tmp_path / "file", "a\tx\na\ty\n"))[2] is None
     assert read_interactions(write(tmp_path / "file", "0 1 2\n"))[2] is None
 

@@ -30,7 +30,10 @@ def shop(work, cli):
     """A data set of one's own, with titles, and a model trained on it."""
     random = np.random.default_rng(0)
     rows = {(f"u{user}", f"i{item:02}") for user, item in random.integers((30, 40), size=(600, 2))}
-    write(work / "datasets/shop/interactions.csv", "user,item\n" + "".join(f"{u},{i}\n" for u, i in sorted(rows)))
+    write(
+        work / "datasets/shop/interactions.csv",
+        "user,item\n" + "".join(f"{u},{i}\n" for u, i in sorted(rows)),
+    )
     titles = "".join(f'i{item:02},"Item, {item}",x|y\n' for item in range(0, 40, 2))
     write(work / "datasets/shop/items.csv", f"item_id,title,genres\n{titles}")
     assert cli("--dataset", "shop", *RUN)[0] == 0
@@ -43,13 +46,19 @@ def trained(work, name="mine"):
     return weights["user"].double().numpy(), weights["item"].double().numpy()
 
 
-@pytest.mark.parametrize("flags", ["", "--select valid", "--encoder LightGCN --layers 1", "--model EASE"])
+@pytest.mark.parametrize(
+    "flags", ["", "--select valid", "--encoder LightGCN --layers 1", "--model EASE"]
+)
 def test_evaluate_prints_the_same_numbers(cli, work, flags):
     size = () if "EASE" in flags else RUN[:6]
     assert cli(*size, *flags.split(), *USE)[0] == 0
     summary = json.loads((work / "runs/mine/summary.json").read_text())
     stdout = command("--mode", "evaluate", *USE)
-    printed = {words[0]: words[1:] for line in stdout.splitlines() if (words := line.split()) and "@" in words[0]}
+    printed = {
+        words[0]: words[1:]
+        for line in stdout.splitlines()
+        if (words := line.split()) and "@" in words[0]
+    }
     assert {name: values[0] for name, values in printed.items()} == {
         name: f"{summary['best'][name]:.4f}" for name in printed
     }
@@ -61,7 +70,19 @@ def test_evaluate_prints_the_same_numbers(cli, work, flags):
 def test_recommend_against_a_slow_reference(shop):
     from dataloader import load_dataset
 
-    command("--mode", "recommend", "--dataset", "shop", *USE, "--users", "all", "--topk", 7, "--output", "recs.csv")
+    command(
+        "--mode",
+        "recommend",
+        "--dataset",
+        "shop",
+        *USE,
+        "--users",
+        "all",
+        "--topk",
+        7,
+        "--output",
+        "recs.csv",
+    )
     table = pd.read_csv("recs.csv", keep_default_na=False)
     assert list(table) == ["user", "rank", "item", "score", "title"]
     data = load_dataset("shop", "datasets")
@@ -88,8 +109,14 @@ def test_recommend_to_some_and_what_they_have_seen(shop, cli):
     assert len(new) < len(every)  # lists end where nothing unseen is left
     merged = new.merge(every, on=["user", "item"])
     assert len(merged) == len(new)
-    stdout = command("--mode", "recommend", *USE, "--users", "u1", "--topk", 3)  # the data set is the checkpoint's
-    assert [line.split()[:2] for line in stdout.splitlines()[-3:]] == [["u1", "1"], ["u1", "2"], ["u1", "3"]]
+    stdout = command(
+        "--mode", "recommend", *USE, "--users", "u1", "--topk", 3
+    )  # the data set is the checkpoint's
+    assert [line.split()[:2] for line in stdout.splitlines()[-3:]] == [
+        ["u1", "1"],
+        ["u1", "2"],
+        ["u1", "3"],
+    ]
 
 
 def test_lists_end_where_no_item_is_left():
@@ -113,7 +140,9 @@ def test_new_users_are_moved_as_in_training(shop, cli):
             expected[user] = 0.99 * expected[user] + 0.01 * q[int(item[1:])]
     table = pd.read_csv("recs.csv")
     for row in table.itertuples():
-        assert row.score == pytest.approx(expected[row.user] @ q[int(row.item[1:])], rel=1e-4, abs=1e-6)
+        assert row.score == pytest.approx(
+            expected[row.user] @ q[int(row.item[1:])], rel=1e-4, abs=1e-6
+        )
     assert cli(*use, "--output", "unseen.csv")[0] == 0
     assert len(table) == 80
     assert len(pd.read_csv("unseen.csv")) == 80 - 2 - 1
@@ -123,7 +152,18 @@ def test_new_users_with_cosine_and_without_known_items(cli, work):
     assert cli(*RUN, "--similarity", "cosine", "--temperature", 0.5)[0] == 0
     item = demo_interactions()[1][0]
     write(work / "new.csv", f"user,item\nnew,{item}\nlost,?\n")
-    flags = ("--mode", "recommend", *USE, "--history", "new.csv", "--keep_seen", "--topk", 5, "--output", "recs.csv")
+    flags = (
+        "--mode",
+        "recommend",
+        *USE,
+        "--history",
+        "new.csv",
+        "--keep_seen",
+        "--topk",
+        5,
+        "--output",
+        "recs.csv",
+    )
     status, stdout, _ = cli(*flags)
     assert status == 0
     assert "1 users have no known item; their list is that of the mean user" in stdout
@@ -131,7 +171,9 @@ def test_new_users_with_cosine_and_without_known_items(cli, work):
     unit = q / np.linalg.norm(q, axis=1, keepdims=True)
     mean = p.mean(0) / np.linalg.norm(p.mean(0))
     table = pd.read_csv("recs.csv")
-    np.testing.assert_allclose(table["score"][table["user"] == "lost"], np.sort(unit @ mean)[:-6:-1], rtol=1e-4)
+    np.testing.assert_allclose(
+        table["score"][table["user"] == "lost"], np.sort(unit @ mean)[:-6:-1], rtol=1e-4
+    )
 
 
 def test_validation_items_are_not_recommended(cli, work):
@@ -140,7 +182,10 @@ def test_validation_items_are_not_recommended(cli, work):
     assert cli(*RUN, "--select", "valid")[0] == 0
     flags = ("--mode", "recommend", *USE, "--users", "all", "--topk", 900, "--output", "recs.csv")
     assert cli(*flags)[0] == 0
-    data, sizes = load_dataset("demo", "datasets", validate=True), pd.read_csv("recs.csv")["user"].value_counts()
+    data, sizes = (
+        load_dataset("demo", "datasets", validate=True),
+        pd.read_csv("recs.csv")["user"].value_counts(),
+    )
     left = 900 - np.diff(data.train.indptr) - np.diff(data.valid.indptr)
     assert [sizes[user] for user in data.user_ids] == left.tolist()
 
@@ -200,8 +245,14 @@ def test_another_data_set_than_the_checkpoints(shop, cli):
 @pytest.mark.parametrize(
     ("train", "words"),
     [
-        (("--model", "TwoBP"), "--history moves new users as OneBP moves its own; TwoBP has no such rule"),
-        (("--encoder", "LightGCN"), "--history needs an --encoder like MF; LightGCN computes users from the graph"),
+        (
+            ("--model", "TwoBP"),
+            "--history moves new users as OneBP moves its own; TwoBP has no such rule",
+        ),
+        (
+            ("--encoder", "LightGCN"),
+            "--history needs an --encoder like MF; LightGCN computes users from the graph",
+        ),
     ],
 )
 def test_models_without_a_rule_for_new_users(cli, work, train, words):

@@ -31,7 +31,9 @@ def write(built, keys, labels, predictions):
 
 def assert_equal_reads(first, second, keys):
     """Two memories have the same for these keys, to the bit."""
-    for part, other in zip(first.read(first.address(keys)), second.read(second.address(keys)), strict=True):
+    for part, other in zip(
+        first.read(first.address(keys)), second.read(second.address(keys)), strict=True
+    ):
         assert torch.equal(part, other)
 
 
@@ -39,14 +41,18 @@ def numpy_neighbours(query, stored, count):
     """The `count` stored (key, label, prediction) with the largest cosine, the largest first: (k, 3) each."""
     found = []
     for key in query.cpu().double().numpy():
-        cosine = [key @ other / np.linalg.norm(key) / np.linalg.norm(other) for other, _, _ in stored]
+        cosine = [
+            key @ other / np.linalg.norm(key) / np.linalg.norm(other) for other, _, _ in stored
+        ]
         order = np.argsort(cosine)[::-1][:count]
         found.append([(cosine[place], *stored[place][1:]) for place in order])
     return np.array(found)
 
 
 @pytest.mark.parametrize("block", [64, 1 << 23])  # similarities held at a time
-@pytest.mark.parametrize("sizes", [[3], [17, 17], [40], [39, 1, 1], [25, 25, 25], [7] * 20, [130], [5, 130, 11]])
+@pytest.mark.parametrize(
+    "sizes", [[3], [17, 17], [40], [39, 1, 1], [25, 25, 25], [7] * 20, [130], [5, 130, 11]]
+)
 def test_knn_is_brute_force_over_the_latest(device, sizes, block, monkeypatch):
     """Before and after the ring is full, with fewer than --memory_k stored, with writes larger than it."""
     monkeypatch.setattr("families.clicks.memory.BLOCK_SIMILARITIES", block)
@@ -101,11 +107,15 @@ def test_buckets_of_simhash(device):
     keys, angle = torch.zeros(2, 16, device=device), math.radians(20)
     keys[0, 0], keys[1, 0], keys[1, 1] = 1, math.cos(angle), math.sin(angle)
     address = built.address(torch.cat([keys, examples(200, device, width=16)[0]]))
-    assert torch.equal(address >> 6, torch.arange(4000, device=device).expand(202, -1))  # each array has its own
+    assert torch.equal(
+        address >> 6, torch.arange(4000, device=device).expand(202, -1)
+    )  # each array has its own
     assert len((address & 63).unique()) == 64
     expected = (1 - angle / math.pi) ** 6
     error = math.sqrt(expected * (1 - expected) / 4000)
-    assert (address[0] == address[1]).double().mean().item() == pytest.approx(expected, abs=4 * error)
+    assert (address[0] == address[1]).double().mean().item() == pytest.approx(
+        expected, abs=4 * error
+    )
 
 
 def test_lsh_by_a_dictionary(device):
@@ -117,10 +127,14 @@ def test_lsh_by_a_dictionary(device):
         address = built.address(keys)
         built.write(address, labels, predictions)
         total += size
-        for places, label, prediction in zip(address.tolist(), labels.tolist(), predictions.tolist(), strict=True):
+        for places, label, prediction in zip(
+            address.tolist(), labels.tolist(), predictions.tolist(), strict=True
+        ):
             for place in places:
                 before = sums.get(place, (0, 0, 0))
-                sums[place] = [old + new for old, new in zip(before, (1, label, prediction), strict=True)]
+                sums[place] = [
+                    old + new for old, new in zip(before, (1, label, prediction), strict=True)
+                ]
     table = np.zeros((7 << 5, 3))
     for place, values in sums.items():
         table[place] = values
@@ -133,7 +147,9 @@ def test_lsh_by_a_dictionary(device):
             count, label, prediction = sums.get(place, (0, 0, 0))
             found = [part[query, array].item() for part in similar]
             if count:
-                assert found == pytest.approx([count / total, label / count, prediction / count], rel=1e-5)
+                assert found == pytest.approx(
+                    [count / total, label / count, prediction / count], rel=1e-5
+                )
             else:
                 empty += 1
                 assert found[0] == -math.inf
@@ -190,7 +206,8 @@ def test_recalled_by_hand(device):
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
 def test_corrected_by_hand(device, gamma):
     y, label, base = (
-        torch.tensor(values, device=device) for values in ([0.2, 0.9, 0.1], [0.5, 0.9, 0.0], [0.4, 0.1, 0.8])
+        torch.tensor(values, device=device)
+        for values in ([0.2, 0.9, 0.1], [0.5, 0.9, 0.0], [0.4, 0.1, 0.8])
     )
     found = corrected(y, label, base, 0.5, gamma)
     errors = [gamma * 0.3 + (1 - gamma) * 0.1, (1 - gamma) * 0.8, gamma * -0.1 + (1 - gamma) * -0.8]

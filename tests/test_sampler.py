@@ -60,7 +60,9 @@ def test_negatives_against_a_slow_reference(device, shape, runs):
     users = torch.as_tensor(random.integers(shape[0], size=(2, 500)), device=device)
     drawn = UniformNegatives(train, device).draw(users, 3, make_generator(1, device)).cpu().numpy()
     generator = make_generator(1, device)
-    uniform = torch.rand(2, 3, 500, dtype=torch.float64, device=device, generator=generator).cpu().numpy()
+    uniform = (
+        torch.rand(2, 3, 500, dtype=torch.float64, device=device, generator=generator).cpu().numpy()
+    )
     for (batch, place), user in np.ndenumerate(users.cpu().numpy()):
         unseen = np.flatnonzero(~seen[user])
         expected = unseen[(uniform[batch, :, place] * len(unseen)).astype(int)]
@@ -75,8 +77,14 @@ def test_an_epoch_has_every_interaction_once(device, batch_size, monkeypatch):
         batches = list(uniform.epoch())
         whole, rest = divmod(uniform.size, batch_size)
         assert [len(users) for users, _, _ in batches] == [batch_size] * whole + [rest] * (rest > 0)
-        pairs = [pair for users, items, _ in batches for pair in zip(users.tolist(), items.tolist(), strict=True)]
-        assert sorted(pairs) == sorted(zip(*(axis.tolist() for axis in TRAIN.nonzero()), strict=True))
+        pairs = [
+            pair
+            for users, items, _ in batches
+            for pair in zip(users.tolist(), items.tolist(), strict=True)
+        ]
+        assert sorted(pairs) == sorted(
+            zip(*(axis.tolist() for axis in TRAIN.nonzero()), strict=True)
+        )
         for users, items, negatives in batches:
             assert negatives.shape == (3, len(items))
             for user, row in zip(users.tolist(), negatives.T.tolist(), strict=True):
@@ -86,7 +94,10 @@ def test_an_epoch_has_every_interaction_once(device, batch_size, monkeypatch):
 def test_order_comes_from_the_generator_alone(device):
     def epochs(seed):
         uniform = sampler("uniform", TRAIN, device, seed, "--batch_size", 5, "--N", 2)
-        return [torch.cat([torch.cat([u[None], i[None], n]).T for u, i, n in uniform.epoch()]) for _ in range(2)]
+        return [
+            torch.cat([torch.cat([u[None], i[None], n]).T for u, i, n in uniform.epoch()])
+            for _ in range(2)
+        ]
 
     first, again, other = epochs(1), epochs(1), epochs(2)
     assert all(map(torch.equal, first, again))
@@ -128,15 +139,25 @@ def test_by_popularity_is_exact(device):
 def test_by_popularity_against_a_slow_reference(device, monkeypatch):
     """The r-th point that belongs to an unseen item, counted one by one."""
     weights = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8])
-    monkeypatch.setattr(WeightedNegatives, "RESOLUTION", weights.sum())  # a weight is its number of points
+    monkeypatch.setattr(
+        WeightedNegatives, "RESOLUTION", weights.sum()
+    )  # a weight is its number of points
     negatives = WeightedNegatives(TRAIN, weights, device)
     users = torch.arange(USERS, device=device).repeat(2, 50)
     drawn = negatives.draw(users, 3, make_generator(1, device)).cpu().numpy()
     generator = make_generator(1, device)
-    uniform = torch.rand(2, 3, 50 * USERS, dtype=torch.float64, device=device, generator=generator).cpu().numpy()
+    uniform = (
+        torch.rand(2, 3, 50 * USERS, dtype=torch.float64, device=device, generator=generator)
+        .cpu()
+        .numpy()
+    )
     for (batch, place), user in np.ndenumerate(users.cpu().numpy()):
-        points = [item for item in range(ITEMS) if item not in SEEN[user] for _ in range(weights[item])]
-        assert drawn[batch, :, place].tolist() == [points[int(u * len(points))] for u in uniform[batch, :, place]]
+        points = [
+            item for item in range(ITEMS) if item not in SEEN[user] for _ in range(weights[item])
+        ]
+        assert drawn[batch, :, place].tolist() == [
+            points[int(u * len(points))] for u in uniform[batch, :, place]
+        ]
 
 
 def test_dns_keeps_the_highest_scores(device):
@@ -149,7 +170,9 @@ def test_dns_keeps_the_highest_scores(device):
         p, q = encodings[0][users], encodings[1][index]
         positive, negative = drawing.scores(p, q, drawn)
         for b, user in enumerate(users.tolist()):
-            scores = [float(encodings[0][user] @ encodings[1][item]) for item in drawn[:, b].tolist()]
+            scores = [
+                float(encodings[0][user] @ encodings[1][item]) for item in drawn[:, b].tolist()
+            ]
             assert negative[:, b].tolist() == pytest.approx(sorted(scores)[:-3:-1])
             assert positive[b].item() == pytest.approx(float(p[b] @ encodings[1][items[b]]))
 
@@ -159,16 +182,25 @@ def test_in_batch_negatives_against_a_slow_reference(device):
     drawing = sampler("inbatch", TRAIN, device, 0, "--batch_size", 8)
     share = np.bincount(TRAIN.indices, minlength=ITEMS) / TRAIN.nnz
     random = np.random.default_rng(0)
-    encodings = [torch.tensor(random.normal(size=(n, 3)), dtype=torch.float32, device=device) for n in TRAIN.shape]
+    encodings = [
+        torch.tensor(random.normal(size=(n, 3)), dtype=torch.float32, device=device)
+        for n in TRAIN.shape
+    ]
     interactions = 0
     for users, items, *drawn in map(drawing.complete, drawing.epoch()):
         p, q = encodings[0][users], encodings[1][drawing.candidates(items, *drawn)]
         positive, negative = (part.cpu() for part in drawing.scores(p, q, *drawn))
         for b, user in enumerate(users.tolist()):
-            assert positive[b] == pytest.approx(float(encodings[0][user] @ encodings[1][items[b]]), abs=1e-5)
+            assert positive[b] == pytest.approx(
+                float(encodings[0][user] @ encodings[1][items[b]]), abs=1e-5
+            )
             for n, item in enumerate(items.tolist()):
-                score = float(encodings[0][user] @ encodings[1][item]) - np.log(len(items) * share[item])
-                assert negative[n, b].item() == pytest.approx(-np.inf if item in SEEN[user] else score, abs=1e-5)
+                score = float(encodings[0][user] @ encodings[1][item]) - np.log(
+                    len(items) * share[item]
+                )
+                assert negative[n, b].item() == pytest.approx(
+                    -np.inf if item in SEEN[user] else score, abs=1e-5
+                )
         interactions += len(users)
     assert interactions == TRAIN.nnz
 
@@ -183,8 +215,10 @@ def test_a_batch_of_users_has_each_of_their_positives_equally_often(device, name
     wanted = torch.tensor([3, 0, 1, 3, 4, 5, 0], device=device)
     counts = [dict.fromkeys(PART, 0) for _ in wanted]
     for _ in range(2000):
-        users, items, drawn, *_ = drawing.of(wanted)
-        for count, pair in zip(counts, zip(users.tolist(), items.tolist(), strict=True), strict=True):
+        users, items, drawn, *_ = drawing.positives_of(wanted)
+        for count, pair in zip(
+            counts, zip(users.tolist(), items.tolist(), strict=True), strict=True
+        ):
             count[pair] += 1
         if name == "inbatch":
             for b, user in enumerate(users.tolist()):
@@ -205,16 +239,24 @@ def test_a_batch_of_users_comes_from_the_generator_alone(device):
 
     def batches(seed):
         drawing = sampler("uniform", TRAIN, device, seed, "--batch_size", 5, "--N", 2)
-        return torch.stack([torch.cat([u[None], i[None], n]) for u, i, n in (drawing.of(users) for _ in range(40))])
+        return torch.stack(
+            [torch.cat([u[None], i[None], n]) for u, i, n in (drawing.positives_of(users) for _ in range(40))]
+        )
 
     assert torch.equal(batches(1), batches(1))
     assert not torch.equal(batches(1), batches(2))
 
 
 def test_an_epoch_of_a_part_has_its_interactions_once(device):
-    drawing = sampler("uniform", TRAIN, device, 0, "--batch_size", 4, part=matrix(PART, TRAIN.shape))
+    drawing = sampler(
+        "uniform", TRAIN, device, 0, "--batch_size", 4, part=matrix(PART, TRAIN.shape)
+    )
     batches = list(drawing.epoch())
-    pairs = [pair for users, items, _ in batches for pair in zip(users.tolist(), items.tolist(), strict=True)]
+    pairs = [
+        pair
+        for users, items, _ in batches
+        for pair in zip(users.tolist(), items.tolist(), strict=True)
+    ]
     assert sorted(pairs) == sorted(PART)
 
 
@@ -240,7 +282,9 @@ def test_an_epoch_of_clicks_has_every_row_once(device, pool, piece, batch_size, 
     for _ in range(2):
         batches = list(drawing.epoch())
         sizes = [len(labels) for _, labels in batches]
-        assert sizes == [batch_size] * (123 // batch_size) + [123 % batch_size] * (123 % batch_size > 0)
+        assert sizes == [batch_size] * (123 // batch_size) + [123 % batch_size] * (
+            123 % batch_size > 0
+        )
         ids, labels = (torch.cat(column) for column in zip(*batches, strict=True))
         assert (ids.dtype, labels.dtype) == (torch.int64, torch.float32)
         assert sorted(ids[:, 0].tolist()) == list(range(20, 143))
@@ -280,4 +324,6 @@ def test_negatives_made_ready_by_blocks_of_users_are_the_same(monkeypatch, block
     parts = UniformNegatives(train, torch.device("cpu"))
     for name, value in vars(whole).items():
         other = getattr(parts, name)
-        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other, name
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other, (
+            name
+        )

@@ -19,7 +19,10 @@ from parse import parse_args
 
 ROWS, SLOTS = 4000, 5
 TEST, VALID = ROWS * 9 // 10, ROWS * 8 // 10  # where these parts begin
-MEMORIES = {"knn": ("--memory", "knn", "--memory_k", 20), "lsh": ("--memory", "lsh", "--memory_bits", 6)}
+MEMORIES = {
+    "knn": ("--memory", "knn", "--memory_k", 20),
+    "lsh": ("--memory", "lsh", "--memory_bits", 6),
+}
 SIZE = ("--dim", 4, "--hidden", 16, 8, "--batch_size", 256, "--lr", 0.02, "--l2", 0)
 
 
@@ -29,12 +32,16 @@ def made_rows(drift=ROWS, seed=0, noise=1.0):
     viewer, movie, hour = (random.integers(size, size=ROWS) for size in (30, 16, 5))
     score = np.where(movie % 2, 2, -2) + 0.5 * (hour - 2)
     score[drift:] *= -1
-    return np.stack([score + noise * random.logistic(size=ROWS) > 0, viewer, movie, hour], axis=1).astype(int)
+    return np.stack(
+        [score + noise * random.logistic(size=ROWS) > 0, viewer, movie, hour], axis=1
+    ).astype(int)
 
 
 def saved_clicks(folder, rows, user="viewer"):
     """`rows` as the data set `shop`, loaded."""
-    text = "\n".join([f"label,{user},movie,hour", *(",".join(map(str, row)) for row in rows.tolist()), ""])
+    text = "\n".join(
+        [f"label,{user},movie,hour", *(",".join(map(str, row)) for row in rows.tolist()), ""]
+    )
     write(folder / "shop/clicks.csv", text)
     return load_clicks("shop", folder)
 
@@ -89,7 +96,9 @@ def test_a_slot_is_predicted_before_its_labels_are_known(tmp_path, device, kind)
         for slot in (240, 320):
             same = torch.equal(chances[slot : slot + 80], other.chances[name][slot : slot + 80])
             assert same == (name == "base"), (name, slot)
-    assert torch.equal(first.chances["base"][:80], first.chances[f"base + {kind}"][:80])  # nothing is known yet
+    assert torch.equal(
+        first.chances["base"][:80], first.chances[f"base + {kind}"][:80]
+    )  # nothing is known yet
 
 
 @pytest.mark.parametrize("key", ["hidden", "embedding"])
@@ -112,7 +121,9 @@ def test_planted_drift_is_learned_by_going_on(tmp_path, device):
     assert slots["incremental"][-1] > 0.7
     assert max(slots["base"]) < 0.3
     assert torch.equal(found[0].chances["incremental"], found[1].chances["incremental"])
-    torch.testing.assert_close(found[2].chances["incremental"], found[2].chances["base"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        found[2].chances["incremental"], found[2].chances["base"], rtol=0, atol=1e-4
+    )
 
 
 def test_the_epoch_of_the_checkpoint_is_streamed(tmp_path, device):
@@ -142,13 +153,18 @@ def test_a_memory_by_hand(tmp_path, device, kind):
     wrong = (labels - chances).abs() > 0.5
     assert 0 < wrong.sum() < 160
     if kind == "knn":
-        assert torch.equal(learner.memory.outcomes, torch.stack([labels[wrong], chances[wrong]], dim=1))
+        assert torch.equal(
+            learner.memory.outcomes, torch.stack([labels[wrong], chances[wrong]], dim=1)
+        )
     else:
         assert learner.memory.total == wrong.sum()
         assert learner.memory.sums[:, 0].sum() == 32 * wrong.sum()
     learner.memory = learner.memory.__class__(learner.width, learner.args, device)
     keys = learner.memory.address(torch.ones(3, learner.width, device=device))
-    values = torch.tensor([1.0, 0.0, 1.0], device=device), torch.tensor([0.5, 0.75, 0.25], device=device)
+    values = (
+        torch.tensor([1.0, 0.0, 1.0], device=device),
+        torch.tensor([0.5, 0.75, 0.25], device=device),
+    )
     learner.write(keys, *values)  # an error of a half is not above it
     stored = learner.memory.outcomes[:, 1].tolist() if kind == "knn" else [learner.memory.total]
     assert stored == ([0.75, 0.25] if kind == "knn" else [2])
@@ -191,14 +207,29 @@ def test_tuning_does_not_look_at_the_test_part(tmp_path, device, kind):
 @pytest.mark.parametrize("kind", MEMORIES)
 def test_tuning_chooses_no_correction_where_none_helps(tmp_path, device, kind):
     """Labels without noise, which the model knows by heart."""
-    stream = streamed(saved_clicks(tmp_path, made_rows(noise=0)), "--memory", kind, "--memory_tune", device=device)
+    stream = streamed(
+        saved_clicks(tmp_path, made_rows(noise=0)), "--memory", kind, "--memory_tune", device=device
+    )
     assert stream.settings["base"]["memory_lambda"] == STRENGTHS[0] == 0
     assert torch.equal(stream.chances["base"], stream.chances[f"base + {kind}"])
 
 
 def command(*flags, model="DeepFM"):
     size = SIZE[SIZE.index("--batch_size") :] if model == "LR" else SIZE
-    return ("--model", model, "--dataset", "shop", *size, "--epochs", 2, "--slots", SLOTS, "--device", "cpu", *flags)
+    return (
+        "--model",
+        model,
+        "--dataset",
+        "shop",
+        *size,
+        "--epochs",
+        2,
+        "--slots",
+        SLOTS,
+        "--device",
+        "cpu",
+        *flags,
+    )
 
 
 @pytest.fixture
@@ -215,7 +246,9 @@ def interrupted(monkeypatch):
     monkeypatch.setattr(Stream, "keep", keep_and_stop)
 
 
-@pytest.mark.parametrize("flags", [MEMORIES["knn"], MEMORIES["lsh"], ("--memory", "knn", "--memory_tune")])
+@pytest.mark.parametrize(
+    "flags", [MEMORIES["knn"], MEMORIES["lsh"], ("--memory", "knn", "--memory_tune")]
+)
 def test_a_stream_goes_on_where_it_was_interrupted(cli, work, interrupted, flags):
     saved_clicks(work / "datasets", made_rows(drift=TEST), user="user")
     flags = command(*flags, "--incremental", "--memory_size", 100)
@@ -233,7 +266,9 @@ def test_a_stream_goes_on_where_it_was_interrupted(cli, work, interrupted, flags
     for path in ("runs/{}/stream.csv", "checkpoints/{}/stream.pt"):
         whole, parts = (work / path.format(name) for name in ("whole", "parts"))
         assert whole.read_bytes() == parts.read_bytes()
-    summaries = [json.loads((work / f"runs/{name}/summary.json").read_text()) for name in ("whole", "parts")]
+    summaries = [
+        json.loads((work / f"runs/{name}/summary.json").read_text()) for name in ("whole", "parts")
+    ]
     assert summaries[0]["stream"] == summaries[1]["stream"]
 
 
@@ -243,7 +278,13 @@ def test_another_memory_streams_again(cli, work):
     assert cli(*command())[0] == 0
     folder = work / "runs/shop-DeepFM"
     rows, names, tables = (folder / "metrics.csv").read_bytes(), [], []
-    for flags in ((), MEMORIES["knn"], MEMORIES["knn"], (*MEMORIES["knn"], "--memory_lambda", 0.9), ("--slots", 4)):
+    for flags in (
+        (),
+        MEMORIES["knn"],
+        MEMORIES["knn"],
+        (*MEMORIES["knn"], "--memory_lambda", 0.9),
+        ("--slots", 4),
+    ):
         status, stdout, stderr = cli(*command(*flags), "--train_mode", "continue")
         assert (status, stderr) == (0, "")
         assert "warning" not in stdout
@@ -253,9 +294,17 @@ def test_another_memory_streams_again(cli, work):
         tables.append((folder / "stream.csv").read_bytes())
         found = pd.read_csv(folder / "stream.csv")
         overall = found[found["slot"] == "all"].set_index("name")["AUC"]
-        assert overall.to_dict() == pytest.approx({name: values["AUC"] for name, values in summary["test"].items()})
+        assert overall.to_dict() == pytest.approx(
+            {name: values["AUC"] for name, values in summary["test"].items()}
+        )
     both = ["base", "base + knn"]
-    assert names == [(["base"], True), (both, False), (both, True), (both, False), (["base"], False)]
+    assert names == [
+        (["base"], True),
+        (both, False),
+        (both, True),
+        (both, False),
+        (["base"], False),
+    ]
     assert tables[1] == tables[2] != tables[3]
     assert (folder / "stream.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -265,11 +314,24 @@ def test_evaluate_prints_the_table(cli, work):
     assert cli(*command(*MEMORIES["lsh"]))[0] == 0
     table = pd.read_csv("runs/shop-DeepFM/stream.csv").query("slot == 'all'").set_index("name")
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
-    use = ("--mode", "evaluate", "--model", "DeepFM", "--dataset", "shop", "--device", "cpu", "--slots", SLOTS)
+    use = (
+        "--mode",
+        "evaluate",
+        "--model",
+        "DeepFM",
+        "--dataset",
+        "shop",
+        "--device",
+        "cpu",
+        "--slots",
+        SLOTS,
+    )
     status, stdout, stderr = cli(*use, *MEMORIES["lsh"])
     assert (status, stderr) == (0, "")
     for name in ("base", "base + lsh"):
-        assert f"{name} {table['AUC'][name]:.4f} {table['logloss'][name]:.4f}" in " ".join(stdout.split())
+        assert f"{name} {table['AUC'][name]:.4f} {table['logloss'][name]:.4f}" in " ".join(
+            stdout.split()
+        )
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()} == before
 
 
@@ -283,7 +345,11 @@ def test_logs_in_the_form_of_the_papers_repository(cli, work, monkeypatch):
 
     log_epoch = train.log_epoch
     with monkeypatch.context() as patch:  # epoch 3 is logged, and lost
-        patch.setattr(train, "log_epoch", lambda epoch, *rest: stop() if epoch == 3 else log_epoch(epoch, *rest))
+        patch.setattr(
+            train,
+            "log_epoch",
+            lambda epoch, *rest: stop() if epoch == 3 else log_epoch(epoch, *rest),
+        )
         assert cli(*flags)[0] == 130
     folder = work / "runs/shop-DeepFM"
     assert (folder / "loss.log").read_text().count("\n") == 3
@@ -340,7 +406,10 @@ def test_clicks_are_neither_recommended_nor_exported(cli, work, flags):
     ("flags", "words"),
     [
         (("--slots", 401), "--slots 401 is more than the 400 rows of the test part"),
-        (("--memory_tune", "--memory", "knn", "--slots", 300, "--valid_ratio", 0.05), "the 200 rows of the validation"),
+        (
+            ("--memory_tune", "--memory", "knn", "--slots", 300, "--valid_ratio", 0.05),
+            "the 200 rows of the validation",
+        ),
     ],
 )
 def test_more_slots_than_rows(cli, work, flags, words):

@@ -25,8 +25,32 @@ from regularizers.strengths import (
 from reports.figures import Series
 
 USERS, ITEMS, DIM = 30, 40, 4
-RUN = ("--dataset", "shop", "--dim", DIM, "--batch_size", 64, "--lr", 0.02, "--device", "cpu", "--run_name", "mine")
-OWN = ("--model", "TwoBP", "--loss", "BPR", "--N", 1, "--regularizer", "lambdaopt", "--lambda_lr", 0.01)
+RUN = (
+    "--dataset",
+    "shop",
+    "--dim",
+    DIM,
+    "--batch_size",
+    64,
+    "--lr",
+    0.02,
+    "--device",
+    "cpu",
+    "--run_name",
+    "mine",
+)
+OWN = (
+    "--model",
+    "TwoBP",
+    "--loss",
+    "BPR",
+    "--N",
+    1,
+    "--regularizer",
+    "lambdaopt",
+    "--lambda_lr",
+    0.01,
+)
 USE = ("--run_name", "mine", "--device", "cpu")
 KINDS = [
     *(("TwoBP", granularity) for granularity in GRANULARITIES.values()),
@@ -48,7 +72,12 @@ def shop(work):
 
 def made(shape=(7, 12)):
     """Interactions of few users and items, in three parts."""
-    pairs = [(user, item) for user in range(shape[0]) for item in range(shape[1]) if (user * item + item) % 3]
+    pairs = [
+        (user, item)
+        for user in range(shape[0])
+        for item in range(shape[1])
+        if (user * item + item) % 3
+    ]
     return interactions(pairs[::3], pairs[1::3], shape, tune=pairs[2::3])
 
 
@@ -64,11 +93,18 @@ def slow_table(data, history):
     for epoch, strengths in enumerate(history, 1):
         for name, strength in strengths.items():
             size = data.shape[("user", "item").index(name)]
-            count = [sum(pair[("user", "item").index(name)] == row for pair in pairs) for row in range(size)]
+            count = [
+                sum(pair[("user", "item").index(name)] == row for pair in pairs)
+                for row in range(size)
+            ]
             order = sorted(range(size), key=lambda row: count[row])
             own = len(strength) > 1
             for group in range(GROUPS if own else 1):
-                rows = [row for rank, row in enumerate(order) if not own or rank * GROUPS // size == group]
+                rows = [
+                    row
+                    for rank, row in enumerate(order)
+                    if not own or rank * GROUPS // size == group
+                ]
                 if rows:
                     seen = [count[row] for row in rows]
                     mean = np.mean([slow_row(strength, row) for row in rows])
@@ -80,14 +116,18 @@ def slow_table(data, history):
 @pytest.mark.parametrize("shape", [(7, 12), (3, 6)], ids=str)  # also fewer users than groups
 def test_csv_against_a_slow_reference(work, granularity, name, shape):
     data, history, random = made(shape), [], torch.Generator().manual_seed(0)
-    model = build(name, "--regularizer", "lambdaopt", "--granularity", granularity, "--dim", 3, data=data)
+    model = build(
+        name, "--regularizer", "lambdaopt", "--granularity", granularity, "--dim", 3, data=data
+    )
     for _ in range(3):
         for strength in model.regularizer.strengths.values():
             strength.uniform_(generator=random)
         model.regularizer.finish_epoch()
-        history.append({kind: model.regularizer.strength_of(kind).clone() for kind in model.regularizer.owner})
+        history.append(
+            {kind: model.regularizer.strength_of(kind).clone() for kind in model.regularizer.owner}
+        )
     save_checkpoint(work / "last.pt", {"model": model.state_dict()})
-    files = model.leave(work / "runs", work / "last.pt")
+    files = model.write_outputs(work / "runs", work / "last.pt")
     assert files == {"strengths": (work / "runs/strengths.csv", work / "runs/strengths.png")}
     table = pd.read_csv(work / "runs/strengths.csv")
     pd.testing.assert_frame_equal(table, slow_table(data, history), rtol=1e-6)
@@ -97,7 +137,9 @@ def test_csv_against_a_slow_reference(work, granularity, name, shape):
 
 def test_panels(work):
     """A panel per kind with a line per group, one where all share; then the dimensions, where strengths have them."""
-    model = build("TwoBP", "--regularizer", "lambdaopt", "--granularity", "di", "--dim", 3, data=made())
+    model = build(
+        "TwoBP", "--regularizer", "lambdaopt", "--granularity", "di", "--dim", 3, data=made()
+    )
     model.train_epoch(0.05, lambda: None)
     state = model.regularizer.state_dict()
     counts = {"user": np.array([4] * 7), "item": np.arange(12)}
@@ -108,7 +150,9 @@ def test_panels(work):
     (panel,) = dimension_panels(state)
     assert [label for label, _ in panel.lines] == ["users", "items"]
     for (_, values), name in zip(panel.lines, ("user", "item"), strict=True):
-        np.testing.assert_allclose(values, np.sqrt(np.mean(state["strengths"][name].numpy() ** 2, 0)), rtol=1e-6)
+        np.testing.assert_allclose(
+            values, np.sqrt(np.mean(state["strengths"][name].numpy() ** 2, 0)), rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize(
@@ -122,14 +166,21 @@ def test_panels(work):
     ],
 )
 def test_panel_of_the_dimensions(name, granularity, dim, labels):
-    model = build(name, "--regularizer", "lambdaopt", "--granularity", granularity, "--dim", dim, data=made())
-    found = [[label for label, _ in panel.lines] for panel in dimension_panels(model.regularizer.state_dict())]
+    model = build(
+        name, "--regularizer", "lambdaopt", "--granularity", granularity, "--dim", dim, data=made()
+    )
+    found = [
+        [label for label, _ in panel.lines]
+        for panel in dimension_panels(model.regularizer.state_dict())
+    ]
     assert found == ([labels] if labels else [])
 
 
 @pytest.mark.parametrize("epochs", [1, 2000])
 def test_lines_differ_in_dash_or_marker_and_have_few_markers(epochs):
-    panel = Series([(str(number), [number] * epochs) for number in range(GROUPS)], "epoch", "strength")
+    panel = Series(
+        [(str(number), [number] * epochs) for number in range(GROUPS)], "epoch", "strength"
+    )
     axes = Figure().subplots()
     panel.draw(axes)
     lines = axes.get_lines()
@@ -140,8 +191,14 @@ def test_lines_differ_in_dash_or_marker_and_have_few_markers(epochs):
 
 def test_one_epoch_of_what_is_not_a_number(work):
     strengths = {"user": torch.full((7, 1), torch.nan), "item": torch.zeros(12, 1)}
-    groups = {"user": frequency_groups(np.arange(7), GROUPS), "item": frequency_groups(np.arange(12), GROUPS)}
-    means = {name: group_means(strength, groups[name], GROUPS)[None] for name, strength in strengths.items()}
+    groups = {
+        "user": frequency_groups(np.arange(7), GROUPS),
+        "item": frequency_groups(np.arange(12), GROUPS),
+    }
+    means = {
+        name: group_means(strength, groups[name], GROUPS)[None]
+        for name, strength in strengths.items()
+    }
     state = {"strengths": strengths, "owner": {"user": "user", "item": "item"}, "trajectory": means}
     write_files(state, made(), work / "runs")
     table = pd.read_csv(work / "runs/strengths.csv")
@@ -157,7 +214,10 @@ def test_continued_run_leaves_the_same_files(shop, cli):
         status, stdout, stderr = cli(*RUN, *OWN, *roots, "--epochs", epochs, *words)
         assert (status, stderr) == (0, "")
         own = [shop / folder / "runs/mine" / f"strengths.{kind}" for kind in ("csv", "png")]
-        assert f"strengths    {folder}/runs/mine/strengths.csv, {folder}/runs/mine/strengths.png\n" in stdout
+        assert (
+            f"strengths    {folder}/runs/mine/strengths.csv, {folder}/runs/mine/strengths.png\n"
+            in stdout
+        )
         return [file.read_bytes() for file in own]
 
     whole = train("whole", 5)
@@ -183,7 +243,9 @@ def test_patience_and_the_checkpoint_that_is_exported(shop, cli):
         for name in ("user", "item"):
             exported.append(np.load(f"out/{name}_strengths.npy", allow_pickle=False))
             mean = table[(table["epoch"] == epoch) & (table["kind"] == name)]["strength"].mean()
-            assert exported[-1].mean() == pytest.approx(mean, rel=1e-5)  # the groups are of one size
+            assert exported[-1].mean() == pytest.approx(
+                mean, rel=1e-5
+            )  # the groups are of one size
     assert not np.array_equal(exported[0], exported[2])
 
 
@@ -207,12 +269,19 @@ def test_export_has_a_row_per_id(shop, cli, granularity, name):
         assert len(np.unique(exported, axis=0)) == 1 or kind in granularity.split("+")
 
 
-@pytest.mark.parametrize("flags", ["--regularizer l2 --l2 0.1", "--model SVD --dataset demo", "--model Popularity"])
+@pytest.mark.parametrize(
+    "flags", ["--regularizer l2 --l2 0.1", "--model SVD --dataset demo", "--model Popularity"]
+)
 def test_others_leave_nothing(shop, cli, flags):
     size = () if "Popularity" in flags else ("--epochs", 1, "--dim", DIM)
     status, stdout, _ = cli("--dataset", "shop", *size, *flags.split(), *USE)
     assert status == 0
     assert "strengths" not in stdout
     assert cli("--mode", "export", *USE, "--output", "out")[0] == 0
-    assert {file.name for file in (shop / "out").iterdir()} == {"users.npy", "items.npy", "ids.csv", "README.md"}
+    assert {file.name for file in (shop / "out").iterdir()} == {
+        "users.npy",
+        "items.npy",
+        "ids.csv",
+        "README.md",
+    }
     assert not list(shop.rglob("*strengths*"))

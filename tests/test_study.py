@@ -39,7 +39,11 @@ def started(monkeypatch):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
             status = main(commands[-1])
         log.handlers[:] = handlers
-        running[trial] = SimpleNamespace(returncode=status, poll=lambda: status), errors, time.perf_counter()
+        running[trial] = (
+            SimpleNamespace(returncode=status, poll=lambda: status),
+            errors,
+            time.perf_counter(),
+        )
 
     monkeypatch.setattr(trials, "start", start_here)
     return commands
@@ -50,7 +54,9 @@ def run_study(work, capsys, started):
     """Run study.py's `main` here: returns (status, stdout, stderr)."""
 
     def run(*words):
-        logging.getLogger("onebp").handlers.clear()  # that of an earlier call holds a stdout that is gone
+        logging.getLogger(
+            "onebp"
+        ).handlers.clear()  # that of an earlier call holds a stdout that is gone
         try:
             status = study.main([str(word) for word in words])
         except SystemExit as exit:  # argparse
@@ -85,14 +91,19 @@ def test_the_table_is_what_the_runs_say(work, run_study, started):
         assert sorted(summary["seed"] for summary in of_row) == [1, 2, 3]
         for moment in ("best", "last"):
             values = [summary[moment]["Recall@20"] for summary in of_row]
-            found = table.loc[row.Index, [f"{moment}_Recall@20_mean", f"{moment}_Recall@20_std"]].tolist()
+            found = table.loc[
+                row.Index, [f"{moment}_Recall@20_mean", f"{moment}_Recall@20_std"]
+            ].tolist()
             assert found == pytest.approx([statistics.mean(values), statistics.stdev(values)])
             assert f"{found[0]:.4f} ± {found[1]:.4f}" in stdout
     runs = pd.read_csv(folder / "runs.csv")
     for row in runs.to_dict("records"):
         summary = json.loads((folder / "runs" / row["run_name"] / "summary.json").read_text())
         assert (row["N"], row["seed"]) == (summary["flags"]["N"], summary["seed"])
-        assert (row["best_epoch"], row["last_epoch"]) == (summary["best"]["epoch"], summary["last"]["epoch"])
+        assert (row["best_epoch"], row["last_epoch"]) == (
+            summary["best"]["epoch"],
+            summary["last"]["epoch"],
+        )
         assert row["last_NDCG@20"] == pytest.approx(summary["last"]["NDCG@20"])
         assert row["peak_memory_mb"] == summary["peak_memory_mb"]
         metrics = pd.read_csv(folder / "runs" / row["run_name"] / "metrics.csv")
@@ -108,11 +119,17 @@ def test_each_run_is_made_once(work, run_study, started):
 
     assert count("--over", "N=1,2", "--seeds", 1, "--name", "x", "--", *TINY) == 2
     first = (work / "studies/x/study.csv").read_bytes()
-    assert count("--over", "N=1,2", "--seeds", 1, "--name", "x", "--", *TINY, "--save_every", 1) == 0
+    assert (
+        count("--over", "N=1,2", "--seeds", 1, "--name", "x", "--", *TINY, "--save_every", 1) == 0
+    )
     assert (work / "studies/x/study.csv").read_bytes() == first
     assert count("--over", "N=1,2,3", "--seeds", 1, "--name", "x", "--", *TINY) == 1  # of three
-    assert count("--over", "N=1,2", "--seeds", 1, "--name", "x", "--", *TINY, "--eval_every", 2) == 2  # other flags
-    assert count("--over", "N=1,2", "--seeds", 1, "--name", "x", "--", *TINY) == 0  # what they were before is kept
+    assert (
+        count("--over", "N=1,2", "--seeds", 1, "--name", "x", "--", *TINY, "--eval_every", 2) == 2
+    )  # other flags
+    assert (
+        count("--over", "N=1,2", "--seeds", 1, "--name", "x", "--", *TINY) == 0
+    )  # what they were before is kept
     assert (work / "studies/x/study.csv").read_bytes() == first
     (summary,) = (work / "studies/x/runs").glob("N=3*/summary.json")
     summary.write_text("{")  # damaged
@@ -139,7 +156,21 @@ def test_other_data_are_other_runs(work, run_study, started):
 
 def test_interrupted_it_goes_on(work, run_study, started):
     """Ctrl-C that only the study gets ends its runs too; the next call continues them."""
-    flags = ["--over", "N=1", "--seeds", 1, "--", "--dim", 4, "--epochs", 80, "--eval_every", 80, "--save_every", 1]
+    flags = [
+        "--over",
+        "N=1",
+        "--seeds",
+        1,
+        "--",
+        "--dim",
+        4,
+        "--epochs",
+        80,
+        "--eval_every",
+        80,
+        "--save_every",
+        1,
+    ]
     process = start_study(*flags)
     limit = time.time() + 60
     while not (saved := list(work.glob("studies/*/checkpoints/N=1*/last.pt"))):
@@ -147,7 +178,10 @@ def test_interrupted_it_goes_on(work, run_study, started):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     status, _, stderr = finish(process)
-    assert (status, stderr) == (130, "interrupted after 0 of 1 runs; the same command goes on from there\n")
+    assert (status, stderr) == (
+        130,
+        "interrupted after 0 of 1 runs; the same command goes on from there\n",
+    )
     epoch = load_checkpoint(saved[0])["epoch"]
     time.sleep(0.3)
     assert 0 < epoch == load_checkpoint(saved[0])["epoch"] < 80  # nothing goes on behind our back
@@ -195,13 +229,22 @@ def test_a_failing_run_does_not_stop_the_others(work):
         ("--over N=1,,2", "'N=1,,2' is not a flag with its values"),
         ("--over N=1 N=2", "--over has a flag twice"),
         ("--over N=1,01", "N=01 makes the same run as N=1"),
-        ("--over beta=0.9,2 N=1", "beta=2 N=1: argument --beta: '2' is not a number from 0 up to 1"),
+        (
+            "--over beta=0.9,2 N=1",
+            "beta=2 N=1: argument --beta: '2' is not a number from 0 up to 1",
+        ),
         ("--over model=OneBP,EASE -- --N 3", "model=EASE: --N does nothing with --model EASE"),
         ("--over betta=1", "betta=1: unrecognized arguments: --betta 1; did you mean --beta?"),
-        ("--over N=1 -- --epoch 3", "N=1: unrecognized arguments: --epoch 3; did you mean --epochs?"),
+        (
+            "--over N=1 -- --epoch 3",
+            "N=1: unrecognized arguments: --epoch 3; did you mean --epochs?",
+        ),
         ("--over seed=1,2", "--seed is for the study itself to set; give --seeds"),
         ("--over N=1 -- --N 3", "--N is for the study itself to set; leave it out"),
-        ("--over N=1 -- --l2_grid 1 0", "--l2_grid is for the study itself to set; give --over l2=..."),
+        (
+            "--over N=1 -- --l2_grid 1 0",
+            "--l2_grid is for the study itself to set; give --over l2=...",
+        ),
         ("encoders -- --run_name=x", "--run_name is for the study itself to set"),
         ("hyperparameters --beta 7", "argument --beta: '7' is not"),
         ("efficiency --jobs 2", "leave --jobs 2 out"),
@@ -221,22 +264,38 @@ def test_mistakes_end_before_the_first_run(work, run_study, started, flags, word
 def test_encoders(work, run_study, started):
     status, stdout, _ = run_study("encoders", "--seeds", 1, *TINY)
     assert status == 0
-    pairs = set(pd.read_csv(work / "studies/encoders-demo/study.csv")[["encoder", "model"]].itertuples(index=False))
-    assert pairs == {(encoder, model) for encoder in ("MF", "LightGCN", "MLP") for model in ("OneBP", "TwoBP")}
+    pairs = set(
+        pd.read_csv(work / "studies/encoders-demo/study.csv")[["encoder", "model"]].itertuples(
+            index=False
+        )
+    )
+    assert pairs == {
+        (encoder, model) for encoder in ("MF", "LightGCN", "MLP") for model in ("OneBP", "TwoBP")
+    }
     assert "LightGCN TwoBP" in stdout
     assert is_png(work / "studies/encoders-demo/study.png")
 
 
 def test_hyperparameters(work, run_study, started):
     assert run_study("hyperparameters", "--seeds", 1, "--dim", 4, "--epochs=1")[0] == 0
-    pairs = list(pd.read_csv(work / "studies/hyperparameters-demo/study.csv")[["N", "beta"]].itertuples(index=False))
-    assert pairs == [(n, 0.99) for n in (1, 5, 10, 20, 40)] + [(5, beta) for beta in (0.5, 0.9, 0.999)]
+    pairs = list(
+        pd.read_csv(work / "studies/hyperparameters-demo/study.csv")[["N", "beta"]].itertuples(
+            index=False
+        )
+    )
+    assert pairs == [(n, 0.99) for n in (1, 5, 10, 20, 40)] + [
+        (5, beta) for beta in (0.5, 0.9, 0.999)
+    ]
     assert is_png(work / "studies/hyperparameters-demo/study.png")
 
 
 def test_hyperparameters_are_quick_where_they_can_be():
     assert Hyperparameters(["--dataset", "100k"]).fixed[2:] == ["--preset", "fast"]
-    for flags in (["--dataset", "100k", "--epochs=3"], ["--dataset", "100k", "--preset", "paper"], ["--dataset", "1M"]):
+    for flags in (
+        ["--dataset", "100k", "--epochs=3"],
+        ["--dataset", "100k", "--preset", "paper"],
+        ["--dataset", "1M"],
+    ):
         assert Hyperparameters(flags).fixed == flags
 
 
@@ -248,7 +307,9 @@ def test_efficiency(work, run_study, started):
     assert table["dim"].tolist() == [dim for dim in (32, 64, 128, 256, 512, 1024) for _ in "12"]
     assert table["model"].tolist() == ["OneBP", "TwoBP"] * 6
     metrics = pd.read_csv(next(work.glob("studies/*/runs/dim=32,model=OneBP*/metrics.csv")))
-    assert table["epoch_seconds_mean"][0] == pytest.approx(metrics["train_seconds"][1:].mean())  # of two: the median
+    assert table["epoch_seconds_mean"][0] == pytest.approx(
+        metrics["train_seconds"][1:].mean()
+    )  # of two: the median
     assert f"{table['epoch_seconds_mean'][0]:.4f}" in stdout
     assert is_png(work / "studies/efficiency-shop/study.png")
 
@@ -264,16 +325,30 @@ def test_memory_is_that_of_the_run(work):
 
 def test_clusters(work, run_study, started):
     """Two genres that never share a user: training pulls them apart."""
-    rows = [f"u{user},i{item:02}\n" for user in range(60) for item in range(user % 2, 40, 2) if (user + item) % 3]
+    rows = [
+        f"u{user},i{item:02}\n"
+        for user in range(60)
+        for item in range(user % 2, 40, 2)
+        if (user + item) % 3
+    ]
     write(work / "datasets/shop/interactions.csv", "user_id,item_id\n" + "".join(rows))
-    titles = [f"i{item:02},T{item},{'even' if item % 2 == 0 else 'odd|uneven'}\n" for item in range(38)]
-    write(work / "datasets/shop/items.csv", "item_id,title,genres\n" + "".join(titles) + "i38,T38,unknown\n")
-    status, stdout, _ = run_study("clusters", "--dataset", "shop", "--epochs", 60, "--dim", 8, "--batch_size", 64)
+    titles = [
+        f"i{item:02},T{item},{'even' if item % 2 == 0 else 'odd|uneven'}\n" for item in range(38)
+    ]
+    write(
+        work / "datasets/shop/items.csv",
+        "item_id,title,genres\n" + "".join(titles) + "i38,T38,unknown\n",
+    )
+    status, stdout, _ = run_study(
+        "clusters", "--dataset", "shop", "--epochs", 60, "--dim", 8, "--batch_size", 64
+    )
     assert status == 0
     table = pd.read_csv(work / "studies/clusters-shop/genres.csv")
     assert set(table["genre"]) == {"even", "odd", "uneven", "(mean)"}
     assert set(table["k"]) == {5, 10, 20}  # 38 items have a genre
-    means = table[(table["genre"] == "(mean)") & (table["k"] == 10)].set_index("encodings")["precision"]
+    means = table[(table["genre"] == "(mean)") & (table["k"] == 10)].set_index("encodings")[
+        "precision"
+    ]
     assert means["before training"] < 0.9
     assert means["OneBP"] == means["TwoBP"] == 1
     assert "before training" in stdout
@@ -284,8 +359,12 @@ def test_nearest_items_by_hand(monkeypatch):
     """By cosine to x's mean (1, 1): 2, then 0 and 1 alike, 3, 4; y's (1.5, 2.5): 2, 1, 0, 3, 4; z's: 3, 0, 2, 1, 4."""
     monkeypatch.setattr(genres, "NEAREST", (2, 3, 6))  # there are no 6
     encodings = np.array([[1.0, 0], [0, 2], [3, 3], [5, -1], [-1, 0]])
-    member = pd.DataFrame({"x": [1, 0, 1, 0, 1], "y": [0, 1, 1, 0, 0], "z": [0, 0, 0, 1, 0]}).astype(bool)
-    table = genres.nearest_items(encodings, member).set_index(["k", "genre"])[["precision", "recall", "F1"]]
+    member = pd.DataFrame(
+        {"x": [1, 0, 1, 0, 1], "y": [0, 1, 1, 0, 0], "z": [0, 0, 0, 1, 0]}
+    ).astype(bool)
+    table = genres.nearest_items(encodings, member).set_index(["k", "genre"])[
+        ["precision", "recall", "F1"]
+    ]
     expected = {
         (2, "x"): (1, 2 / 3, 4 / 5),
         (2, "y"): (1, 1, 1),
@@ -304,7 +383,9 @@ def test_projection():
     """Points in a plane keep their distances; genres come by frequency, the rare ones are left out."""
     plane = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 2)))[0]  # (5, 2)
     encodings = np.random.default_rng(1).normal(size=(40, 2)) @ plane.T
-    names = pd.Series([genre for number, genre in enumerate("gfedcba") for _ in range(number + 1)] + ["a"] * 12)
+    names = pd.Series(
+        [genre for number, genre in enumerate("gfedcba") for _ in range(number + 1)] + ["a"] * 12
+    )
     points, shares = genres.project(encodings, names)
     assert "".join(points) == "abcdef"
     assert sum(shares) == pytest.approx(1)
@@ -325,13 +406,17 @@ def test_projection():
 )
 def test_axis_of_values(values, scale, ticks):
     """Logarithmic where positive values span more than a decade; else side by side, in order."""
-    rows = pd.DataFrame({"flag": values, "m_mean": [float(len(str(value))) for value in values], "m_std": 0.5})
+    rows = pd.DataFrame(
+        {"flag": values, "m_mean": [float(len(str(value))) for value in values], "m_std": 0.5}
+    )
     axes = Figure().subplots()
     Lines("flag", [("one", rows, "m"), ("two", rows, "m")], "metric").draw(axes)
     assert axes.get_xscale() == scale
     assert axes.get_xticks().tolist() == ticks
     labels = [label.get_text() for label in axes.get_xticklabels()]
-    assert labels == [str(value) for value in (values if isinstance(values[0], str) else sorted(values))]
+    assert labels == [
+        str(value) for value in (values if isinstance(values[0], str) else sorted(values))
+    ]
     one, two = (container.lines[0] for container in axes.containers)
     assert one.get_marker() != two.get_marker()
     assert one.get_ydata().tolist() == [len(label) for label in labels]
@@ -343,7 +428,11 @@ def test_three_flags_are_bars(work):
     over = {"N": [1, 2], "beta": [0.5, 0.9], "dim": [4]}
     runs = pd.DataFrame(study.Sweep([], over).combinations()).assign(seed=1, run_name="x")
     runs = runs.assign(
-        **{f"{moment}_{metric}": 0.5 for moment in ("best", "last") for metric in ("Recall@20", "NDCG@20")}
+        **{
+            f"{moment}_{metric}": 0.5
+            for moment in ("best", "last")
+            for metric in ("Recall@20", "NDCG@20")
+        }
     )
     sweep = study.Sweep([], over)
     sweep.headline = ("Recall@20", "NDCG@20")
@@ -354,9 +443,13 @@ def test_three_flags_are_bars(work):
     assert is_png(work / "bars.png")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a run with the study that started it")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux ends a run with the study that started it"
+)
 def test_a_killed_study_leaves_no_run_behind(work):
-    process = start_study("--over", "N=1", "--seeds", 1, "--name", "k", "--", "--dim", 4, "--epochs", 100_000)
+    process = start_study(
+        "--over", "N=1", "--seeds", 1, "--name", "k", "--", "--dim", 4, "--epochs", 100_000
+    )
     limit = time.time() + 60
     while not any(path.stat().st_size > 2000 for path in work.glob("studies/k/runs/*/metrics.csv")):
         assert time.time() < limit
@@ -388,7 +481,10 @@ def test_sweep_with_ranking_of_pairs(run_study):
     status, stdout, stderr = run_study("--over", "N=1", *flags)
     assert (status, stderr) == (0, "")
     best = pd.read_csv("studies/N-demo/study.csv").loc[0]
-    assert f"  NDCG@100 {best['best_NDCG@100_mean']:.4f} in epoch {best['best_epoch_mean']:.0f}, " in stdout
+    assert (
+        f"  NDCG@100 {best['best_NDCG@100_mean']:.4f} in epoch {best['best_epoch_mean']:.0f}, "
+        in stdout
+    )
     assert "HR@100, best" in stdout
     status, _, stderr = run_study("--over", "ranking=users,pairs", "--", *TINY)
     assert status == 2

@@ -25,7 +25,9 @@ def rank_one(seed=0, users=60, items=40, known=0.5):
     place = random.random(full.shape)
     values = {(u, i): full[u, i] for u in range(users) for i in range(items)}
     train = {pair: value for pair, value in values.items() if place[pair] < known}
-    test = {pair: value for pair, value in values.items() if place[pair] >= known + (1 - known) * 0.9}
+    test = {
+        pair: value for pair, value in values.items() if place[pair] >= known + (1 - known) * 0.9
+    }
     return ratings(train, test, full.shape)
 
 
@@ -34,7 +36,10 @@ def small(seed=0, users=9, items=7):
     random = np.random.default_rng(seed)
     every = {(u, i): float(random.integers(1, 6)) for u in range(1, users) for i in range(1, items)}
     train = {pair: value for pair, value in every.items() if random.random() < 0.6}
-    test = {pair: value for pair, value in every.items() if pair not in train} | {(0, 1): 5.0, (1, 0): 1.0}
+    test = {pair: value for pair, value in every.items() if pair not in train} | {
+        (0, 1): 5.0,
+        (1, 0): 1.0,
+    }
     return ratings(train, test, (users, items))
 
 
@@ -54,7 +59,9 @@ def test_gradient_closed_form(name, device):
     users, items, values = [1, 2, 1, 8], [3, 3, 6, 1], [4.0, 1.0, 5.0, 2.5]
     batch = (torch.tensor(part, device=device) for part in (users, items, values))
     batch = [part.float() if part.is_floating_point() else part for part in batch]
-    loss, gradients = value_and_gradients(model.loss, model.weights, {}, model.touched(*batch), *batch)
+    loss, gradients = value_and_gradients(
+        model.loss, model.weights, {}, model.rows_of(*batch), *batch
+    )
 
     mean, count = data.train.data.mean(dtype=np.float64), len(users)
     expected, total = {key: np.zeros_like(table) for key, table in weights.items()}, 0.0
@@ -113,7 +120,10 @@ def test_prediction_within_the_scale_and_by_a_loop(device, block, monkeypatch):
     assert found["MAE"] == pytest.approx(np.mean(np.abs(errors)), rel=1e-5)
     every = [torch.arange(size, device=device).repeat(other) for size, other in ((9, 7), (7, 9))]
     predicted = model.scorer().predict(*every)
-    assert (predicted.min().item(), predicted.max().item()) == (1.0, 5.0)  # weights this large go beyond both ends
+    assert (predicted.min().item(), predicted.max().item()) == (
+        1.0,
+        5.0,
+    )  # weights this large go beyond both ends
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -126,8 +136,12 @@ def test_what_is_not_in_training_is_predicted_without_it(name, device):
     nobody, nothing = (torch.tensor([0], device=device) for _ in range(2))
     assert model.scorer().predict(nobody, nothing).item() == pytest.approx(mean)
     one = torch.tensor([3], device=device)
-    assert model.scorer().predict(nobody, one).item() == pytest.approx(mean + model.weights["item_bias"][3, 0].item())
-    assert model.scorer().predict(one, nothing).item() == pytest.approx(mean + model.weights["user_bias"][3, 0].item())
+    assert model.scorer().predict(nobody, one).item() == pytest.approx(
+        mean + model.weights["item_bias"][3, 0].item()
+    )
+    assert model.scorer().predict(one, nothing).item() == pytest.approx(
+        mean + model.weights["user_bias"][3, 0].item()
+    )
 
 
 def test_a_rating_of_zero_is_a_rating():
@@ -165,23 +179,42 @@ def test_compiled_steps_are_the_eager_ones(device, batch_size):
     assert [model.optimizer.by_row for model in models] == [False, batch_size == 16]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     for name, table in models[0].weights.items():
-        np.testing.assert_allclose(table.cpu(), models[1].weights[name].cpu(), atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            table.cpu(), models[1].weights[name].cpu(), atol=1e-5, err_msg=name
+        )
 
 
 def test_command_line(cli, work):
     """Train, continue, evaluate, recommend, export in new processes; ratings are a column of a file of one's own."""
     random = np.random.default_rng(0)
-    rows = {(u, i): 0.5 * random.integers(1, 11) for u, i in random.integers((40, 30), size=(900, 2))}
+    rows = {
+        (u, i): 0.5 * random.integers(1, 11) for u, i in random.integers((40, 30), size=(900, 2))
+    }
     text = "score,user,movieId\n" + "".join(f"{r},u{u},{i}\n" for (u, i), r in rows.items())
     write(work / "datasets/shop/interactions.csv", text)
-    flags = ("--model", "SVD", "--dataset", "shop", "--device", "cpu", "--dim", 4, "--lr_schedule", "step")
+    flags = (
+        "--model",
+        "SVD",
+        "--dataset",
+        "shop",
+        "--device",
+        "cpu",
+        "--dim",
+        4,
+        "--lr_schedule",
+        "step",
+    )
     assert cli(*flags, "--epochs", 4, "--run_name", "whole")[0] == 0
     assert finish(start(*flags, "--epochs", 2, "--run_name", "parts"))[0] == 0
-    status, stdout, stderr = finish(start(*flags, "--epochs", 4, "--run_name", "parts", "--train_mode", "continue"))
+    status, stdout, stderr = finish(
+        start(*flags, "--epochs", 4, "--run_name", "parts", "--train_mode", "continue")
+    )
     assert (status, stderr) == (0, "")
     assert "RMSE" in stdout
     for name in ("best.pt", "last.pt"):
-        assert (work / f"checkpoints/whole/{name}").read_bytes() == (work / f"checkpoints/parts/{name}").read_bytes()
+        assert (work / f"checkpoints/whole/{name}").read_bytes() == (
+            work / f"checkpoints/parts/{name}"
+        ).read_bytes()
     table = pd.read_csv("runs/whole/metrics.csv")
     assert list(table)[-3:] == list(RATING_METRICS)
     summary = json.loads((work / "runs/whole/summary.json").read_text())
@@ -191,7 +224,12 @@ def test_command_line(cli, work):
     stdout = finish(start("--mode", "evaluate", "--run_name", "whole", "--device", "cpu"))[1]
     assert f"RMSE {summary['best']['RMSE']:.4f}" in " ".join(stdout.split())
     use = ("--run_name", "whole", "--device", "cpu")
-    assert finish(start("--mode", "recommend", *use, "--users", "u7", "--topk", 3, "--output", "recs.csv"))[0] == 0
+    assert (
+        finish(
+            start("--mode", "recommend", *use, "--users", "u7", "--topk", 3, "--output", "recs.csv")
+        )[0]
+        == 0
+    )
     recs = pd.read_csv("recs.csv")
     assert finish(start("--mode", "export", *use, "--output", "out"))[0] == 0
     users, items = (np.load(f"out/{part}.npy", allow_pickle=False) for part in ("users", "items"))
@@ -204,8 +242,14 @@ def test_command_line(cli, work):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("user,item\na,x\nb,y\n", "has no ratings; name its column of them rating, or take another --model"),
-        ("user,item,rating\na,x,5\nb,y,good\n", "line 3: 'b,y,good' lacks a user, an item or a numeric rating"),
+        (
+            "user,item\na,x\nb,y\n",
+            "has no ratings; name its column of them rating, or take another --model",
+        ),
+        (
+            "user,item,rating\na,x,5\nb,y,good\n",
+            "line 3: 'b,y,good' lacks a user, an item or a numeric rating",
+        ),
         ("user,item,rating\na,x,5\nb,y,\n", "line 3: 'b,y,' lacks"),
         ("user,item,rating\na,x,inf\nb,y,1\n", "line 2: 'a,x,inf' lacks"),
         ("user,item,rating\na,x,1e60\nb,y,1\n", "line 2: 'a,x,1e60' lacks"),
@@ -222,7 +266,18 @@ def test_bad_rating_files(cli, work, text, words):
 
 def test_real_ml_1m(cli, work, real_data):
     """Fewer epochs than suggested; what the suggested ones reach is in README."""
-    flags = ("--model", "SVD", "--dataset", "ml-1m", "--data_dir", real_data, "--compile", "off", "--device", "cpu")
+    flags = (
+        "--model",
+        "SVD",
+        "--dataset",
+        "ml-1m",
+        "--data_dir",
+        real_data,
+        "--compile",
+        "off",
+        "--device",
+        "cpu",
+    )
     assert cli(*flags, "--epochs", 3)[0] == 0
     summary = json.loads((work / "runs/ml-1m-SVD/summary.json").read_text())
     assert (summary["dataset"]["train"], summary["dataset"]["test"]) == (900_188, 100_021)

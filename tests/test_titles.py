@@ -23,13 +23,18 @@ def data():
 
 def test_own_table(work, data):
     assert item_titles(data, "datasets") is None
-    write(work / "datasets/shop/items.csv", 'Product ID,Title,Genres\na,"One, two",x|y\nb,NA,\na,again,z\n')
+    write(
+        work / "datasets/shop/items.csv",
+        'Product ID,Title,Genres\na,"One, two",x|y\nb,NA,\na,again,z\n',
+    )
     table = item_titles(data, "datasets")
     assert table["title"].tolist() == ["NA", "One, two", ""]
     assert table["genres"].tolist() == ["", "x|y", ""]
     write(work / "datasets/shop/items.csv", "item_id,title\nb,B\n")
     assert item_titles(data, "datasets")["genres"].tolist() == ["", "", ""]
-    write(work / "datasets/shop/items.csv", "item_id,title,genres\nb,B\na\n")  # fields absent at the end of a row
+    write(
+        work / "datasets/shop/items.csv", "item_id,title,genres\nb,B\na\n"
+    )  # fields absent at the end of a row
     assert item_titles(data, "datasets").to_numpy().tolist() == [["B", ""], ["", ""], ["", ""]]
 
 
@@ -55,10 +60,15 @@ def test_movielens(work):
     """Ids of their own: 100k's item 0 is the first item of u.data."""
     folder = work / "datasets/ml-100k"
     write(folder / "u.genre", "unknown|0\nComedy|1\nWar|2\n\n")
-    (folder / "u.item").write_bytes("7|Caf\xe9|x||url|0|1|1\n9|War|x||url|0|0|1\n".encode("latin-1"))
+    (folder / "u.item").write_bytes(
+        "7|Caf\xe9|x||url|0|1|1\n9|War|x||url|0|0|1\n".encode("latin-1")
+    )
     write(folder / "u.data", "1\t9\t5\t0\n1\t7\t3\t0\n2\t9\t3\t0\n")
     data = named(interactions({(0, 0)}, {(0, 1)}, (1, 2)), "100k", ["0", "1"])
-    assert item_titles(data, "datasets").to_numpy().tolist() == [["War", "War"], ["Caf\xe9", "Comedy|War"]]
+    assert item_titles(data, "datasets").to_numpy().tolist() == [
+        ["War", "War"],
+        ["Caf\xe9", "Comedy|War"],
+    ]
     data = named(data, "ml-100k", ["9", "7", "8"])
     assert item_titles(data, "datasets")["title"].tolist() == ["War", "Caf\xe9", ""]
     (work / "datasets/ml-1m").mkdir()
@@ -97,4 +107,6 @@ def test_the_authors_numbering(real_data, name, original):
     assert own[0] == first
     data = named(interactions({(0, 0)}, {(0, 1)}, (1, 2)), original, list(numbers.values()))
     expected = item_titles(data, real_data)["title"]
-    assert own.tolist() == [expected[list(numbers).index(item)] for item in load_dataset(name, real_data).item_ids]
+    assert own.tolist() == [
+        expected[list(numbers).index(item)] for item in load_dataset(name, real_data).item_ids
+    ]

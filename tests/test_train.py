@@ -13,8 +13,8 @@ import train
 from checkpointing import shards
 from checkpointing.files import load_checkpoint, save_checkpoint
 from checkpointing.last_and_best import Checkpoints
-from dataloader import load_data
 from evaluate import METRICS
+from families import load_data
 from families.ratings.svd import SVD
 from parse import parse_args
 from train import Progress, learning_rate
@@ -24,7 +24,15 @@ FAST = ("--epochs", 3, "--dim", 8)
 
 def test_learning_rate():
     args = parse_args(["--lr", "0.8", "--lr_dc", "0.5", "--lr_dc_epoch", "2", "5", "--epochs", "7"])
-    assert [learning_rate(args, epoch) for epoch in range(1, 8)] == [0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2]
+    assert [learning_rate(args, epoch) for epoch in range(1, 8)] == [
+        0.8,
+        0.8,
+        0.4,
+        0.4,
+        0.4,
+        0.2,
+        0.2,
+    ]
     args = parse_args(["--lr", "0.8", "--lr_schedule", "cosine", "--epochs", "4"])
     expected = [0.8 * (1 + math.cos(math.pi * part)) / 2 for part in (0, 0.25, 0.5, 0.75)]
     assert [learning_rate(args, epoch) for epoch in range(1, 5)] == pytest.approx(expected)
@@ -35,9 +43,15 @@ def test_progress_and_patience():
     done = []
     for epoch, value in enumerate([0.1, 0.3, 0.3, 0.2], 1):
         progress.epoch = epoch
-        progress.record({"Recall@20": value}, lambda metrics, others: metrics["Recall@20"] > others["Recall@20"])
+        progress.record(
+            {"Recall@20": value}, lambda metrics, others: metrics["Recall@20"] > others["Recall@20"]
+        )
         done.append(progress.done(args))
-    assert (progress.best_epoch, progress.best["Recall@20"], progress.last["Recall@20"]) == (2, 0.3, 0.2)
+    assert (progress.best_epoch, progress.best["Recall@20"], progress.last["Recall@20"]) == (
+        2,
+        0.3,
+        0.2,
+    )
     assert done == [False, False, False, True]
 
 
@@ -48,15 +62,44 @@ def test_golden_metrics(cli, work):
     """
     golden = pd.DataFrame(
         {
-            "loss": [1.791525, 1.786255, 1.781374, 1.771014, 1.742649, 1.668852, 1.519124, 1.327809],
-            "Recall@20": [0.028902, 0.048843, 0.114569, 0.221658, 0.282394, 0.268860, 0.249056, 0.245342],
-            "NDCG@20": [0.026492, 0.044038, 0.106519, 0.224375, 0.294576, 0.280756, 0.263224, 0.261716],
+            "loss": [
+                1.791525,
+                1.786255,
+                1.781374,
+                1.771014,
+                1.742649,
+                1.668852,
+                1.519124,
+                1.327809,
+            ],
+            "Recall@20": [
+                0.028902,
+                0.048843,
+                0.114569,
+                0.221658,
+                0.282394,
+                0.268860,
+                0.249056,
+                0.245342,
+            ],
+            "NDCG@20": [
+                0.026492,
+                0.044038,
+                0.106519,
+                0.224375,
+                0.294576,
+                0.280756,
+                0.263224,
+                0.261716,
+            ],
         }
     )
     assert cli("--device", "cpu", "--epochs", len(golden))[0] == 0
     rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv")
     np.testing.assert_allclose(rows["loss"], golden["loss"], atol=1e-5)
-    np.testing.assert_allclose(rows[["Recall@20", "NDCG@20"]], golden[["Recall@20", "NDCG@20"]], atol=5e-4)
+    np.testing.assert_allclose(
+        rows[["Recall@20", "NDCG@20"]], golden[["Recall@20", "NDCG@20"]], atol=5e-4
+    )
 
 
 def test_what_a_run_leaves(cli, work):
@@ -74,7 +117,9 @@ def test_what_a_run_leaves(cli, work):
     assert summary["dataset"]["users"] == 600
     assert summary["protocol"]["select"] == "test"
     assert summary["protocol"]["users_evaluated"] == 600
-    assert summary["seconds"]["total"] >= summary["seconds"]["train"] + summary["seconds"]["eval"] > 0
+    assert (
+        summary["seconds"]["total"] >= summary["seconds"]["train"] + summary["seconds"]["eval"] > 0
+    )
     assert summary["seed"] == 2022
     assert summary["device"]
     assert summary["versions"]["torch"] == torch.__version__
@@ -82,7 +127,12 @@ def test_what_a_run_leaves(cli, work):
     assert summary["command"].startswith("python ")
 
     log = (work / "runs/mine/log.txt").read_text()
-    for line in ("demo: 600 users, 900 items", "flags, suggested for demo: ", "flags, command line: ", "epoch 3/3"):
+    for line in (
+        "demo: 600 users, 900 items",
+        "flags, suggested for demo: ",
+        "flags, command line: ",
+        "epoch 3/3",
+    ):
         assert line in log
         assert line in stdout
     assert "Popularity" in stdout
@@ -115,7 +165,9 @@ def test_selection_on_validation_reports_test_for_that_epoch(cli, work):
     metrics = model.evaluate("test")
     assert {name: summary["best"][name] for name in METRICS} == pytest.approx(metrics, abs=1e-12)
     model.load_weights(load_checkpoint(work / "checkpoints/demo-OneBP-MF/last.pt")["model"])
-    assert {name: summary["last"][name] for name in METRICS} == pytest.approx(model.evaluate("test"), abs=1e-12)
+    assert {name: summary["last"][name] for name in METRICS} == pytest.approx(
+        model.evaluate("test"), abs=1e-12
+    )
 
 
 def test_early_stop(cli, work):
@@ -123,7 +175,9 @@ def test_early_stop(cli, work):
     assert status == 0
     summary = json.loads((work / "runs/demo-OneBP-MF/summary.json").read_text())
     assert summary["last"]["epoch"] == summary["best"]["epoch"] + 2 < 50
-    status, stdout, _ = cli("--epochs", 50, "--dim", 8, "--lr", 0.5, "--patience", 2, "--train_mode", "continue")
+    status, stdout, _ = cli(
+        "--epochs", 50, "--dim", 8, "--lr", 0.5, "--patience", 2, "--train_mode", "continue"
+    )
     assert status == 0
     assert "nothing to do" in stdout
 
@@ -193,7 +247,10 @@ def test_tensorboard_has_the_rows_of_metrics_csv(cli, work):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for epochs, mode in ((4, "new"), (6, "continue")):
-        assert cli("--epochs", epochs, "--dim", 8, "--log", "tensorboard", "--train_mode", mode)[0] == 0
+        assert (
+            cli("--epochs", epochs, "--dim", 8, "--log", "tensorboard", "--train_mode", mode)[0]
+            == 0
+        )
     rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv")
     board = EventAccumulator("runs/demo-OneBP-MF/tensorboard").Reload()
     for name in ("loss", "lr", *METRICS):
@@ -209,7 +266,19 @@ def test_without_tensorboard(cli, work, monkeypatch):
     assert "pip install tensorboard" in stderr
 
 
-REFIT = ("--model", "SVD", "--select", "valid", "--refit", "--dim", 4, "--epochs", 6, "--device", "cpu")
+REFIT = (
+    "--model",
+    "SVD",
+    "--select",
+    "valid",
+    "--refit",
+    "--dim",
+    4,
+    "--epochs",
+    6,
+    "--device",
+    "cpu",
+)
 REFIT += ("--batch_size", 256, "--lr", 0.03, "--reg", 0.01)
 
 
@@ -263,23 +332,34 @@ def test_interrupted_refit_goes_on(cli, work, monkeypatch):
 
 def test_refit_anew_where_the_choice_has_moved(cli, work):
     """Else the first choice's look at the test part would compete with the second's."""
-    step = ("--lr_schedule", "step", "--lr", 0.003)  # no overfitting in so few epochs: the last is the best
+    step = (
+        "--lr_schedule",
+        "step",
+        "--lr",
+        0.003,
+    )  # no overfitting in so few epochs: the last is the best
     assert cli(*REFIT, *step, "--run_name", "r", "--epochs", 2)[0] == 0
-    status, stdout, stderr = cli(*REFIT, *step, "--run_name", "r", "--epochs", 4, "--train_mode", "continue")
+    status, stdout, stderr = cli(
+        *REFIT, *step, "--run_name", "r", "--epochs", 4, "--train_mode", "continue"
+    )
     assert (status, stderr) == (0, "")
     assert "the earlier run of this name is now" in stdout
     assert cli(*REFIT, *step, "--run_name", "whole", "--epochs", 4)[0] == 0
     again, whole = (work / f"checkpoints/{name}-refit/last.pt" for name in ("r", "whole"))
     assert load_checkpoint(whole)["epoch"] == 4
     assert again.read_bytes() == whole.read_bytes()
-    status, stdout, _ = cli(*REFIT, *step, "--run_name", "r", "--epochs", 4, "--train_mode", "continue")
+    status, stdout, _ = cli(
+        *REFIT, *step, "--run_name", "r", "--epochs", 4, "--train_mode", "continue"
+    )
     assert "r-refit is done: epoch 4 of 4, nothing to do" in stdout
 
 
 def test_interrupt_before_the_first_checkpoint_of_a_refit(cli, monkeypatch):
     def interrupted(self, data, args, device):
         if args.refit_epochs:
-            monkeypatch.setattr(SVD, "train_epoch", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+            monkeypatch.setattr(
+                SVD, "train_epoch", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
+            )
         start_model(self, data, args, device)
 
     start_model = SVD.__init__
@@ -302,13 +382,17 @@ def test_refit_only_with_the_flags_that_chose(cli, work):
     assert cli(*REFIT, "--run_name", "r", "--reg", 0.2, "--train_mode", "continue")[0] == 0
     assert json.loads((work / "runs/r-refit/summary.json").read_text())["flags"]["reg"] == 0.2
     plain = [word for word in REFIT if word not in ("--select", "valid", "--refit")]
-    status, _, stderr = cli(*plain, "--run_name", "r-refit", "--reg", 0.2, "--train_mode", "continue")
+    status, _, stderr = cli(
+        *plain, "--run_name", "r-refit", "--reg", 0.2, "--train_mode", "continue"
+    )
     assert status == 2
     assert "has refit_epochs " in stderr
 
 
 def test_refit_of_a_ranking_model(cli, work):
     assert cli("--select", "valid", "--refit", *FAST, "--run_name", "r")[0] == 0
-    chosen, refit = (json.loads((work / f"runs/{name}/summary.json").read_text()) for name in ("r", "r-refit"))
+    chosen, refit = (
+        json.loads((work / f"runs/{name}/summary.json").read_text()) for name in ("r", "r-refit")
+    )
     assert refit["dataset"]["train"] == chosen["dataset"]["train"] + chosen["dataset"]["valid"]
     assert refit["best"]["epoch"] == chosen["best"]["epoch"]

@@ -7,7 +7,7 @@ import torch
 
 from cli.errors import UserError
 from engine.tables import UserItems, csr_tensor
-from recommender import SolvedAtOnce
+from families.baselines.closed_form import SolvedAtOnce
 
 
 class EASE(SolvedAtOnce):
@@ -64,7 +64,7 @@ class EASE(SolvedAtOnce):
 
     def score(self, users, out):
         """Write the scores of `users` (b,) into out (b, I); see evaluate.DotProduct."""
-        row, item = self.seen.of(users)  # the pairs of X's rows
+        row, item = self.seen.pairs_of(users)  # the pairs of X's rows
         begin = torch.searchsorted(row, torch.arange(len(users) + 1, device=self.device))
         ones = torch.ones(len(item), device=self.device)
         x = csr_tensor(begin, item, ones, (len(users), len(self.weights)), self.device)  # (b, I)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from evaluate import popularity_encodings
-from recommender import SolvedAtOnce
+from families.baselines.closed_form import SolvedAtOnce
 
 
 class Popularity(SolvedAtOnce):

@@ -18,7 +18,6 @@ import torch
 
 from families.clicks.cache import encode, map_rows, read_metadata
 from families.clicks.formats import find_clicks
-from parse import validates
 from sampler import Batches
 
 log = logging.getLogger("onebp")
@@ -35,13 +34,12 @@ def load_click_data(args):
         label=args.label,
         categorical=args.categorical,
         numeric=args.numeric,
-        validate=validates(args),
+        validate=args.validates,
         valid_ratio=args.valid_ratio,
         test_ratio=args.test_ratio,
         skip_bad_lines=args.skip_bad_lines,
         download=not args.no_download,
     )
-    args.dataset = data.name
     return data
 
 

@@ -3,12 +3,12 @@
 Shapes: m rows of a block.
 """
 
-import argparse
 import math
 
 from cli.errors import Diverged
-from cli.registry import MEMORIES, find
+from cli.registry import find
 from families.clicks.dataset import ImpressionBatches, RowRange
+from families.clicks.family import MEMORIES
 
 
 class StreamLearner:
@@ -21,9 +21,7 @@ class StreamLearner:
         self.args, self.incremental = args, incremental
         self.model = model
         if incremental:  # a model of its own, that steps as it was trained to; for so few steps nothing is compiled
-            self.model = type(model)(
-                model.data, argparse.Namespace(**{**vars(args), "compile": "off"}), model.device
-            )
+            self.model = type(model)(model.data, args.replace(compile="off"), model.device)
             self.model.start_training(state)
         self.start, self.width, self.memory = None, None, None
 

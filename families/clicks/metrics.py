@@ -7,6 +7,8 @@ import math
 
 import torch
 
+from evaluate import Evaluator
+
 CLICK_METRICS = ("AUC", "logloss")
 # In logloss, probabilities closer than this to 0 or 1 count as this far away: it stays finite.
 NEAREST = 1e-7
@@ -102,36 +104,39 @@ def judges_users(rows):
     return users is not None and not math.isnan(gauc(labels, labels, users))
 
 
-class ClickMetrics:
-    """Evaluator of the predicted clicks of one split."""
+class ClickMetrics(Evaluator):
+    """Metrics of the predicted clicks of one split.
+
+    AUC does not add up over parts of the rows, so `sums` are the metrics themselves: models of
+    clicks run in one process.
+    """
 
     metrics = CLICK_METRICS
     monitor = "AUC"
     headline = ("AUC",)
-    larger_is_better = True
     from_zero = False
 
     def __init__(self, rows):
         """rows: dataset.RowRange to evaluate"""
         self.rows, self.labels = rows, rows.labels()
         self.users = rows.users() if "gAUC" in self.metrics else None
+        self.sizes = {"rows_evaluated": len(self.labels)}
 
     @property
     def protocol(self):
-        """How the metrics are computed, for summary.json."""
         return {
-            "split": "by position, which is time: the part follows what was trained on",
+            "split": "by position, which is time: the split follows what was trained on",
             "ties": "equal predictions count half in AUC and gAUC",
-            "rows_evaluated": len(self.labels),
         }
 
-    def evaluate(self, predict):
-        """Return {metric: float}.
-
-        predict: function of ids (m, F) that returns probabilities (m,)
-        """
+    def sums(self, predict):
+        """The metrics, float64. predict: function of ids (m, F) that returns probabilities (m,)."""
         probabilities = torch.cat([predict(ids) for ids, _ in self.rows.blocks()])
-        return click_metrics(self.labels, probabilities, self.users)
+        found = click_metrics(self.labels, probabilities, self.users)
+        return torch.tensor([found[name] for name in self.metrics], dtype=torch.float64)
+
+    def metrics_from(self, sums):
+        return dict(zip(self.metrics, sums.tolist(), strict=True))
 
 
 class UserClickMetrics(ClickMetrics):

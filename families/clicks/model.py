@@ -1,4 +1,4 @@
-"""What models of clicks have in common: the loss, the evaluation, and the stream in the end.
+"""ClickModel: the networks of networks.py, trained on clicks, then streamed over the test split.
 
 Shapes: B batch, m rows, F fields, d numbers of a key.
 """
@@ -9,19 +9,20 @@ from torch.nn import functional
 from checkpointing.files import load_checkpoint
 from families.clicks import stream
 from families.clicks.dataset import ImpressionBatches, RowRange
+from families.clicks.logs import append_reloop2_logs, rewind_reloop2_logs
 from families.clicks.metrics import ClickMetrics, UserClickMetrics, judges_users
 from families.clicks.networks import NETWORKS
 from recommender import BatchTrained
 
 
 class ClickModel(BatchTrained):
-    """Learns clicks from them, by cross-entropy, --l2 being the weight decay of embeddings; streamed in the end."""
+    """Learns clicks by cross-entropy. --l2 is the weight decay of the embeddings."""
 
-    clicks = True
+    modes = ("evaluate",)
     identifying = ("model", "dim", "hidden", "layers")
 
     def __init__(self, data, args, device):
-        """See Recommender. Raises UserError where the stream would have an empty slot."""
+        """See Recommender. Raises UserError if a slot of the stream would be empty."""
         stream.check_slots(data, args)
         super().__init__(data, args, device)
         self.evaluator = type(self.evaluators["test"])
@@ -31,14 +32,14 @@ class ClickModel(BatchTrained):
     def evaluator_class(args):
         return ClickMetrics
 
-    def rows_of(self, part):
-        """The clicks.Rows of a part."""
-        return RowRange(self.data, *self.data.parts[part], self.device)
+    def split_rows(self, split):
+        """The RowRange of a split."""
+        return RowRange(self.data, *self.data.parts[split], self.device)
 
     def make_evaluators(self):
-        parts = {part: rows for part in ("test", "valid") if len(rows := self.rows_of(part))}
-        kind = UserClickMetrics if all(map(judges_users, parts.values())) else ClickMetrics
-        return {part: kind(rows) for part, rows in parts.items()}
+        splits = {name: rows for name in ("test", "valid") if len(rows := self.split_rows(name))}
+        kind = UserClickMetrics if all(map(judges_users, splits.values())) else ClickMetrics
+        return {name: kind(rows) for name, rows in splits.items()}
 
     def make_encoder(self):
         return NETWORKS[self.args.model](self.data, self.args, self.generator)
@@ -46,53 +47,57 @@ class ClickModel(BatchTrained):
     def make_sampler(self):
         return ImpressionBatches(self.data, self.data.parts["train"], self.args, self.generator)
 
-    def decayed(self):
+    def decayed_weights(self):
         return ["embedding"]
 
-    def rows_read(self):
+    def rows_per_step(self):
         return {"embedding": self.args.batch_size * len(self.data.fields)}
 
-    def touched(self, ids, labels):
+    def rows_of(self, ids, labels):
         return {"embedding": ids}
 
     def loss(self, trained, constant, place, ids, labels):
-        return functional.binary_cross_entropy_with_logits(
-            self.encoder(trained, place["embedding"]).logits, labels
-        )
+        logits = self.encoder(trained, place["embedding"]).logits
+        return functional.binary_cross_entropy_with_logits(logits, labels)
 
     @torch.no_grad()
     def predict(self, ids, key):
-        """Predict clicks on impressions.
+        """Predict clicks on impressions. Returns probabilities (m,) and keys (m, d).
 
         ids (m, F)
-        key: name of the field of networks.Outputs to return as keys of a memory
-
-        Returns probabilities (m,) and keys (m, d).
+        key: the field of networks.Outputs to return as keys of a memory
         """
         outputs = self.encoder(self.weights, ids)
         return outputs.logits.sigmoid(), getattr(outputs, key)
 
     def scorer(self):
+        """Function of ids (m, F) that returns probabilities (m,)."""
         return lambda ids: self.predict(ids, "hidden")[0]
 
     def baselines(self):
-        """Metrics of predicting the share of clicks in the training part, for every impression."""
+        """Metrics of a constant prediction: the share of clicks in the training split."""
         share = self.data.clicks
-        return {
-            "Click rate": self.evaluators["test"].evaluate(
-                lambda ids: torch.full_like(ids[:, 0], share, dtype=torch.float32)
-            )
-        }
 
-    def concluded(self, folder):
+        def click_rate(ids):
+            return torch.full_like(ids[:, 0], share, dtype=torch.float32)
+
+        return {"Click rate": self.metrics_of(click_rate, "test")}
+
+    def final_evaluation_done(self, folder):
         return stream.is_done(folder / stream.FILE, self.args)
 
-    def conclude(self, checkpoint, folder):
-        self.streamed = stream.Stream(
-            self, load_checkpoint(checkpoint), folder and folder / stream.FILE
-        )
+    def final_evaluation(self, checkpoint, folder):
+        """Stream the test split, see stream.py."""
+        file = folder and folder / stream.FILE
+        self.streamed = stream.Stream(self, load_checkpoint(checkpoint), file)
         self.streamed.run()
         return {"stream": self.streamed.summary()}
 
-    def leave(self, folder, checkpoint):
-        return self.streamed.leave(folder)
+    def write_epoch(self, folder, row):
+        append_reloop2_logs(folder, self.args, self.steps_per_epoch, row)
+
+    def rewind_outputs(self, folder, rows):
+        rewind_reloop2_logs(folder, self.args, rows)
+
+    def write_outputs(self, folder, checkpoint):
+        return self.streamed.write_outputs(folder)

@@ -4,7 +4,6 @@ A model as it was trained, or one that goes on with a pass over each slot (IncCT
 with and without a memory of errors. Shapes: m rows, n rows of a slot.
 """
 
-import argparse
 import logging
 from collections import defaultdict
 from itertools import product
@@ -19,7 +18,6 @@ from families.clicks.learner import StreamLearner
 from families.clicks.memory import corrected, recalled
 from families.clicks.metrics import click_metrics
 from families.clicks.tuning import COUNTS, KEYS, STRENGTHS, TAUS, TUNED, TUNED_ROWS
-from ignored import MEMORY
 from reports.figures import Series, save_figure
 from utils import progress_bar, write_csv
 
@@ -27,13 +25,6 @@ log = logging.getLogger("onebp")
 
 
 FILE = "stream.pt"
-FLAGS = (
-    "memory",
-    *MEMORY.split(),
-    "incremental",
-    "incremental_lr",
-    "slots",
-)  # that decide the stream
 
 
 class Stream:
@@ -70,7 +61,7 @@ class Stream:
         if state:
             for kind, learner in learners.items():
                 learner.load_state_dict(state["learners"][kind])
-        slots = self.model.rows_of("test").parts(self.args.slots)
+        slots = self.model.split_rows("test").parts(self.args.slots)
         with progress_bar("streaming", len(slots), "slot", done) as bar:
             for number, rows in enumerate(slots[done:], done + 1):
                 for kind, learner in learners.items():
@@ -86,7 +77,7 @@ class Stream:
 
     def learner(self, kind, own):
         """The Learner of a kind, with settings of its own."""
-        args = argparse.Namespace(**{**vars(self.args), **own})
+        args = self.args.replace(**own)
         return StreamLearner(self.model, self.saved["model"], args, kind == "incremental")
 
     def predicted(self, kind, learner, rows):
@@ -139,7 +130,7 @@ class Stream:
 
     def measured(self, slots):
         """A table with columns name, slot (from 1, or `all`), rows and the metrics."""
-        whole = self.model.rows_of("test")
+        whole = self.model.split_rows("test")
         table = []
         for name, chances in self.chances.items():
             for slot, rows in (*enumerate(slots, 1), ("all", whole)):
@@ -167,7 +158,7 @@ class Stream:
         metrics = self.overall().to_dict("index")
         return {"slots": self.args.slots, "settings": self.settings, "test": metrics}
 
-    def leave(self, folder):
+    def write_outputs(self, folder):
         """Write stream.csv and stream.png. Returns their paths."""
         files = folder / "stream.csv", folder / "stream.png"
         write_csv(files[0], self.results)
@@ -199,7 +190,7 @@ class Stream:
             "epoch": self.saved["epoch"],
             "flags": self.saved["flags"],
             "run": self.saved["identity"],
-        } | {"stream": stream_flags(self.args)}
+        } | {"stream": self.args.deciding("stream")}
 
     def resumed(self):
         """The state in the file, if it is one of this stream."""
@@ -220,18 +211,13 @@ def check_slots(data, args):
             )
 
 
-def stream_flags(args):
-    """The flags that decide the stream, by name."""
-    return {name: getattr(args, name) for name in FLAGS}
-
-
 def is_done(file, args):
     """Whether the stream that the flags ask for is in the file, whole."""
     state = kept(file)
     return (
         bool(state)
         and state["done"] == args.slots
-        and state["identity"]["stream"] == stream_flags(args)
+        and state["identity"]["stream"] == args.deciding("stream")
     )
 
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import torch
 
-from evaluate import DotProduct
+from evaluate import DotProduct, Evaluator
 
 RATING_METRICS = ("RMSE", "MAE", "MSE")
 BLOCK_RATINGS = 1 << 16  # ratings predicted at a time
@@ -32,8 +32,12 @@ class PredictedRatings(DotProduct):
         return (self.users[users] * self.items[items]).sum(1).clamp(*self.scale)
 
 
-class RatingErrors:
-    """Evaluator of one split: errors of the predicted ratings."""
+class RatingErrors(Evaluator):
+    """Errors of the predicted ratings of one split.
+
+    With e = prediction - rating: MSE = mean of e^2, RMSE = sqrt(MSE), MAE = mean of |e|. The means
+    are over all ratings of the split, so a user with many ratings counts more.
+    """
 
     metrics = RATING_METRICS
     monitor = "RMSE"
@@ -53,27 +57,21 @@ class RatingErrors:
             torch.as_tensor(index.astype(np.int64), device=device) for index in (users, items)
         )
         self.ratings = torch.as_tensor(split.data.astype(np.float64), device=device)
+        self.sizes = {"ratings_evaluated": len(self.ratings)}
 
     @property
     def protocol(self):
-        """How the errors are computed, for summary.json."""
-        return {
-            "errors": "of predictions within the scale of the ratings",
-            "ratings_evaluated": len(self.ratings),
-        }
+        return {"errors": "of predictions within the scale of the ratings"}
 
-    def evaluate(self, scorer):
-        """Return {metric: float} of RATING_METRICS.
-
-        scorer: PredictedRatings, or another object with such a `predict`
-
-        With e = prediction - rating: MSE = mean of e^2, RMSE = sqrt(MSE), MAE = mean of |e|. The
-        means are over all ratings of the split, so a user with many ratings counts more.
-        """
+    def sums(self, scorer):
+        """Sum of e^2, sum of |e|, and their number. scorer: like PredictedRatings."""
         square = absolute = 0.0
         blocks = (column.split(BLOCK_RATINGS) for column in (self.users, self.items, self.ratings))
         for users, items, ratings in zip(*blocks, strict=True):
             error = scorer.predict(users, items).double() - ratings  # (b,)
             square, absolute = square + error.square().sum(), absolute + error.abs().sum()
-        mse = (square / len(self.ratings)).item()
-        return {"RMSE": math.sqrt(mse), "MAE": (absolute / len(self.ratings)).item(), "MSE": mse}
+        return torch.stack([square, absolute, square.new_tensor(len(self.ratings))])
+
+    def metrics_from(self, sums):
+        mse, mae = (sums[:2] / sums[2]).tolist()
+        return {"RMSE": math.sqrt(mse), "MAE": mae, "MSE": mse}

@@ -46,12 +46,14 @@ class BiasedMF(MF):
     they do not change a prediction.
     """
 
-    def __init__(self, train, args, generator):
-        super().__init__(train, args, generator)
+    def __init__(self, data, args, generator):
+        super().__init__(data, args, generator)
+        train = data.train
         self.mean = float(train.data.mean(dtype=np.float64))
         coords = train.tocoo().coords
         for name, count, index in zip(("user", "item"), train.shape, coords, strict=True):
-            self.register(f"{name}_bias", torch.zeros(count, 1, device=generator.device))
+            bias = torch.zeros(count, 1, device=generator.device)
+            self.register(f"{name}_bias", bias, of=name, per=name)
             has_ratings = np.bincount(index, minlength=count) > 0
             has_ratings = torch.as_tensor(has_ratings, device=generator.device)
             getattr(self, name).mul_(has_ratings[:, None])
@@ -71,7 +73,7 @@ class BiasedMF(MF):
         Their inner product is the predicted rating, not limited to the scale.
         """
         batch_rows = {
-            name: rows(table, users if name.startswith("user") else items)
+            name: rows(table, users if self.row_of[name] == "user" else items)
             for name, table in weights.items()
         }
         p, q = self.factors(batch_rows, weights, users)
@@ -91,9 +93,11 @@ class BiasedMFWithHistory(BiasedMF):
     by_row = False
     compiles = False  # torch.compile does not support sparse products
 
-    def __init__(self, train, args, generator):
-        super().__init__(train, args, generator)
-        self.register("item_implicit", torch.zeros_like(self.item))  # y (I, D)
+    def __init__(self, data, args, generator):
+        super().__init__(data, args, generator)
+        train = data.train
+        # y (I, D)
+        self.register("item_implicit", torch.zeros_like(self.item), of="item", per="item")
         # The sum over N(u) is a product with the (U, I) matrix that has |N(u)|^-1/2 in row u.
         degree = np.diff(train.indptr)
         history = train.copy()
@@ -116,7 +120,6 @@ class SVD(BatchTrained):
     Computer 2009.
     """
 
-    ratings = True
     identifying = ("model", "dim")
     encoder_class = BiasedMF
 
@@ -129,13 +132,14 @@ class SVD(BatchTrained):
         return RatingErrors
 
     def make_encoder(self):
-        return self.encoder_class(self.data.train, self.args, self.generator)
+        return self.encoder_class(self.data, self.args, self.generator)
 
     def make_sampler(self):
         return RatingBatches(self.data.train, self.args, self.generator)
 
-    def touched(self, users, items, ratings):
-        return {name: users if name.startswith("user") else items for name in self.weights}
+    def rows_of(self, users, items, ratings):
+        row_of = self.encoder.row_of
+        return {name: users if row_of[name] == "user" else items for name in self.weights}
 
     def loss(self, trained, constant, place, users, items, ratings):
         # Look the rows up once, for the error and for the squares: (B, D) or (B, 1) each. So the
@@ -174,7 +178,7 @@ class SVD(BatchTrained):
             pairs = (users, np.ones_like(users)), (np.ones_like(items), items)
             encodings = (torch.as_tensor(np.stack(pair, 1), device=self.device) for pair in pairs)
             scorer = PredictedRatings(*encodings, self.scale)
-            result[name] = self.evaluators["test"].evaluate(scorer)
+            result[name] = self.metrics_of(scorer, "test")
         return result
 
 

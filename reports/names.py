@@ -1,0 +1,6 @@
+"""Names of the files that a run leaves in its folder. Loads without torch."""
+
+METRICS, SUMMARY, LOG, CURVES = "metrics.csv", "summary.json", "log.txt", "curves.png"
+STREAM, STREAM_CURVES = "stream.csv", "stream.png"
+TENSORBOARD = "tensorboard"
+RUN_FILES = (METRICS, SUMMARY, LOG, CURVES, STREAM, STREAM_CURVES, TENSORBOARD)

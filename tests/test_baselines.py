@@ -6,9 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import finish, interactions, start, toy_data
-from test_model import build
-from test_optimizer import made_data
+from tools import build, finish, interactions, made_data, start, toy_data
 
 from cli.errors import UserError
 from families.baselines import ease

@@ -10,7 +10,7 @@ import time
 import pandas as pd
 import pytest
 import torch
-from conftest import finish, start, write
+from tools import finish, start, write
 
 from checkpointing.files import load_checkpoint, save_checkpoint
 from cli.errors import UserError

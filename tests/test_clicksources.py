@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import write
+from tools import write
 
 from cli.errors import UserError
 from families.clicks import formats

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_model import build
+from tools import build
 
 from engine.compiling import compiles
 from model import Batch

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import matrix, write
+from tools import matrix, random_matrix, write
 
 from cli.errors import UserError
 from dataloader import load_dataset
@@ -91,14 +91,6 @@ def test_folder_where_no_cache_can_be_written(tmp_path, caplog):
     write(tmp_path / "d/.cache", "a file where the folder would be")
     assert load_dataset("d", tmp_path).train.nnz == 3
     assert "no parsed copy kept" in caplog.text
-
-
-def random_matrix(users=200, items=50, seed=1):
-    random = np.random.default_rng(seed)
-    return matrix(
-        set(zip(random.integers(users, size=3000), random.integers(items, size=3000), strict=True)),
-        (users, items),
-    )
 
 
 def test_split_is_per_user_seeded_and_loses_nothing():

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import write
-from test_model import build
+from tools import build, write
 
 from engine.compiling import compiles
 from engine.tables import value_and_gradients

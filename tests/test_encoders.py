@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import matrix
-from test_model import build
+from tools import build, matrix
 
 from cli.registry import ENCODERS, find
 from model import LightGCN

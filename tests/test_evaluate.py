@@ -7,8 +7,7 @@ from math import log2
 import numpy as np
 import pytest
 import torch
-from conftest import interactions, matrix
-from test_dataloader import random_matrix
+from tools import interactions, matrix, random_matrix
 
 from dataloader import load_dataset
 from engine.topk import stable_topk

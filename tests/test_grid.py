@@ -6,7 +6,7 @@ import weakref
 
 import pandas as pd
 import pytest
-from conftest import write
+from tools import write
 
 from evaluate import METRICS
 from model import TwoBP

@@ -5,8 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import interactions
-from test_model import build
+from tools import build, interactions
 
 from engine.compiling import compiles
 from regularizers.flags import GRANULARITIES

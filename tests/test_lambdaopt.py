@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import interactions, matrix
-from test_model import build, loop_aggregation
-from test_optimizer import made_data
+from tools import build, interactions, loop_aggregation, made_data, matrix
 
 from checkpointing.files import load_checkpoint
 from engine.compiling import compiles

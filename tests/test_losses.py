@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import toy_data
 from scipy.special import expit, logsumexp
-from test_model import build
+from tools import build, toy_data
 
 from cli.registry import ENCODERS, LOSSES, find
 from model import Batch

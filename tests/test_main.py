@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import finish, start, write
+from tools import finish, start, write
 
 import dataloader
 

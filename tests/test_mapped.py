@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import finish, on_ranks, save_arrays, torchrun, toy_data
+from tools import finish, on_ranks, save_arrays, torchrun, toy_data
 
 from cli.errors import UserError
 from distributed import collectives

@@ -3,22 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import toy_data
+from tools import build, loop_aggregation
 
 from engine.tables import value_and_gradients
-from families import model_class
 from model import moving_aggregation
-from parse import parse_args
 
 GRADIENTS = ("OneBP", "TwoBP")
-
-
-def build(name, *flags, data=None, device="cpu"):
-    """A model that is ready to be trained."""
-    args = parse_args(["--model", name, *map(str, flags)])
-    model = model_class(name)(data or toy_data(), args, torch.device(device))
-    model.start_training()
-    return model
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
@@ -74,21 +64,6 @@ def test_onebp_moves_the_batch_users_towards_the_updated_items(device):
     expected = before.clone()
     expected[users] = 0.8 * before[users] + 0.2 * model.encoder.item.detach()[items]
     torch.testing.assert_close(model.encoder.user.detach(), expected)
-
-
-def loop_aggregation(p, users, q, beta, how):
-    """moving_aggregation, one interaction after the other."""
-    p = p.copy()
-    if how == "sequential":
-        for user, item in zip(users, q, strict=True):
-            p[user] = beta * p[user] + (1 - beta) * item
-        return p
-    old = p.copy()
-    for user in set(users):
-        own = [item for other, item in zip(users, q, strict=True) if other == user]
-        target = np.mean(own, axis=0) if how == "mean" else own[-1]
-        p[user] = beta * old[user] + (1 - beta) * target
-    return p
 
 
 @pytest.mark.parametrize("how", ["mean", "sequential", "last"])

@@ -5,13 +5,11 @@ import os
 import numpy as np
 import pytest
 import torch
-from conftest import finish, matrix, start
-from test_model import build
+from tools import build, finish, made_data, start
 
 from engine.compiling import compiles
 from engine.optimizer import SGD, Adam
 from engine.tables import value_and_gradients
-from sources.interactions import Interactions
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])
@@ -266,16 +264,6 @@ def test_slope_of_an_update(device, amsgrad):
     assert found[2].item() == pytest.approx(
         -1e-3 * (0.999 * 0.04) * 0.001**0.5 / second**1.5, rel=1e-4
     )
-
-
-def made_data(users=50, items=200, count=1500):
-    random = np.random.default_rng(1)
-    pairs = sorted(
-        {tuple(pair) for pair in random.integers((users, items), size=(count, 2)).tolist()}
-    )
-    train, test = matrix(pairs[::2], (users, items)), matrix(pairs[1::2], (users, items))
-    ids = [[str(index) for index in range(size)] for size in (users, items)]
-    return Interactions("made", *ids, train, matrix([], (users, items)), test, digest="made")
 
 
 class Reference:

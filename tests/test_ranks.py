@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import (
+from scipy.sparse import csr_array
+from tools import (
     ROOT,
     finish,
     interactions,
@@ -27,7 +28,6 @@ from conftest import (
     toy_data,
     write,
 )
-from scipy.sparse import csr_array
 
 from checkpointing.files import save_checkpoint
 from checkpointing.last_and_best import Checkpoints

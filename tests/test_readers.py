@@ -4,7 +4,7 @@ import gzip
 
 import numpy as np
 import pytest
-from conftest import write
+from tools import write
 
 from cli.errors import UserError
 from sources.readers import read_interactions

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 
-from conftest import ROOT, finish, start
+from tools import ROOT, finish, start
 
 from sources.demo import demo_interactions
 

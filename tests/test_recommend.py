@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import finish, matrix, start, write
+from tools import finish, matrix, start, write
 
 from checkpointing.files import load_checkpoint
 from engine.tables import UserItems

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import matrix
 from scipy.stats import chisquare
+from tools import matrix
 
 from cli.errors import UserError
 from cli.registry import SAMPLERS, find

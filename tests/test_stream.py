@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import write
-from test_model import build
+from tools import build, write
 
 import train
 from families.clicks.dataset import load_clicks

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import interactions, write
 from matplotlib.figure import Figure
-from test_model import build
+from tools import build, interactions, write
 
 from checkpointing.files import load_checkpoint, save_checkpoint
 from dataloader import load_dataset

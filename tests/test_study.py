@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, finish, start, write
 from matplotlib.figure import Figure
+from tools import ROOT, finish, start, write
 
 import study
 from checkpointing.files import load_checkpoint

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import finish, ratings, start, write
-from test_model import build
+from tools import build, finish, ratings, start, write
 
 from engine.compiling import compiles
 from engine.tables import value_and_gradients

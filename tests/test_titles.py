@@ -3,7 +3,7 @@
 import gzip
 
 import pytest
-from conftest import interactions, write
+from tools import interactions, write
 
 from cli.errors import UserError
 from dataloader import load_dataset

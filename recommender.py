@@ -265,13 +265,13 @@ class BatchTrained(Recommender):
 
     def make_optimizer(self, trained, rows):
         """The engine.optimizer.Optimizer of the `trained` weights; rows: see rows_per_step."""
-        make = (
-            SGD if self.args.optimizer == "SGD" else partial(Adam, by_row=self.regularizer.by_row)
-        )
+        by_row = self.regularizer.by_row
+        make = SGD if self.args.optimizer == "SGD" else partial(Adam, by_row=by_row)
         make = partial(make, l2=self.regularizer.decay, decayed=self.decayed_weights())
         if collectives.world_size() == 1:
             return make(trained)
-        return ShardedOptimizer(make, trained, self.encoder.per_user(), rows, self.schedule)
+        per_user = self.encoder.per_user()
+        return ShardedOptimizer(make, trained, per_user, rows, by_row, self.schedule)
 
     def make_step(self, prepare):
         """`train_step`, compiled. prepare: compiles a function, or returns it as it is.

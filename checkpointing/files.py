@@ -1,4 +1,7 @@
-"""A checkpoint file: written whole or not at all, equal bytes for equal states, no code in it can run."""
+"""One checkpoint file: written whole or not at all, equal bytes for equal states.
+
+No format is used that can run code when it is read.
+"""
 
 import sys
 import zipfile
@@ -13,17 +16,12 @@ CHECKPOINT_FORMAT = 1
 
 
 def save_checkpoint(path, state):
-    """Write `state` (a dict of tensors and plain types) atomically: equal states make equal bytes.
-
-    Raises UserError when the disk refuses.
-    """
+    """Write `state`, a dict of tensors and plain types. Raises UserError if the disk refuses."""
     try:
         with defer_interrupts(), atomic_file(path) as file:
             torch.save(_canonical({"format": CHECKPOINT_FORMAT, **state}), file)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # torch reports a full disk as a RuntimeError of its archive writer
+    # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(
             f"cannot write {path} ({reason}); free disk space or set --checkpoint_dir"
@@ -31,7 +29,10 @@ def save_checkpoint(path, state):
 
 
 def _canonical(value):
-    """The same value with fresh containers and one object per text: pickle writes down which objects are shared."""
+    """The same value with new containers, and one object for equal texts.
+
+    pickle writes down which objects are the same, so this makes equal states equal bytes.
+    """
     if isinstance(value, dict):
         return {_canonical(key): _canonical(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -40,23 +41,24 @@ def _canonical(value):
 
 
 def load_checkpoint(path):
-    """Read what `save_checkpoint` wrote, on the CPU. No code in the file can run.
+    """Read what `save_checkpoint` wrote, to the CPU. Code in the file cannot run.
 
-    Raises UserError when the file is absent, cut off, not a checkpoint, or of another format.
+    Raises UserError if the file is absent, cut off, no checkpoint, or of another format.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"no checkpoint at {path}; check --run_name and --checkpoint_dir, or train it first (--train_mode new)"
+            f"no checkpoint at {path}; check --run_name and --checkpoint_dir, or train it first "
+            "(--train_mode new)"
         )
     try:
+        # torch.load does not check the checksums
         with zipfile.ZipFile(path) as archive:
-            if changed := archive.testzip():  # torch.load does not look at the checksums
-                raise ValueError(f"wrong checksum of {changed}")
+            if damaged := archive.testzip():
+                raise ValueError(f"wrong checksum of {damaged}")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # whatever bytes can provoke: zip, pickle, unicode, value and key errors among them
+    # Damage can cause any error: of zip, pickle, unicode, values, keys.
+    except Exception as error:
         if message_of(error):
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]

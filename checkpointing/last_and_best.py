@@ -1,4 +1,4 @@
-"""last.pt and best.pt of a run: when they are written, and how a kill between them is mended."""
+"""last.pt and best.pt of a run: when they are written, and how a kill between them is repaired."""
 
 import copy
 import time
@@ -8,57 +8,68 @@ from checkpointing.files import load_checkpoint
 from cli.errors import UserError
 from distributed import agreement, collectives
 
-SAVING_SHARE = 0.04  # of the time from one checkpoint to the next may go into writing them
+# Largest share of the time between two checkpoints that writing them may take.
+SAVING_SHARE = 0.04
 
 
 class Checkpoints:
-    """last.pt and best.pt of a run, written together: every `save_every` epochs, or (None) when it costs little.
+    """last.pt and best.pt of a run, written together, so that they always fit each other.
 
-    They always fit: the best epoch that last.pt names is the one in best.pt. A new best state goes to best.next.pt;
-    replacing last.pt is what decides; then best.next.pt is renamed. `recover` finishes what a kill cut off.
+    best.pt holds the best epoch that last.pt names. A new best state is first written to
+    best.next.pt. Then last.pt is replaced: from this moment the new state counts. Then best.next.pt
+    is renamed to best.pt. `recover` completes what a kill interrupted.
     """
 
     def __init__(self, folder, save_every, data=None):
-        """data: this rank's, where there are several."""
-        self.last_file, self.best_file, self.next_file = (
-            folder / f"{name}.pt" for name in ("last", "best", "best.next")
-        )
+        """folder: of the run's checkpoints
+        save_every: epochs between checkpoints; None: whenever they cost little
+        data: of this process, if there are several
+        """
+        self.last_file, self.best_file = folder / "last.pt", folder / "best.pt"
+        self.next_file = folder / "best.next.pt"
         self.folder, self.save_every, self.data = folder, save_every, data
         self.cost, self.saved_at, self.saved_epoch = 0.0, time.perf_counter(), 0
         self.unsaved_best = None
 
     def update(self, state, improved, final):
-        """Take note of the state after an epoch and write what is due."""
+        """Take the state after an epoch, and write what is due.
+
+        improved: whether it is the best so far
+        final: whether training ends here
+        """
         if improved:
             self.unsaved_best = state
         if self.save_every:
             due = state["epoch"] % self.save_every == 0
         else:
-            due = collectives.agree(
-                self.cost <= SAVING_SHARE * (time.perf_counter() - self.saved_at)
-            )
+            since = time.perf_counter() - self.saved_at
+            due = collectives.agree(self.cost <= SAVING_SHARE * since)
         if due or final:
-            begin = time.perf_counter()
-            if self.unsaved_best is state:
-                shards.save(state, self.data, self.next_file, self.last_file)
-            else:
-                if self.unsaved_best is not None:
-                    shards.save(self.unsaved_best, self.data, self.next_file)
-                shards.save(state, self.data, self.last_file)
-            if collectives.rank() == 0:
-                if self.unsaved_best is not None:
-                    self.next_file.replace(self.best_file)
-                shards.drop_stale(self.folder, {state["epoch"], state["best_epoch"]})
-            self.unsaved_best = None
-            self.saved_at, self.saved_epoch = time.perf_counter(), state["epoch"]
-            self.cost = self.saved_at - begin
+            self._write(state)
         elif improved:
             self.unsaved_best = copy.deepcopy(state)  # the live tensors go on changing
 
-    def recover(self, epoch, best_epoch):
-        """After a kill: make best.pt the state of `best_epoch`, as last.pt, of `epoch`, says.
+    def _write(self, state):
+        """Write last.pt, and best.pt if there is a new best state."""
+        begin = time.perf_counter()
+        if self.unsaved_best is state:
+            shards.save(state, self.data, self.next_file, self.last_file)
+        else:
+            if self.unsaved_best is not None:
+                shards.save(self.unsaved_best, self.data, self.next_file)
+            shards.save(state, self.data, self.last_file)
+        if collectives.rank() == 0:
+            if self.unsaved_best is not None:
+                self.next_file.replace(self.best_file)
+            shards.drop_stale(self.folder, {state["epoch"], state["best_epoch"]})
+        self.unsaved_best = None
+        self.saved_at, self.saved_epoch = time.perf_counter(), state["epoch"]
+        self.cost = self.saved_at - begin
 
-        Raises UserError where it is lost.
+    def recover(self, epoch, best_epoch):
+        """After a kill: make best.pt the state of `best_epoch`.
+
+        epoch, best_epoch: what last.pt says. Raises UserError if that state is lost.
         """
         with agreement.raise_on_all_ranks():
             if collectives.rank() == 0:
@@ -69,17 +80,16 @@ class Checkpoints:
         if self.next_file.exists():
             if load_checkpoint(self.next_file)["epoch"] == best_epoch:
                 self.next_file.replace(self.best_file)
-            else:  # killed before last.pt was replaced; the run comes to that epoch again
+            else:  # the kill came before last.pt was replaced; the run reaches that epoch again
                 self.next_file.unlink()
         if best_epoch and load_checkpoint(self.best_file)["epoch"] != best_epoch:
             raise UserError(
-                f"{self.best_file} is not of epoch {best_epoch}, the best by {self.last_file}; put it back"
+                f"{self.best_file} is not of epoch {best_epoch}, the best by {self.last_file}; "
+                "put it back"
             )
 
     def describe(self):
-        """Where the last good state is."""
-        return (
-            f"{self.last_file} holds epoch {self.saved_epoch}"
-            if self.saved_epoch
-            else "No epoch was saved"
-        )
+        """A sentence: where the last good state is."""
+        if self.saved_epoch:
+            return f"{self.last_file} holds epoch {self.saved_epoch}"
+        return "No epoch was saved"

@@ -8,25 +8,25 @@ from distributed import agreement
 
 
 def checkpoint_state(model, progress, args):
-    """The checkpoint after an epoch: tensors and plain types. The tensors are the live ones."""
-    about = {"identity": identity(model, args), "flags": args.training_flags()}
-    return {**vars(progress), **about, "model": model.state_dict()}
-
-
-def identity(model, args):
-    """What a checkpoint must have in common with this run to be taken over."""
+    """The checkpoint after an epoch: plain types, and tensors, which are live ones, no copies."""
     return {
-        "select": args.select,
-        "seed": args.seed,
-        "refit_epochs": args.refit_epochs,
-        **model.identity,
+        **vars(progress),
+        "identity": identity(model, args),
+        "flags": args.training_flags(),
+        "model": model.state_dict(),
     }
 
 
-def restore(model, progress, checkpoints, args):
-    """Bring model and progress to the state of last.pt. Returns [(flag, value then, value now)] of the changed flags.
+def identity(model, args):
+    """{name: value} that must be equal in a checkpoint and in a run that takes it over."""
+    own = {"select": args.select, "seed": args.seed, "refit_epochs": args.refit_epochs}
+    return own | model.identity
 
-    Raises UserError where the checkpoint is absent, damaged, not whole, or of another model or data set.
+
+def restore(model, progress, checkpoints, args):
+    """Bring model and progress to the state of last.pt. Returns the changed flags, see below.
+
+    Raises UserError if the checkpoint is absent, damaged, or of another model or data set.
     """
     path = checkpoints.last_file
     with agreement.raise_on_all_ranks():
@@ -42,24 +42,21 @@ def restore(model, progress, checkpoints, args):
             model.load_weights(state["model"])
         else:
             model.start_training(state["model"])
-        checkpoints.recover(progress.epoch, progress.best_epoch)
-        checkpoints.saved_epoch = progress.epoch
-        return changed_flags(state, args)
+    checkpoints.recover(progress.epoch, progress.best_epoch)
+    checkpoints.saved_epoch = progress.epoch
+    return changed_flags(state, args)
 
 
 def changed_flags(state, args):
-    """[(flag, value then, value now)] of the flags that the checkpoint's `state` was trained with and args have not."""
+    """[(flag, value in the checkpoint, value now)] of the flags that decide training and differ."""
     before, now = state["flags"], args.training_flags()
-    return [
-        (flag, before[flag], now[flag])
-        for flag in now
-        if flag in before and before[flag] != now[flag]
-    ]
+    both = [flag for flag in now if flag in before]
+    return [(flag, before[flag], now[flag]) for flag in both if before[flag] != now[flag]]
 
 
 @contextmanager
 def explain_mismatch(path):
-    """Where the block takes over the checkpoint `path`: a UserError for what does not fit the model."""
+    """Turn errors of a block that takes over the checkpoint `path` into a UserError."""
     try:
         yield
     except (KeyError, ValueError, RuntimeError) as error:
@@ -72,7 +69,7 @@ def explain_mismatch(path):
 
 
 def check_identity(path, state, model, args):
-    """Raise UserError where the checkpoint `path` with `state` is of another model, data set, seed or protocol."""
+    """Raise UserError if a checkpoint is of another model, data set, seed or protocol."""
     for name, value in identity(model, args).items():
         if (found := state["identity"].get(name)) != value:
             raise UserError(
@@ -82,8 +79,8 @@ def check_identity(path, state, model, args):
 
 
 def check_ranking(path, state, args):
-    """Raise UserError if the run of the checkpoint was evaluated by other metrics."""
-    before = state["flags"].get("ranking", "users")  # older checkpoints have no such flag
+    """Raise UserError if the run of a checkpoint was evaluated by other metrics."""
+    before = state["flags"].get("ranking", "users")  # the oldest checkpoints have no such flag
     if before != args.ranking:
         raise UserError(
             f"{path} was trained with --ranking {before}, by whose metrics it goes on; "

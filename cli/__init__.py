@@ -1,1 +1,1 @@
-"""What is needed before torch is loaded: flags, errors, names of components, the environment that torchrun sets."""
+"""The command line, before torch is loaded: flags, errors, names of components, torchrun."""

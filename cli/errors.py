@@ -1,4 +1,4 @@
-"""A user's mistakes, told in one line, and Ctrl-C, held back where it would do harm."""
+"""Mistakes of the user, reported in one line; how a command ends; Ctrl-C at a bad moment."""
 
 import re
 import signal
@@ -7,31 +7,7 @@ from contextlib import contextmanager
 
 from cli import launch
 
-
-def status_of(program, action, *arguments):
-    """Call `action` for `program`. Returns the exit status, see main."""
-    rank = launch.rank()  # of several processes
-    try:
-        action(*arguments)
-    except KeyboardInterrupt as interrupt:
-        if not rank:
-            print(str(interrupt) or "interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        line = message_of(error)
-        if line is None:
-            raise
-        if should_report(error):
-            print(
-                f"[rank {rank}] " * bool(rank) + f"{program}: error:",
-                " ".join(line.split("\n")),
-                file=sys.stderr,
-            )
-        return 2
-    return 0
-
-
-# What torch.distributed says when another process is gone, or does not answer.
+# What torch.distributed says if another process is gone, or does not answer.
 LOST = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -40,53 +16,79 @@ LOST = (
     "timeout",
     "timed out",
 )
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 class UserError(Exception):
-    """A mistake of the user or of the machine: its text says what, where and what to do. Exit status 2."""
+    """A mistake of the user or of the machine. Its text says what, where and what to do."""
 
 
 class RaisedByAllRanks(UserError):
-    """A UserError that all ranks raise, of which the first one tells."""
+    """A UserError that every process raises; only the first one reports it.
+
+    distributed.agreement.raise_on_all_ranks makes one of a UserError.
+    """
 
 
 class Diverged(RaisedByAllRanks):
-    """The loss of a run is no longer finite."""
+    """The loss of a run is no longer finite. It is the sum over all processes."""
+
+
+def status_of(program, action, *arguments):
+    """Call action(*arguments) for `program`. Returns the exit status of a command.
+
+    0: success; 2: a mistake of the user, reported in one line on stderr; 130: Ctrl-C. Other
+    exceptions are bugs, and are raised.
+    """
+    rank = launch.rank()
+    try:
+        action(*arguments)
+    except KeyboardInterrupt as interrupt:
+        if not rank:
+            print(str(interrupt) or "interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        message = message_of(error)
+        if message is None:
+            raise
+        if should_report(error):
+            where = f"[rank {rank}] " if rank else ""
+            message = " ".join(message.split("\n"))
+            print(f"{where}{program}: error: {message}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def message_of(error):
-    """The line for an error that a user can do something about; None for what is a bug of this program."""
+    """The line for an error that a user can do something about; None for a bug of this program."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; check the path, its permissions and the free disk space"
-    if (
-        isinstance(error, MemoryError)
-        or "out of memory" in str(error)
-        or "can't allocate memory" in str(error)
-    ):
+    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
         return "out of memory; lower --dim, --batch_size or --N"
     if launch.world_size() > 1 and is_lost_rank(error):
-        how = "its own line, if it left one, says why; from a checkpoint --train_mode continue goes on"
-        return f"lost another rank ({first_line(error)}); {how}"
+        what = f"another process failed ({first_line(error)})"
+        return f"{what}; see its own message. Resume with --train_mode continue"
     return None
 
 
 def is_lost_rank(error):
     """Whether an error says that another process is gone, or does not answer."""
-    own = type(error).__name__.startswith("Dist")  # torch.distributed's
-    return isinstance(error, RuntimeError) and (own or any(sign in str(error) for sign in LOST))
+    of_torch = type(error).__name__.startswith("Dist")
+    words = any(words in str(error) for words in LOST)
+    return isinstance(error, RuntimeError) and (of_torch or words)
 
 
 def first_line(error):
-    """What an error of PyTorch's says first, less the place in its source."""
+    """The first sentence of an error of PyTorch, without the place in its source."""
     line = (str(error) or type(error).__name__).splitlines()[0]
     return re.sub(r"\[/\S+\] ", "", line).split(". ")[0]
 
 
 def should_report(error):
-    """Whether this process tells of an error: of what all have in common, only one does."""
+    """Whether this process reports an error, or leaves it to another one."""
     if isinstance(error, RaisedByAllRanks):
         return launch.is_main_process()
     return not is_lost_rank(error) or launch.local_rank() == 0
@@ -94,7 +96,10 @@ def should_report(error):
 
 @contextmanager
 def defer_interrupts():
-    """Let Ctrl-C wait until the block ends: an exception out of C++ code that calls back into Python would abort it."""
+    """Let Ctrl-C wait until the block ends.
+
+    In the block, an exception in C++ code that calls back into Python would abort the process.
+    """
     received = []
     handler = signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
     try:

@@ -1,7 +1,7 @@
 """Model and Family: what a model family declares of itself, before torch is loaded.
 
 A family is a folder in families/ with a family.py that defines `FAMILY = Family(...)`, and a line in
-families/__init__.py. parse.py, the training loop, checkpoints and studies take all else from it.
+families/__init__.py. parse.py, the training loop, checkpoints and studies take the rest from it.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ class Family:
     datasets: {name: {flag: value}}: named data sets that only this family reads, with suggested
         values. If there are any, the family reads no other named data set but demo.
     contradictions: function(args, given) -> lines about flags that contradict each other
-    one_process: function(args) -> choices, as they are spelled, that cannot run in several processes.
+    one_process: function(args) -> choices, as spelled, that cannot run in several processes.
         None: the family runs in one process only.
     """
 

@@ -18,7 +18,7 @@ class Flag:
     default: the value if nothing gives another
     convert: makes the value from a word; None for a switch
     help: one line for --help
-    only: {choice: values}. The flag has an effect only if --choice has one of these values.
+    only: {choice: values}. The flag has an effect only if --choice is one of these values.
         `model` may be a choice too: then values are some of the models of the declaring family.
     needs: a trait of models (see cli.family.Model) without which the flag has no effect, or None
     decides: what depends on the value.
@@ -44,7 +44,7 @@ class Flag:
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes no abbreviations. Reports a mistake in one line, with the flag that was probably meant."""
+    """Takes no abbreviations. Reports a mistake in one line, with the flag probably meant."""
 
     def __init__(self, **settings):
         super().__init__(allow_abbrev=False, argument_default=argparse.SUPPRESS, **settings)

@@ -1,4 +1,4 @@
-"""What torchrun tells each of the processes that it starts, in its environment. Read before torch is loaded."""
+"""What torchrun sets in the environment of each process that it starts. Loads without torch."""
 
 import math
 import os
@@ -7,42 +7,48 @@ NUMBERS = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT"
 
 
 def world_size():
-    """How many processes it started, this one among them; 1 without it."""
+    """Number of processes that torchrun started; 1 without torchrun."""
     return max(1, _number("WORLD_SIZE"))
 
 
 def rank():
-    """The number of this process, from 0; also 0 where the environment has none that can be."""
+    """Rank of this process, from 0; 0 if the environment has no valid one."""
     rank = _number("RANK")
     return rank if rank < world_size() else 0
 
 
 def local_rank():
-    """The number of this process among those of its machine, from 0."""
+    """Rank of this process among those of its machine, from 0."""
     return _number("LOCAL_RANK") if world_size() > 1 else 0
 
 
 def local_world_size():
-    """How many of the processes are on this machine."""
+    """Number of the processes on this machine."""
     return _number("LOCAL_WORLD_SIZE") if world_size() > 1 else 1
 
 
 def is_main_process():
-    """Whether this is the process that prints and writes."""
+    """Whether this process prints and writes the files of a run."""
     return rank() == 0
 
 
 def mistakes():
-    """Yield what is wrong with the environment, a line."""
+    """Yield a line for each variable of the environment that does not fit the others."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return
     limits = {"RANK": world_size(), "LOCAL_RANK": local_world_size(), "MASTER_PORT": 1 << 16}
     for name in (*NUMBERS, "MASTER_ADDR"):
         value = os.environ.get(name, "")
-        fits = value.isdecimal() and int(value) < limits.get(name, math.inf)
-        if not (fits if name in NUMBERS else value):
+        if name in NUMBERS:
+            fits = value.isdecimal() and int(value) < limits.get(name, math.inf)
+        else:
+            fits = bool(value)
+        if not fits:
             what = f"{name}={value}" if value else f"no {name}"
-            yield f"the environment has WORLD_SIZE, as of several processes, and {what}; start them with torchrun"
+            yield (
+                f"the environment has WORLD_SIZE, as of several processes, and {what}; "
+                "start them with torchrun"
+            )
 
 
 def _number(name):

@@ -33,7 +33,7 @@ WITHOUT_NEGATIVES = {"DirectAU"}  # losses for which none are drawn
 
 
 def find(registry, name):
-    """The class or function that `registry` names, imported. Raises UserError for an unknown name."""
+    """The class or function that `registry` names, imported. Raises UserError if unknown."""
     if name not in registry:
         raise UserError(
             f"there is no {name!r}, only {', '.join(registry)}; name it in its registry"

@@ -1,12 +1,12 @@
 """The model families. A new family: a folder with a family.py, and its line in FAMILIES."""
 
 from cli.registry import find
-from families import two_tower
-from families.baselines import family as baselines
-from families.clicks import family as clicks
-from families.ratings import family as ratings
+from families.baselines.family import FAMILY as BASELINES
+from families.clicks.family import FAMILY as CLICKS
+from families.ratings.family import FAMILY as RATINGS
+from families.two_tower import FAMILY as TWO_TOWER
 
-FAMILIES = (two_tower.FAMILY, baselines.FAMILY, ratings.FAMILY, clicks.FAMILY)
+FAMILIES = (TWO_TOWER, BASELINES, RATINGS, CLICKS)
 
 
 def models():

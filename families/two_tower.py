@@ -8,8 +8,8 @@ from cli.registry import ENCODERS, LOSSES, SAMPLERS, WITHOUT_NEGATIVES
 HAS = frozenset({"gradients", "epochs", "dim", "pairs", "ranking"})
 
 # The paper's values are in parse.py. Those of the other presets were found on the test split, see
-# docs/experiments.md. fast: large steps that shrink along a cosine need fewer epochs than small ones.
-# inbatch: the many negatives that a batch has anyway, and a sharp softmax over cosines.
+# docs/experiments.md. fast: large steps that shrink along a cosine need fewer epochs. inbatch: the
+# many negatives that a batch has anyway, and a sharp softmax over cosines.
 _INBATCH = {"sampler": "inbatch", "similarity": "cosine", "temperature": 0.1, "beta": 0.99}
 _INBATCH |= {"dim": 256, "lr": 5e-3, "lr_schedule": "cosine", "epochs": 15}
 PRESETS = {
@@ -49,13 +49,13 @@ FLAGS = [
         "aggregation",
         "mean",
         one_of("mean", "sequential", "last"),
-        "OneBP, several items of a user in a batch: one move to their mean, a move each, or only the last",
+        "OneBP, several items of a user in a batch: a move to their mean, a move each, or only the last",
     ),
     Flag(
         "sampler",
         "uniform",
         one_of(*SAMPLERS),
-        "negatives: uniform, by popularity, the hardest of some, other positives of the batch, or none",
+        "negatives: uniform, by popularity, the hardest of some, the batch's positives, or none",
     ),
     Flag(
         "N",
@@ -111,12 +111,13 @@ def contradictions(args, given):
         yield f"--loss {args.loss} has no negatives: leave --sampler {args.sampler} out"
     if args.sampler == "inbatch" and args.loss in ("BPR", "BCE"):
         yield (
-            f"--sampler inbatch corrects a softmax, which --loss {args.loss} is not; take InfoNCE or BSL"
+            f"--sampler inbatch corrects a softmax, which --loss {args.loss} is not; "
+            "take InfoNCE or BSL"
         )
     if args.sampler == "dns" and args.candidates < args.N:
         yield (
-            f"--sampler dns keeps --N {args.N} of the candidates, so --candidates {args.candidates} "
-            "is too few"
+            f"--sampler dns keeps --N {args.N} of the candidates, "
+            f"so --candidates {args.candidates} is too few"
         )
     yield from regularizers.flags.contradictions(args, given)
 

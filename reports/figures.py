@@ -96,6 +96,46 @@ class Series:
 
 
 @dataclass
+class Curves:
+    """A panel: values by epoch, with some ten markers each.
+
+    lines: list of (label or None, epochs, values)
+    levels: list of (label, value, number of the line whose style it takes), horizontal lines
+    best_epoch: a vertical line, or None
+    from_zero: whether the axis of the values begins at 0
+    """
+
+    lines: list
+    ylabel: str
+    levels: list = ()
+    best_epoch: int | None = None
+    from_zero: bool = False
+
+    height = 4
+
+    def draw(self, axes):
+        from matplotlib.ticker import MaxNLocator
+
+        drawn = []
+        for (label, epochs, values), (dash, marker) in zip(self.lines, STYLES, strict=False):
+            every = max(1, len(epochs) // 10)
+            style = {"linestyle": dash, "marker": marker, "markersize": 5, "markevery": every}
+            drawn += axes.plot(epochs, values, label=label, **style)
+        for label, value, number in self.levels:
+            style = {"linestyle": drawn[number].get_linestyle(), "color": drawn[number].get_color()}
+            axes.axhline(value, label=label, alpha=0.5, **style)
+        if self.best_epoch is not None:
+            label = f"best epoch ({self.best_epoch})"
+            axes.axvline(self.best_epoch, color="gray", linestyle=":", label=label)
+            axes.legend()
+        axes.set(xlabel="epoch", ylabel=self.ylabel)
+        if self.from_zero:
+            axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+@dataclass
 class Bars:
     """A panel of bars: a measure of every combination of flags, the first one on top.
 

@@ -1,52 +1,44 @@
-"""What a run leaves: log.txt, metrics.csv, summary.json and curves.png; and the lines that it prints."""
+"""The files of a run: log.txt, metrics.csv, summary.json and curves.png."""
 
 import csv
 import fcntl
-import itertools
 import json
 import logging
 import os
-import warnings
 from pathlib import Path
 
 import pandas as pd
 
 from cli.errors import UserError
 from distributed import collectives
+from reports import names
 from reports.console import chosen_by, command_line
+from reports.figures import Curves, save_figure
 from utils import EarlyLog, atomic_file, peak_memory_mb, versions
 
 log = logging.getLogger("onebp")
 
-
-COLUMNS = (
-    "epoch",
-    "loss",
-    "lr",
-    "train_seconds",
-    "eval_seconds",
-)  # of metrics.csv; the metrics follow
+# Columns of metrics.csv; those of the metrics follow.
+COLUMNS = ("epoch", "loss", "lr", "train_seconds", "eval_seconds")
 
 
 class Run:
     """The files of a run. As a context manager it keeps other processes away from them."""
 
     def __init__(self, args, metrics):
-        """args: the flags; metrics: the names of the model's metrics, in the order of the columns."""
+        """args: the flags; metrics: names of the metrics, in the order of the columns"""
         self.name, self.metrics = args.run_name, list(metrics)
         self.folder = Path(args.log_root) / self.name
         self.checkpoint_folder = Path(args.checkpoint_dir) / self.name
-        self.metrics_file, self.summary_file = (
-            self.folder / "metrics.csv",
-            self.folder / "summary.json",
-        )
-        self.plot_file = self.folder / "curves.png"
+        self.metrics_file = self.folder / names.METRICS
+        self.summary_file = self.folder / names.SUMMARY
+        self.plot_file = self.folder / names.CURVES
         self.columns = [*COLUMNS, *self.metrics]
         self.log_file = self.board = None
         self.with_board = args.log == "tensorboard"
 
     def __enter__(self):
-        """Raises UserError when another process has this run, OSError when its folders cannot be made."""
+        """Raises UserError if another process has this run, OSError if it cannot make folders."""
         for folder in (self.folder, self.checkpoint_folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
         self.lock = open(self.checkpoint_folder.with_name(f".{self.name}.lock"), "w")
@@ -55,7 +47,7 @@ class Run:
         except BlockingIOError:
             advice = "wait for it, end it, or give another --run_name"
             raise UserError(f"run {self.name} is under way in another process; {advice}") from None
-        for stale in self.checkpoint_folder.glob(".*.tmp"):  # what kills left of unfinished files
+        for stale in self.checkpoint_folder.glob(".*.tmp"):  # unfinished files after a kill
             stale.unlink()
         return self
 
@@ -72,46 +64,46 @@ class Run:
         self.lock.close()
 
     def set_aside(self):
-        """Before a new run: an earlier one of the same name becomes `<name>.1`, or the first number that is free."""
+        """Before a new run: rename an earlier one to <name>.1, or the first free number."""
         folders = [folder for folder in (self.checkpoint_folder, self.folder) if folder.exists()]
-        numbers = (f"{self.name}.{number}" for number in itertools.count(1))
-        free = next(
-            name
-            for name in numbers
-            if not any(folder.with_name(name).exists() for folder in folders)
-        )
+        number = 1
+        while any(folder.with_name(f"{self.name}.{number}").exists() for folder in folders):
+            number += 1
         for folder in folders:
-            if folder.exists():  # no longer, where --checkpoint_dir and --log_root are the same
-                folder.rename(folder.with_name(free))
-                log.info("the earlier run of this name is now %s", folder.with_name(free))
+            if folder.exists():  # not if --checkpoint_dir and --log_root are one folder
+                earlier = folder.rename(folder.with_name(f"{self.name}.{number}"))
+                log.info("the earlier run of this name is now %s", earlier)
 
     def rewind(self, epoch):
-        """Before a continuation: drop the summary, and the rows of metrics.csv after `epoch`, the checkpoint's."""
+        """Before a continuation: drop the summary, and the rows of metrics.csv after `epoch`.
+
+        Returns the number of rows that are left.
+        """
         self.summary_file.unlink(missing_ok=True)
         rows = self.rows()
+        rows = rows[rows["epoch"].astype(float) <= epoch]
         with atomic_file(self.metrics_file, "w", newline="") as file:
-            rows = rows[rows["epoch"].astype(float) <= epoch]
             rows.to_csv(file, index=False)
         return len(rows)
 
     def open_log(self, epoch):
-        """Start metrics.csv and log.txt after `epoch`; what was logged before, about the data say, comes first.
+        """Open metrics.csv and log.txt. Earlier log lines, about the data say, come first.
 
-        Raises UserError where --log wants a package that is not installed.
+        epoch: epochs done. Raises UserError if --log needs a package that is not installed.
         """
         self.folder.mkdir(exist_ok=True)
         if not self.metrics_file.exists():
             self.add_row(self.columns)
         if self.with_board:
-            self.board = open_board(self.folder / "tensorboard", epoch)
-        self.log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+            self.board = open_board(self.folder / names.TENSORBOARD, epoch)
+        self.log_file = logging.FileHandler(self.folder / names.LOG, encoding="utf-8")
         self.log_file.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
         for early in EarlyLog.active():
             early.replay_into(self.log_file)
         log.addHandler(self.log_file)
 
     def add_row(self, values):
-        """Append one row to metrics.csv, onto the disk: a checkpoint written later relies on it."""
+        """Append a row to metrics.csv, on disk at once: a later checkpoint relies on it."""
         try:
             with open(self.metrics_file, "a", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerow(values)
@@ -127,18 +119,14 @@ class Run:
                 self.board.add_scalar(name, value, values[0])
 
     def rows(self):
-        """metrics.csv as a table of strings, which keep every digit, less rows damaged or cut off by a kill."""
+        """metrics.csv as a table of texts, which keep every digit, without damaged rows."""
         lines = []
         if self.metrics_file.exists():
-            lines = self.metrics_file.read_text(encoding="utf-8", errors="replace").split("\n")[
-                1:-1
-            ]  # \n ends a row
+            text = self.metrics_file.read_text(encoding="utf-8", errors="replace")
+            lines = text.split("\n")[1:-1]  # without the header, and without a row that has no end
         fields = [line.split(",") for line in lines]
-        rows = pd.DataFrame(
-            [row for row in fields if len(row) == len(self.columns)],
-            columns=self.columns,
-            dtype=str,
-        )
+        whole = [row for row in fields if len(row) == len(self.columns)]
+        rows = pd.DataFrame(whole, columns=self.columns, dtype=str)
         return rows[rows.apply(pd.to_numeric, errors="coerce").notna().all(axis=1)]
 
     def seconds(self):
@@ -147,9 +135,10 @@ class Run:
         return float(rows["train_seconds"].sum()), float(rows["eval_seconds"].sum())
 
     def write_summary(self, model, data, args, result, total_seconds):
-        """summary.json: all that another person needs to trust the numbers, or to get them again.
+        """Write summary.json: all that is needed to trust the numbers, or to get them again.
 
-        result: what train.final_metrics returned; total_seconds: of this run, the time before a continuation included.
+        result: from train.final_metrics
+        total_seconds: of the run, with the time before a continuation
         """
         train_seconds, eval_seconds = self.seconds()
         device = model.device
@@ -169,72 +158,58 @@ class Run:
         with atomic_file(self.summary_file, "w") as file:
             json.dump(summary, file, indent=2)
 
-    def plot(self, model, part, best_epoch, baselines):
-        """curves.png: the loss, and the `headline` metrics on `part`, by epoch; the best baseline as a level.
+    def plot(self, model, split, best_epoch, baselines):
+        """Write curves.png: the loss, and the headline metrics on `split`, by epoch.
 
-        baselines: {name: test metrics}, shown where `part` is the test part. Lines differ in dash as well as in colour.
+        baselines: {name: test metrics}; the best of them is a level if `split` is test
         """
-        from matplotlib.figure import Figure  # half a second, needed once, at the end
-        from matplotlib.ticker import MaxNLocator
-
         rows = self.rows().astype(float)
-        figure = Figure(figsize=(10, 4), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        marks = {"markevery": max(1, len(rows) // 10), "markersize": 5}
-        left.plot(rows["epoch"], rows["loss"], "k-", marker="o", **marks)
-        left.set(xlabel="epoch", ylabel="training loss")
-        for metric, dash, marker in zip(
-            model.evaluator.headline, ("-", "--", "-."), "os^", strict=False
-        ):
-            (line,) = right.plot(
-                rows["epoch"], rows[metric], dash, marker=marker, label=metric, **marks
-            )
-            for name, values in baselines.items():
-                if part != "test" or any(
-                    model.better(other, values) for other in baselines.values()
-                ):
-                    continue
-                label = f"{name}, {metric}"
-                right.axhline(
-                    values[metric], linestyle=dash, color=line.get_color(), alpha=0.5, label=label
-                )
-        right.axvline(best_epoch, color="gray", linestyle=":", label=f"best epoch ({best_epoch})")
-        right.set(xlabel="epoch", ylabel=f"metric on the {part} part")
-        if model.evaluator.from_zero:
-            right.set_ylim(bottom=0)
-        right.legend()
-        for axes in (left, right):
-            axes.grid(alpha=0.3)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        figure.suptitle(self.folder.name, parse_math=False)
-        with atomic_file(self.plot_file) as file, warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="Glyph"
-            )  # a name in letters that the font lacks
-            figure.savefig(file, format="png", dpi=120)
+        best = [
+            name
+            for name, values in baselines.items()
+            if split == "test" and not any(model.better(o, values) for o in baselines.values())
+        ]
+        headline = model.evaluator.headline
+        levels = [
+            (f"{name}, {metric}", baselines[name][metric], number)
+            for number, metric in enumerate(headline)
+            for name in best
+        ]
+        losses = Curves([(None, rows["epoch"], rows["loss"])], "training loss")
+        metrics = Curves(
+            [(metric, rows["epoch"], rows[metric]) for metric in headline],
+            f"metric on the {split} split",
+            levels,
+            best_epoch,
+            model.evaluator.from_zero,
+        )
+        save_figure(self.plot_file, self.folder.name, [losses, metrics])
 
 
 class SilentRun(Run):
-    """A run as it is for all ranks but the first: its files are there, and others write them."""
+    """The run of a process that is not the first: it reads the files that the first one writes."""
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, traceback):
-        """Leave nothing behind."""
+        """Nothing to close."""
 
-    def _leave_to_first(self, *arguments):
-        """Do nothing."""
+    def _do_nothing(self, *arguments):
+        """The first process does it."""
 
     def seconds(self):
-        """None: metrics.csv may be on its way to another folder."""
+        """Not known here: metrics.csv may just be renamed."""
         return 0.0, 0.0
 
-    set_aside = rewind = open_log = add_row = write_summary = plot = _leave_to_first
+    set_aside = rewind = open_log = add_row = write_summary = plot = _do_nothing
 
 
 def open_board(folder, epoch):
-    """A writer of TensorBoard's files; what an interrupted run wrote after `epoch` is hidden. Raises UserError."""
+    """A writer of TensorBoard's files. It hides what an interrupted run wrote after `epoch`.
+
+    Raises UserError if TensorBoard is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

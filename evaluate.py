@@ -6,7 +6,7 @@ Shapes: b users of a block, m pairs of a block, U users, I items, D dim, K list 
 import numpy as np
 import torch
 
-from engine.tables import UserItems, item_counts
+from engine.tables import UserItems
 from engine.topk import rank_of, stable_topk, topk_group_width
 
 LIST_LENGTHS = (5, 10, 20)
@@ -241,7 +241,10 @@ def pair_metrics(rank, candidates):
     return torch.stack([auc, *hit, *(h * discount for h in hit)], dim=1)
 
 
-def popularity_encodings(train, device):
-    """Encodings (U, 1), (I, 1) that score an item by its training interactions, for every user."""
-    counts = torch.as_tensor(item_counts(train).astype(np.float32), device=device)
-    return torch.ones(train.shape[0], 1, device=device), counts[:, None]
+def popularity_encodings(users, item_counts, device):
+    """Encodings (U, 1) and (I, 1) that score an item by its training interactions, for every user.
+
+    users: U; item_counts (I,)
+    """
+    counts = torch.as_tensor(item_counts.astype(np.float32), device=device)
+    return torch.ones(users, 1, device=device), counts[:, None]

@@ -3,7 +3,6 @@
 Shapes: B batch, U users, I items, D dim.
 """
 
-import logging
 from functools import partial
 
 import torch
@@ -11,34 +10,30 @@ import torch
 from cli.errors import UserError
 from cli.registry import RANKINGS, REGULARIZERS, find
 from distributed import agreement, collectives
-from distributed.optimizer import FEW, ShardedOptimizer, rows_of_all_ranks
+from distributed.optimizer import ShardedOptimizer, reads_few_rows
 from distributed.schedule import Schedule
 from engine import compiling
-from engine.optimizer import SGD, Adam
+from engine.adam import Adam
+from engine.optimizer import SGD
 from engine.tables import value_and_gradients
 from evaluate import DotProduct, popularity_encodings
-from utils import cpu_threads, make_generator
-
-log = logging.getLogger("onebp")
+from sources.share import item_counts
+from utils import cpu_threads, make_generator, restore_generator
 
 
 class Recommender:
     """What the loop asks of a model; base of all models, which score every item for every user.
 
     A subclass implements `train_epoch`, `steps_per_epoch`, `encodings` (or `scorer`), `state_dict`
-    and `load_state_dict`; it overrides other methods if their default does not fit.
+    and `load_state_dict`, and overrides methods whose default does not fit.
     """
 
-    # Values of --mode, besides train, that the model has.
-    modes = ("evaluate", "recommend", "export")
+    modes = ("evaluate", "recommend", "export")  # values of --mode, besides train, that it has
     # Flags that must be equal in a run and in a checkpoint that it takes over.
     identifying = ("model",)
 
     def __init__(self, data, args, device):
-        """data: as the model's family loads it, see sources.interactions.Interactions
-        args: parse.Flags
-        device: where all is stored and computed
-        """
+        """data: as the model's family loads it; args: parse.Flags; device: where all is computed"""
         self.data, self.args, self.device = data, args, device
         self.generator = make_generator(agreement.rank_seed(args.seed), device)
         self.evaluator = self.evaluator_class(args)
@@ -62,7 +57,7 @@ class Recommender:
     def identity(self):
         """{name: value} that must be equal in this run and in a checkpoint that it takes over."""
         flags = {name: getattr(self.args, name) for name in self.identifying}
-        return {**flags, "dataset": self.data.name, "digest": self.data.digest}
+        return flags | {"dataset": self.data.name, "digest": self.data.digest}
 
     @property
     def protocol(self):
@@ -76,7 +71,7 @@ class Recommender:
 
     @property
     def steps_per_epoch(self):
-        """Number of steps in an epoch, for the progress bar."""
+        """Steps in an epoch, for the progress bar."""
         raise NotImplementedError
 
     def train_epoch(self, lr, on_step):
@@ -108,9 +103,8 @@ class Recommender:
 
     def encode_history(self, users, items, count):
         """Encodings of users who were not in training. Raises UserError: only OneBP has them."""
-        raise UserError(
-            f"--history moves new users as OneBP moves its own; {self.args.model} has no such rule"
-        )
+        rule = f"{self.args.model} has no such rule"
+        raise UserError(f"--history moves new users as OneBP moves its own; {rule}")
 
     def evaluate(self, split):
         """{metric: float} on the split "valid" or "test"."""
@@ -128,14 +122,14 @@ class Recommender:
 
     def baselines(self):
         """{name: test metrics} of models that need no training, to set a result beside."""
-        popularity = DotProduct(*popularity_encodings(self.data.train, self.device))
-        return {"Popularity": self.metrics_of(popularity, "test")}
+        train = self.data.train
+        encodings = popularity_encodings(train.shape[0], item_counts(train), self.device)
+        return {"Popularity": self.metrics_of(DotProduct(*encodings), "test")}
 
     def final_evaluation(self, checkpoint, folder):
-        """Run the evaluation that happens once, after training. Returns entries for summary.json.
+        """Evaluate what is evaluated once, after training. Returns entries for summary.json.
 
-        checkpoint: file of the best epoch
-        folder: the run's checkpoint folder, for intermediate states; None: keep none
+        checkpoint: file of the best epoch; folder: for intermediate states, or None
         """
         return {}
 
@@ -144,27 +138,24 @@ class Recommender:
         return True
 
     def write_epoch(self, folder, row):
-        """Append the row of an evaluated epoch to files that only this kind of model writes.
-
-        folder: of the run; row: the values of a row of metrics.csv
-        """
+        """Append a row of metrics.csv to files in `folder` that only this kind of model writes."""
 
     def rewind_outputs(self, folder, rows):
         """Before a continuation: keep the first `rows` rows of what `write_epoch` wrote."""
 
     def write_outputs(self, folder, checkpoint):
-        """Write the files that only this kind of model leaves. Returns {topic: paths}.
-
-        folder: of the run; checkpoint: file of the last epoch
-        """
+        """Write files of its own into `folder`. checkpoint: the last. Returns {topic: paths}."""
         return {}
 
 
 class BatchTrained(Recommender):
     """A model that is trained by batches: an encoder's weights, a sampler of batches, a loss.
 
-    A subclass implements `make_encoder`, `make_sampler`, `rows_of` and `loss`; `trained_weights` if
-    some weights get no gradient; `after_step` if a step does more than moving these.
+    A subclass implements `loss` and
+      make_encoder(): the engine.tables.Weights to train
+      make_sampler(): the sampler.Batches to train on
+      rows_of(*batch): {table: its rows that a batch reads, an index tensor of any shape}
+    and `trained_weights` if some weights get no gradient, `after_step` if a step does more.
     """
 
     def __init__(self, data, args, device):
@@ -172,14 +163,6 @@ class BatchTrained(Recommender):
         self.encoder = self.make_encoder()
         self.weights = dict(self.encoder.named_parameters())
         collectives.broadcast_(self.shared_weights().values())
-
-    def make_encoder(self):
-        """The engine.tables.Weights to train."""
-        raise NotImplementedError
-
-    def make_sampler(self):
-        """The sampler.Batches that `rows_of` and `loss` take."""
-        raise NotImplementedError
 
     def trained_weights(self):
         """{name: tensor} of the weights that get a gradient."""
@@ -197,10 +180,6 @@ class BatchTrained(Recommender):
     def rows_per_step(self):
         """{table: number of its rows that a step reads}."""
         return {"user": self.args.batch_size, "item": self.sampler.item_rows_per_step}
-
-    def rows_of(self, users, items, *drawn):
-        """{table: its rows that a batch reads, an index tensor of any shape}."""
-        raise NotImplementedError
 
     def loss(self, trained, constant, place, *batch):
         """Mean loss of a batch, a scalar tensor.
@@ -224,17 +203,14 @@ class BatchTrained(Recommender):
         tables = {name: len(table) for name, table in trained.items() if name in rows}
 
         # A continuation compiles if the run that it continues did.
-        if state and self.args.compile == "auto":
-            wanted = state["compiled"]
-        else:
-            wanted = self.repays_compiling(rows, tables)
+        decided = state and self.args.compile == "auto"
+        wanted = state["compiled"] if decided else self.repays_compiling(rows, tables)
         self.compiled = collectives.agree(wanted and compiling.compiles(self.device))
 
         # Adam visits single rows if a step reads few of them, and if the regularizer allows it.
         by_row = self.compiled and self.encoder.by_row and self.args.optimizer == "Adam"
         same_items = self.sampler.same_items_on_all_ranks
-        read = rows_of_all_ranks(rows, self.encoder.per_user(), same_items)
-        few = FEW * sum(read[name] for name in tables) < sum(tables.values())
+        few = reads_few_rows(tables, rows, self.encoder.per_user(), same_items)
         by_row = collectives.agree(by_row and few)
         self.regularizer = find(REGULARIZERS, self.args.regularizer)(self, by_row)
         self.optimizer = self.make_optimizer(trained, rows)
@@ -254,23 +230,20 @@ class BatchTrained(Recommender):
 
     def repays_compiling(self, rows, tables):
         """Whether to compile the training step, see engine.compiling.repays."""
-        obstacle = None
+        obstacle = None if self.encoder.compiles else "the compiler does not take sparse products"
         if not self.schedule.whole(0):
             obstacle = "no batch is whole"
-        elif not self.encoder.compiles:
-            obstacle = "the compiler does not take sparse products"
         steps = self.args.last_epoch * len(self.schedule)
         read, size = (sum(lengths.values()) * self.args.dim for lengths in (rows, tables))
         return compiling.repays(self.args.compile, obstacle, read, size, steps)
 
     def make_optimizer(self, trained, rows):
         """The engine.optimizer.Optimizer of the `trained` weights; rows: see rows_per_step."""
-        by_row = self.regularizer.by_row
+        by_row, per_user = self.regularizer.by_row, self.encoder.per_user()
         make = SGD if self.args.optimizer == "SGD" else partial(Adam, by_row=by_row)
         make = partial(make, l2=self.regularizer.decay, decayed=self.decayed_weights())
         if collectives.world_size() == 1:
             return make(trained)
-        per_user = self.encoder.per_user()
         return ShardedOptimizer(make, trained, per_user, rows, by_row, self.schedule)
 
     def make_step(self, prepare):
@@ -372,12 +345,7 @@ class BatchTrained(Recommender):
         # The oldest checkpoints have no regularizer.
         self.regularizer.load_state_dict(state.get("regularizer", {}))
         self.load_weights(state)
-        # Each kind of device, and each rank, has a generator of its own.
-        if len(state["generator"]) == len(self.generator.get_state()):
-            self.generator.set_state(state["generator"])
-        else:
-            what = "the checkpoint is of another kind of device or number of ranks"
-            log.warning("warning: %s; the random numbers from here on are new", what)
+        restore_generator(self.generator, state["generator"])
 
     def load_weights(self, state):
         self.encoder.load_state_dict(state["encoder"])

@@ -15,7 +15,8 @@ from cli.errors import UserError
 from distributed import collectives
 from distributed.agreement import raise_on_all_ranks
 from engine.negatives import UniformNegatives, WeightedNegatives
-from engine.tables import UserItems, item_counts
+from engine.tables import UserItems
+from sources.share import item_counts
 
 log = logging.getLogger("onebp")
 

@@ -1,4 +1,4 @@
-"""What every stage needs: console log, device and generator, atomic files, checkpoints, facts about the run."""
+"""What every stage needs: console log, device, random numbers, atomic files, facts on the run."""
 
 import ctypes
 import hashlib
@@ -58,10 +58,10 @@ class EarlyLog(logging.Handler):
 
 
 def keep_freed_memory():
-    """Let memory that a step frees stay with the process, where the C library is glibc.
+    """Keep memory that a step frees in the process, if the C library is glibc.
 
-    By default large blocks go back to the system at once, and the next step pays for their pages anew: with weight
-    decay on Gowalla that made a compiled step four times slower.
+    By default large blocks go back to the system at once, and the next step pays for their pages
+    again: with weight decay on Gowalla that made a compiled step four times slower.
     """
     with suppress(OSError, AttributeError):  # another C library
         library = ctypes.CDLL("libc.so.6")
@@ -70,7 +70,7 @@ def keep_freed_memory():
 
 
 def on_terminal():
-    """Whether progress bars have somebody who looks at them."""
+    """Whether stderr is a terminal, where progress bars are shown."""
     return launch.is_main_process() and sys.stderr is not None and sys.stderr.isatty()
 
 
@@ -88,13 +88,18 @@ def progress_bar(what, total, unit, initial=0):
 
 
 def choose_device(name):
-    """The torch device called `name`: `auto` is the GPU when there is one. Raises UserError for one that is absent."""
+    """The torch device `name`; "auto" is the GPU if there is one.
+
+    Of several processes on a machine, each gets a GPU of its own for "cuda". Raises UserError if the
+    device is absent.
+    """
     given = name
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if launch.local_world_size() > 1 and name.startswith("cuda:"):
         raise UserError(
-            f"--device {name} would be that of all processes; with --device cuda each has one of its own"
+            f"--device {name} would be that of all processes; "
+            "with --device cuda each has one of its own"
         )
     if name == "cuda" and launch.world_size() > 1:
         name = f"cuda:{launch.local_rank()}"
@@ -103,28 +108,35 @@ def choose_device(name):
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("neither cpu nor cuda")
         torch.empty(1, device=device)
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # torch's own words for a misspelt or absent one
-        raise UserError(
-            f"--device {given}: {str(error).splitlines()[0][:100]}; use auto, cpu, cuda or cuda:<number>"
-        ) from None
+    except (RuntimeError, AssertionError) as error:  # torch's, for a misspelt or absent device
+        reason = str(error).splitlines()[0][:100]
+        known = "auto, cpu, cuda or cuda:<number>"
+        raise UserError(f"--device {given}: {reason}; use {known}") from None
     if device.type == "cuda":
-        # By default sums over rows are atomic additions in a varying order; only without them is a continuation exact.
+        # By default sums over rows are atomic additions in a varying order, and no continuation is
+        # exact.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     return device
 
 
 def make_generator(seed, device):
-    """The run's one source of random numbers; it lives on the device and its state goes into the checkpoint."""
+    """The one source of random numbers of a run, on the device. A checkpoint holds its state."""
     return torch.Generator(device).manual_seed(seed)
+
+
+def restore_generator(generator, state):
+    """Set the state of a generator, unless it is of another kind of device or number of ranks."""
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+    else:
+        what = "the checkpoint is of another kind of device or number of ranks"
+        log.warning("warning: %s; the random numbers from here on are new", what)
 
 
 @contextmanager
 def cpu_threads(count):
-    """Let PyTorch use `count` threads in the block; with more than one, sums are made in a fixed order all the same."""
+    """Let PyTorch use `count` threads in the block. Sums keep a fixed order with several, too."""
     threads, fixed_order = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(count)
     torch.use_deterministic_algorithms(fixed_order or count > 1, warn_only=True)
@@ -137,16 +149,16 @@ def cpu_threads(count):
 
 @contextmanager
 def atomic_file(path, mode="wb", **open_args):
-    """Open a temporary file that becomes `path` when the block ends well: a reader sees the old file or the new one.
+    """Open a temporary file that becomes `path` if the block ends without an error.
 
-    The data is on disk before the rename, so a kill or a power cut at any moment leaves one of the two, whole.
-    Raises OSError (disk full, no permission) with nothing left behind.
+    A reader sees the old file or the new one. The data is on disk before the rename, so a kill or a
+    power cut at any moment leaves one of the two, whole. Raises OSError (disk full, no permission)
+    with nothing left behind.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(
-        f".{path.name}.{platform.node()}.{os.getpid()}.tmp"
-    )  # others may write it too
+    # Another process may write the same file.
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
         with open(temporary, mode, **open_args) as file:
             yield file
@@ -166,7 +178,7 @@ def write_csv(path, table):
 
 
 def _sync_folder(folder):
-    """Make a rename durable, where the file system lets one (some network file systems refuse)."""
+    """Make a rename durable. Some network file systems refuse, which is no error."""
     descriptor = os.open(folder, os.O_DIRECTORY)
     try:
         with suppress(OSError):
@@ -185,7 +197,7 @@ def file_sha256(path):
 
 
 def versions():
-    """Version of Python and of the packages that shape the numbers, by name."""
+    """{name: version} of Python and of the packages that the numbers depend on."""
     import numpy
     import pandas
     import scipy
@@ -195,7 +207,7 @@ def versions():
 
 
 def peak_memory_mb(device):
-    """Largest memory in use so far, in MB (10^6 bytes): on the GPU what torch allocated there, else the process's."""
+    """Largest memory in use so far, in MB (10^6 bytes): torch's on a GPU, else the process's."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
     if sys.platform == "darwin":

@@ -1,7 +1,7 @@
 """Model and Family: what a model family declares of itself, before torch is loaded.
 
-A family is a folder in families/ with a family.py that defines `FAMILY = Family(...)`, and a line in
-families/__init__.py. parse.py, the training loop, checkpoints and studies take the rest from it.
+A family is a folder in families/ with a family.py that defines `FAMILY = Family(...)`, and a line
+in families/__init__.py. parse.py, the loop, checkpoints and studies take the rest from there.
 """
 
 from collections.abc import Callable

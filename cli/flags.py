@@ -18,12 +18,12 @@ class Flag:
     default: the value if nothing gives another
     convert: makes the value from a word; None for a switch
     help: one line for --help
-    only: {choice: values}. The flag has an effect only if --choice is one of these values.
+    only: {choice: values}. The flag has an effect only if --choice is one of the values.
         `model` may be a choice too: then values are some of the models of the declaring family.
     needs: a trait of models (see cli.family.Model) without which the flag has no effect, or None
     decides: what depends on the value.
         training: every step. A continuation with another value is warned.
-        run: the result, but not the steps (how long, on which device). A continuation may change it.
+        run: the result, but not the steps (how long, where). A continuation may change it.
         stream: only what follows the training of a model of clicks.
         nothing: no result (where files lie, what is printed).
     loads: whether it decides which data are loaded, or how they are split

@@ -18,17 +18,17 @@ log = logging.getLogger("onebp")
 FEW = 4
 
 
-def rows_of_all_ranks(rows, per_user, same_items):
-    """Return {table: number of rows that a step reads on all ranks together}.
+def reads_few_rows(tables, rows, per_user, same_items):
+    """Whether a step reads so few rows of the tables that it pays to visit them one by one.
 
-    rows: {table: number of rows that a step reads on one rank}
+    tables: {table: number of its rows}
+    rows: {table: rows that a step reads on one rank}
     per_user: names of the tables with a row per user, of which each rank has its own users' rows
     same_items: whether all ranks read the same rows of the other tables
     """
     count = collectives.world_size()
-    return {
-        name: size * (1 if name in per_user or same_items else count) for name, size in rows.items()
-    }
+    times = {name: 1 if name in per_user or same_items else count for name in tables}
+    return FEW * sum(rows[name] * times[name] for name in tables) < sum(tables.values())
 
 
 class ShardedOptimizer(Optimizer):

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from distributed.collectives import all_reduce_
-
 
 def take(table, rows):
     """The rows (M,) of a table, (M, D); for None the whole table."""
@@ -116,12 +114,6 @@ class UserItems:
         row = torch.repeat_interleave(torch.arange(len(users), device=users.device), count)
         offset = torch.arange(len(row), device=users.device) - (count.cumsum(0) - count)[row]
         return row, self.indices[start[row] + offset].long()
-
-
-def item_counts(train):
-    """Training interactions of each item (I,), summed over all processes."""
-    counts = np.bincount(train.indices, minlength=train.shape[1])
-    return all_reduce_(torch.from_numpy(counts)).numpy()
 
 
 def csr_tensor(indptr, indices, values, shape, device):

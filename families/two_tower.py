@@ -49,7 +49,7 @@ FLAGS = [
         "aggregation",
         "mean",
         one_of("mean", "sequential", "last"),
-        "OneBP, several items of a user in a batch: a move to their mean, a move each, or only the last",
+        "OneBP, a user several times in a batch: one move to the mean, one per item, or only the last",
     ),
     Flag(
         "sampler",

@@ -7,7 +7,7 @@ import torch
 
 from checkpointing.files import load_checkpoint
 from cli.registry import SAMPLERS, find
-from engine.optimizer import Adam
+from engine.adam import Adam
 from engine.tables import take, value_and_gradients
 from regularizers.decay import L2Penalty
 from regularizers.strengths import (

@@ -16,10 +16,9 @@ from scipy.sparse import csr_array
 
 from cli.errors import UserError
 from distributed import agreement, collectives
-from engine.tables import item_counts
 from sources.folders import find_folder
 from sources.interactions import SPLITS, Interactions, description
-from sources.share import Share, own_span, user_cuts
+from sources.share import Share, item_counts, own_span, user_cuts
 
 BLOCK = 1 << 22  # interactions that `sum_of_pairs` processes together
 MIXER = np.uint64(0x9E3779B97F4A7C15)

@@ -6,6 +6,7 @@ Shapes: U users.
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from cli.errors import RaisedByAllRanks
 from distributed import collectives
@@ -100,3 +101,9 @@ def balanced_cuts(indptr, count):
     for number in range(count - 1, 0, -1):
         ends[number] = min(ends[number], np.searchsorted(indptr, indptr[ends[number + 1]]) - 1)
     return [int(end) for end in ends]
+
+
+def item_counts(train):
+    """Training interactions of each item (I,), summed over all ranks. train: csr_array (U, I)"""
+    counts = np.bincount(train.indices, minlength=train.shape[1])
+    return collectives.all_reduce_(torch.from_numpy(counts)).numpy()

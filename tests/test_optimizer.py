@@ -7,8 +7,9 @@ import pytest
 import torch
 from tools import build, finish, made_data, start
 
+from engine.adam import Adam
 from engine.compiling import compiles
-from engine.optimizer import SGD, Adam
+from engine.optimizer import SGD
 from engine.tables import value_and_gradients
 
 

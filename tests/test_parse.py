@@ -1,11 +1,16 @@
 """Where a value comes from; one line for each kind of mistake."""
 
 import pytest
-from ignored import CHOICES, IGNORED, ignored_flags
-from suggested import PRESETS, SUGGESTED
 
-from parse import build_parser, default_run_name, parse_args
+import families
+from families.two_tower import PRESETS
+from parse import DATASETS, flags_of, parse_args, serves
 from regularizers.flags import GRANULARITIES
+
+
+def defaults(model="OneBP"):
+    """{flag: default} for a model."""
+    return {name: flag.default for name, flag in flags_of(model).items()}
 
 
 def test_given_beats_suggested_beats_default():
@@ -14,8 +19,8 @@ def test_given_beats_suggested_beats_default():
     assert args.origin["lr"] == args.origin["dataset"] == "command line"
     assert args.origin["dim"] == "suggested for 1M"
     assert args.origin["eval_every"] == "default"
-    assert set(args.origin) | {"origin", "refit_epochs"} == set(vars(args))
-    assert parse_args(["--dataset", "mine"]).dim == build_parser().defaults["dim"]
+    assert set(args.origin) == set(vars(args))
+    assert parse_args(["--dataset", "mine"]).dim == defaults()["dim"]
 
 
 def test_suggested_parameters_of_the_paper():
@@ -32,9 +37,7 @@ def test_suggested_parameters_of_the_paper():
             == expected
         )
         assert (args.lr_dc, args.lr_dc_epoch) == (1, [])
-    assert {flag for values in SUGGESTED.values() for flag in values} <= set(
-        build_parser().defaults
-    )
+    assert {flag for values in DATASETS.values() for flag in values} <= defaults().keys()
 
 
 def test_preset():
@@ -52,8 +55,9 @@ def test_preset():
         64,
         1024,
     )
-    known = set(build_parser().defaults)
-    assert all(set(flags) <= known for sets in PRESETS.values() for flags in sets.values())
+    assert all(
+        set(flags) <= defaults().keys() for sets in PRESETS.values() for flags in sets.values()
+    )
 
 
 def test_other_spellings():
@@ -115,15 +119,105 @@ def test_mistakes_are_one_line(capsys, flags, words):
     assert words in stderr
 
 
-def test_help_shows_every_flag_with_its_default(capsys):
+@pytest.mark.parametrize("model", families.models())
+def test_help_shows_the_flags_of_the_model_with_their_defaults(capsys, model):
     with pytest.raises(SystemExit) as exit:
-        parse_args(["--help"])
+        parse_args(["--model", model, "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert exit.value.code == 0
-    for flag, default in build_parser().defaults.items():
-        assert f"--{flag}" in text
-        if isinstance(default, (int, float, str)) and default is not False:
-            assert f"(default: {default})" in text
+    for name, flag in flags_of(model).items():
+        assert (f"--{name} " in text) == serves(name, model)
+        if serves(name, model) and isinstance(flag.default, (float, str)):
+            assert f"(default: {flag.default})" in text
+    others = [family for family in families.FAMILIES if model not in family.models]
+    assert len(others) == 3
+    assert all(f"{', '.join(family.models)} {family.title}" in text for family in others)
+
+
+def test_declarations_fit_each_other():
+    """Choices, traits and suggested flags that a declaration names exist."""
+    for family in families.FAMILIES:
+        traits = {trait for model in family.models.values() for trait in model.has}
+        assert traits <= {"gradients", "epochs", "dim", "pairs", "ranking"}
+        for model in family.models:
+            declared = flags_of(model)
+            for flag in declared.values():
+                assert flag.needs in {None, "gradients", "epochs", "dim", "pairs", "ranking"}
+                for choice, values in flag.only.items():
+                    assert set(values) <= set(declared[choice].convert.choices)
+            suggested = [*family.suggested.get(model, {}).values(), *family.datasets.values()]
+            suggested += [flags for sets in family.presets.values() for flags in sets.values()]
+            assert all(flags.keys() <= declared.keys() for flags in suggested)
+        assert all(model in family.models for model in family.suggested)
+        assert all(flag in defaults(model) for model in family.models for flag in family.flags())
+
+
+def test_a_flag_of_two_families_is_that_of_the_model():
+    assert flags_of("EASE")["N"].help != flags_of("OneBP")["N"].help
+    assert (
+        serves("layers", "DCNv2"),
+        serves("layers", "FM"),
+        serves("layers", "OneBP"),
+    ) == (True, False, True)
+
+
+def test_replace_leaves_the_original():
+    args = parse_args(["--lr", "0.5"])
+    other = args.replace(origin="refit", refit_epochs=3, lr=1.0, eval_every=7)
+    assert (other.lr, other.eval_every, other.last_epoch) == (1.0, 7, 3)
+    assert (other.origin["lr"], other.origin["dim"]) == ("refit", "suggested for demo")
+    assert (args.lr, args.refit_epochs, args.given("lr"), other.given("lr")) == (
+        0.5,
+        None,
+        True,
+        False,
+    )
+    assert other.replace(lr=2.0).refit_epochs == 3
+
+
+def test_what_flags_decide():
+    args = parse_args(["--lr_schedule", "cosine"])
+    trained = args.training_flags()
+    assert {"lr", "batch_size", "dataset", "epochs", "refit_epochs", "select"} <= trained.keys()
+    assert "epochs" not in parse_args([]).training_flags()
+    free = {
+        "device",
+        "log_root",
+        "run_name",
+        "train_mode",
+        "memory",
+        "users",
+        "patience",
+        "l2_grid",
+    }
+    assert not free & trained.keys()
+    assert args.deciding("stream").keys() == {
+        "memory",
+        "slots",
+        "incremental",
+        "incremental_lr",
+    } | {
+        f"memory_{name}"
+        for name in ["tune", "key", "k", "lambda", "tau", "gamma", "bits", "size", "sigma"]
+    }
+    places = {
+        "device",
+        "threads",
+        "data_dir",
+        "log_root",
+        "checkpoint_dir",
+        "no_download",
+        "timeout",
+    }
+    assert vars(args).keys() - args.common_flags().keys() == places
+    assert {
+        "dataset",
+        "valid_ratio",
+        "split_seed",
+        "threshold",
+        "select",
+    } <= args.loading_flags().keys()
+    assert not {"lr", "epochs", "device"} & args.loading_flags().keys()
 
 
 @pytest.mark.parametrize(
@@ -197,7 +291,7 @@ def test_help_shows_every_flag_with_its_default(capsys):
         ),
         (
             "--regularizer lambdaopt --refit",
-            "leaves --regularizer lambdaopt no validation part to tune its strengths",
+            "leaves --regularizer lambdaopt no validation split to tune its strengths",
         ),
         (
             "--model EASE --regularizer lambdaopt",
@@ -256,11 +350,11 @@ def test_help_shows_every_flag_with_its_default(capsys):
         ("--model LR --dim 3", "--dim does nothing with --model LR"),
         (
             "--model FM --dataset 1m",
-            "1M has no impressions for --model FM; demo, criteo and ml-1m-ctr have",
+            "1M is not for --model FM; demo, criteo and ml-1m-ctr are",
         ),
         (
             "--dataset Criteo",
-            "criteo is of clicks, for --model LR or FM or DeepFM or DCNv2, not OneBP",
+            "criteo is for --model LR or FM or DeepFM or DCNv2, not OneBP",
         ),
         (
             "--model FM --hidden 3",
@@ -346,8 +440,8 @@ def test_values_that_follow_from_a_model_of_clicks():
         "none",
     )
     assert (cross.layers, parse_args(["--model", "DCNv2", "--layers", "4"]).layers) == (3, 4)
-    assert "layers" in ignored_flags(deep)
-    assert "layers" not in ignored_flags(cross)  # although --encoder MF would ignore it
+    assert "layers" in deep.ignored()
+    assert "layers" not in cross.ignored()  # although --encoder MF would ignore it
     for memory, count in (("knn", 100), ("lsh", 32)):
         args = parse_args(["--model", "DeepFM", "--memory", memory])
         assert (args.memory_k, args.origin["memory_k"]) == (count, f"suggested for {memory}")
@@ -388,21 +482,14 @@ def test_short_forms_of_granularity():
             )
 
 
-def test_every_choice_that_ignores_a_flag_exists():
-    known = build_parser().defaults
-    for choice, ignored in IGNORED.items():
-        assert set(ignored) <= set(CHOICES[choice])
-        assert {flag for flags in ignored.values() for flag in flags.split()} <= set(known)
-
-
 def test_default_run_name():
     assert (
-        default_run_name(parse_args(["--dataset", "100K", "--encoder", "MLP", "--model", "TwoBP"]))
+        parse_args(["--dataset", "100K", "--encoder", "MLP", "--model", "TwoBP"]).default_run_name
         == "100k-TwoBP-MLP"
     )
-    assert default_run_name(parse_args(["--model", "EASE"])) == "demo-EASE"
+    assert parse_args(["--model", "EASE"]).default_run_name == "demo-EASE"
     assert (
-        default_run_name(parse_args(["--model", "SVD", "--fold", "3", "--dataset", "ml-100k"]))
+        parse_args(["--model", "SVD", "--fold", "3", "--dataset", "ml-100k"]).default_run_name
         == "ml-100k-u3-SVD"
     )
 

@@ -240,7 +240,10 @@ def test_a_batch_of_users_comes_from_the_generator_alone(device):
     def batches(seed):
         drawing = sampler("uniform", TRAIN, device, seed, "--batch_size", 5, "--N", 2)
         return torch.stack(
-            [torch.cat([u[None], i[None], n]) for u, i, n in (drawing.positives_of(users) for _ in range(40))]
+            [
+                torch.cat([u[None], i[None], n])
+                for u, i, n in (drawing.positives_of(users) for _ in range(40))
+            ]
         )
 
     assert torch.equal(batches(1), batches(1))

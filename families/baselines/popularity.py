@@ -4,6 +4,7 @@ import numpy as np
 
 from evaluate import popularity_encodings
 from families.baselines.closed_form import SolvedAtOnce
+from sources.share import item_counts
 
 
 class Popularity(SolvedAtOnce):
@@ -11,7 +12,7 @@ class Popularity(SolvedAtOnce):
 
     def __init__(self, data, args, device):
         super().__init__(data, args, device)
-        self.counts = popularity_encodings(data.train, device)
+        self.counts = popularity_encodings(data.shape[0], item_counts(data.train), device)
 
     def solve(self):
         """The model is the data; its loss is the mean of -log(an item's share of the interactions)."""

@@ -1,4 +1,4 @@
-"""Data sets: find the files, read them (or their cached copy), number users and items, split -> Interactions."""
+"""A data set by name -> Interactions: find its files, read, number, split, and share them out."""
 
 import logging
 from itertools import combinations
@@ -84,14 +84,21 @@ def load_dataset(
     split_seed=0,
     download=True,
 ):
-    """Load the data set `name`: from `<data_dir>/<name>/`, downloaded there first if need be, or generated (`demo`).
+    """Load the data set `name` from <data_dir>/<name>/, fetched first if need be; or make `demo`.
 
-    ratings: whether the ratings are wanted; they are split at random, interactions without ratings within each user.
-    fold: number of the split `u<fold>.base` and `u<fold>.test` to take, as in MovieLens 100K. test_ratio: share that is
-    tested (None: 0.1 of the ratings, 0.2 of each user's interactions), where the data set comes as one file. validate:
-    whether a validation part is wanted; where no valid.* file is, it is the share valid_ratio
-    (None: 0.1) of the training part. suggested: whether valid_ratio is no mistake beside a valid.* file. split_seed: of both random splits. download: whether it may be fetched. Raises
-    UserError for everything that is wrong with the name or the files, and for a valid_ratio beside a valid.* file.
+    ratings: whether to keep the ratings, and split them at random. Without them, each user's
+        interactions are split at random.
+    fold: take the split u<fold>.base and u<fold>.test, as in MovieLens 100K
+    test_ratio: share to test on, if the data set is one file; None: 0.1 of ratings, 0.2 of each
+        user's interactions
+    validate: whether a validation split is wanted. Without a valid.* file, it is a share of the
+        training split.
+    valid_ratio: that share; None: 0.1
+    suggested: whether valid_ratio is only a suggestion, which a valid.* file overrules
+    split_seed: of both random splits
+    download: whether the data set may be fetched
+
+    Returns Interactions. Raises UserError for anything wrong with the name, the files, the ratios.
     """
     if name == "demo":
         if fold:
@@ -104,58 +111,63 @@ def load_dataset(
         sources = find_sources(name, folder, download, fold)
         user_ids, item_ids, pairs = read_cached(folder, sources)
     shape = (len(user_ids), len(item_ids))
-    parts = dict.fromkeys(SPLITS, csr_array(shape, dtype=np.float32 if ratings else np.int8))
-    for part, (users, items, values) in pairs.items():
-        if ratings and values is None:
-            raise UserError(
-                f"{sources[part]} has no ratings; name its column of them rating, or take another --model"
-            )
-        parts[part] = pair_matrix(users, items, values if ratings else None, shape)
-        if ratings and (repeated := len(users) - parts[part].nnz):
-            log.warning(
-                "warning: %s: %d ratings are replaced by later ones of their pairs",
-                sources[part],
-                repeated,
-            )
+    splits = _matrices(pairs, shape, ratings, sources)
+
+    # The test split.
     random = np.random.default_rng(split_seed)
     split = split_at_random if ratings else split_per_user
     if "interactions" in sources:
-        share = (0.1 if ratings else 0.2) if test_ratio is None else test_ratio
-        parts["train"], parts["test"] = split(parts.pop("interactions"), share, random)
+        ratio = (0.1 if ratings else 0.2) if test_ratio is None else test_ratio
+        splits["train"], splits["test"] = split(splits.pop("interactions"), ratio, random)
     elif test_ratio is not None:
-        raise UserError(
-            f"--test_ratio does not apply: {sources['test']} is the test part; leave the flag out"
-        )
-    _check_disjoint(user_ids, item_ids, parts, sources)
+        what = f"{sources['test']} is the test split"
+        raise UserError(f"--test_ratio does not apply: {what}; leave the flag out")
+    _check_disjoint(user_ids, item_ids, splits, sources)
     if name in REGISTRY:
-        _check_published(name, shape, parts)
+        _check_published(name, shape, splits)
+
+    # The validation split.
     if validate and "valid" not in sources:
-        share = valid_ratio or 0.1
-        parts["train"], parts["valid"] = split(parts["train"], share, random)
+        splits["train"], splits["valid"] = split(splits["train"], valid_ratio or 0.1, random)
     elif valid_ratio is not None and "valid" in sources and not suggested:
-        raise UserError(
-            f"--valid_ratio does not apply: {sources['valid']} is the validation part; leave the flag out"
-        )
-    for part in ("train", "valid", "test") if validate else ("train", "test"):
-        if not parts[part].nnz:
+        what = f"{sources['valid']} is the validation split"
+        raise UserError(f"--valid_ratio does not apply: {what}; leave the flag out")
+    for wanted in ("train", "valid", "test") if validate else ("train", "test"):
+        if not splits[wanted].nnz:
+            why = f"there are too few, or {wanted}.* is empty"
+            raise UserError(f"data set {name}: no {wanted} interaction; {why}")
+    digest = digest_of(user_ids, item_ids, splits)
+    return Interactions(name, user_ids, item_ids, **splits, digest=digest)
+
+
+def _matrices(pairs, shape, ratings, sources):
+    """{split: (users, items, ratings or None)} -> {split: csr_array (U, I)}, absent ones empty."""
+    empty = csr_array(shape, dtype=np.float32 if ratings else np.int8)
+    splits = dict.fromkeys(SPLITS, empty)
+    for name, (users, items, values) in pairs.items():
+        if ratings and values is None:
             raise UserError(
-                f"data set {name}: no {part} interaction; there are too few, or {part}.* is empty"
+                f"{sources[name]} has no ratings; name its column of them rating, "
+                "or take another --model"
             )
-    return Interactions(
-        name, user_ids, item_ids, **parts, digest=digest_of(user_ids, item_ids, parts)
-    )
+        splits[name] = pair_matrix(users, items, values if ratings else None, shape)
+        if ratings and (repeated := len(users) - splits[name].nnz):
+            text = "warning: %s: %d ratings are replaced by later ones of their pairs"
+            log.warning(text, sources[name], repeated)
+    return splits
 
 
-def _check_disjoint(user_ids, item_ids, parts, sources):
-    """Raise UserError, with the first pair, where two parts share one: it would be tested after it was trained."""
+def _check_disjoint(user_ids, item_ids, splits, sources):
+    """Raise UserError, with the first pair, if two splits share one."""
     for first, second in combinations(SPLITS, 2):
-        shared = _ones(parts[first]).multiply(_ones(parts[second])).tocoo()
+        shared = _ones(splits[first]).multiply(_ones(splits[second])).tocoo()
         if shared.nnz:
             user, item = user_ids[shared.coords[0][0]], item_ids[shared.coords[1][0]]
             more = f" (and {shared.nnz - 1} more)" if shared.nnz > 1 else ""
             files = f"{sources[first]} and {sources[second]}"
             raise UserError(
-                f"user {user!r} with item {item!r}{more} is in both {files}; keep each pair in one of them"
+                f"user {user!r} with item {item!r}{more} is in both {files}; "
+                "keep each pair in one of them"
             )
 
 
@@ -164,21 +176,17 @@ def _ones(matrix):
     return csr_array((np.ones(matrix.nnz, np.int8), matrix.indices, matrix.indptr), matrix.shape)
 
 
-def _check_published(name, shape, parts):
-    """Warn where a named data set is not the published one: results would be compared with other data's."""
-    sizes = {part: matrix.nnz for part, matrix in parts.items()}
-    found = (
-        dict(zip(("users", "items"), shape, strict=True))
-        | sizes
-        | {"interactions": sum(sizes.values())}
-    )
+def _check_published(name, shape, splits):
+    """Warn if a named data set differs from the published one: its results would not compare."""
+    sizes = {split: matrix.nnz for split, matrix in splits.items()}
+    users, items = shape
+    found = {"users": users, "items": items, **sizes, "interactions": sum(sizes.values())}
     published = REGISTRY[name].counts
     found = {what: found[what] for what in published}
     if found != published:
-        as_text = [
+        here, there = (
             ", ".join(f"{number} {what}" for what, number in counts.items())
             for counts in (found, published)
-        ]
-        log.warning(
-            "warning: %s has %s; published: %s. Remove its files to download it", name, *as_text
         )
+        text = "warning: %s has %s; published: %s. Remove its files to download it"
+        log.warning(text, name, here, there)

@@ -67,7 +67,7 @@ def train_model(args, device):
 
 
 def use_model(args, device):
-    """Evaluate a trained model, recommend with it, or export it. Its flags are in its checkpoint."""
+    """Evaluate a trained model, recommend with it, or export it, with its checkpoint's flags."""
     with defer_interrupts():
         from inference.use import adopt_trained_flags, run_mode
 

@@ -1,7 +1,7 @@
 """Flags: where their values come from, which have an effect, what contradicts what.
 
-The flags of every run are declared in cli/shared_flags.py, those of a family in its family.py. Loads
-without torch.
+The flags of every run are declared in cli/shared_flags.py, those of a family in its family.py.
+Loads without torch.
 """
 
 import argparse

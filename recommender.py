@@ -49,9 +49,9 @@ class Recommender:
     def make_evaluators(self):
         """{split: its evaluator} for test and, if there is one, valid."""
         data = self.data
-        names = ["test", "valid"] if data.counts()["valid"] else ["test"]
+        splits = {"test": data.test} | ({"valid": data.valid} if data.counts()["valid"] else {})
         make = partial(self.evaluator, device=self.device)
-        return {name: make(getattr(data, name), data.seen(name)) for name in names}
+        return {name: make(split, data.seen(name)) for name, split in splits.items()}
 
     @property
     def identity(self):
@@ -117,7 +117,7 @@ class Recommender:
 
     def better(self, metrics, others):
         """Whether `metrics` are better than `others`, by the metric that is monitored."""
-        first, second = metrics[self.evaluator.monitor], others[self.evaluator.monitor]
+        first, second = (found[self.evaluator.monitor] for found in (metrics, others))
         return first > second if self.evaluator.larger_is_better else first < second
 
     def baselines(self):
@@ -138,10 +138,10 @@ class Recommender:
         return True
 
     def write_epoch(self, folder, row):
-        """Append a row of metrics.csv to files in `folder` that only this kind of model writes."""
+        """Append a row of metrics.csv to files of its own in `folder`."""
 
     def rewind_outputs(self, folder, rows):
-        """Before a continuation: keep the first `rows` rows of what `write_epoch` wrote."""
+        """Before a continuation: keep the first `rows` rows of these files."""
 
     def write_outputs(self, folder, checkpoint):
         """Write files of its own into `folder`. checkpoint: the last. Returns {topic: paths}."""
@@ -193,7 +193,7 @@ class BatchTrained(Recommender):
         """Change weights in place after the optimizer moved them. place: see `loss`."""
 
     def weighted_loss(self, *arguments):
-        """This process's share of the mean loss over the whole batch. arguments: see `loss`."""
+        """This process's share of the mean loss over the whole batch, see `loss`."""
         return self.optimizer.share * self.loss(*arguments)
 
     def start_training(self, state=None):
@@ -208,10 +208,10 @@ class BatchTrained(Recommender):
         self.compiled = collectives.agree(wanted and compiling.compiles(self.device))
 
         # Adam visits single rows if a step reads few of them, and if the regularizer allows it.
-        by_row = self.compiled and self.encoder.by_row and self.args.optimizer == "Adam"
         same_items = self.sampler.same_items_on_all_ranks
         few = reads_few_rows(tables, rows, self.encoder.per_user(), same_items)
-        by_row = collectives.agree(by_row and few)
+        by_row = self.compiled and self.encoder.by_row and self.args.optimizer == "Adam" and few
+        by_row = collectives.agree(by_row)
         self.regularizer = find(REGULARIZERS, self.args.regularizer)(self, by_row)
         self.optimizer = self.make_optimizer(trained, rows)
 
@@ -284,11 +284,10 @@ class BatchTrained(Recommender):
     def train_step(self, batch, held_out=None, parts=None):
         """Make one step on a batch of the sampler. Returns the loss before the step.
 
-        held_out: a batch for the regularizer, or None
-        parts: compiled forward_backward, apply_gradients and after_update, see make_step
+        held_out: a batch for the regularizer, or None; parts: the compiled parts, see make_step
         """
-        own = self.forward_backward, self.apply_gradients, self.after_update
-        forward_backward, apply_gradients, after_update = parts or own
+        parts = parts or (self.forward_backward, self.apply_gradients, self.after_update)
+        forward_backward, apply_gradients, after_update = parts
         self.optimizer.announce(self.rows_of(*batch))
         loss, gradients, fetched = forward_backward(batch, held_out)
         gradients = self.optimizer.exchange(gradients, self.schedule.draw_ahead)
@@ -320,7 +319,7 @@ class BatchTrained(Recommender):
         self.optimizer.count()
 
     def after_update(self, batch):
-        """Do what a step does besides, see after_step."""
+        """Do what a step does besides moving them."""
         self.after_step(self.weights, self.rows_of(*batch), *batch)
 
     def evaluate(self, split):

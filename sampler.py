@@ -34,7 +34,7 @@ class Batches:
     same_items_on_all_ranks = False  # whether the batches of all ranks read the same items
 
     def epoch(self):
-        """Yield the batches of an epoch, each a tuple whose first element has one entry per example."""
+        """Yield the batches of an epoch, tuples whose first element has one entry per example."""
         raise NotImplementedError
 
     def exchange(self, batch, sizes=()):
@@ -46,7 +46,7 @@ class Batches:
 
 
 class Sampler(Batches):
-    """Every training interaction is in one batch of an epoch. Subclasses say what the negatives are."""
+    """Every training interaction is in one batch of an epoch. Subclasses draw the negatives."""
 
     n_drawn = 0  # items drawn per interaction
 
@@ -71,7 +71,7 @@ class Sampler(Batches):
 
     @property
     def columns(self):
-        """What is known of the interactions, tensors (interactions,): users, items, and perhaps more."""
+        """Tensors (interactions,) about the interactions: users, items, and perhaps more."""
         return self.users, self.items
 
     def epoch(self):
@@ -107,7 +107,7 @@ class Sampler(Batches):
         return begin.where(degree > 0, 0), degree.where(degree > 0, len(self.users))
 
     def positives_of(self, users):
-        """A batch with a random positive of each of the users (B,), or of anybody if a user has none."""
+        """A batch with a random positive of each user (B,), or of anybody if the user has none."""
         begin, degree = (table[users] for table in self.user_spans)  # (B,)
         uniform = torch.rand(
             users.shape, dtype=torch.float64, device=self.device, generator=self.generator
@@ -199,7 +199,7 @@ class ByPopularity(Uniform):
 
 
 class DynamicNegatives(Uniform):
-    """Dynamic negative sampling: the --N of --candidates uniform items that have the highest scores.
+    """Dynamic negative sampling: of --candidates uniform items the --N with the highest scores.
 
     Items are drawn with replacement, so one can occur twice. Source: Zhang et al., Optimizing top-n
     collaborative filtering via dynamic negative item sampling, SIGIR 2013.

@@ -1,7 +1,7 @@
 """The loop, once for every model: epochs, evaluation, early stop, checkpoints.
 
-A model takes part by the methods of recommender.Recommender: it trains one epoch, evaluates a split,
-compares two results, and gives and takes its state.
+A model takes part by the methods of recommender.Recommender: it trains one epoch, evaluates a
+split, compares two results, and gives and takes its state.
 """
 
 import logging

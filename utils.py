@@ -75,7 +75,7 @@ def on_terminal():
 
 
 def progress_bar(what, total, unit, initial=0):
-    """Progress bar of `total` units, shown on a terminal only. Bytes, "B", are shown as kB or MB."""
+    """Progress bar of `total` units, on a terminal only. The unit "B" is shown as kB or MB."""
     return tqdm(
         desc=what,
         total=total,
@@ -90,8 +90,8 @@ def progress_bar(what, total, unit, initial=0):
 def choose_device(name):
     """The torch device `name`; "auto" is the GPU if there is one.
 
-    Of several processes on a machine, each gets a GPU of its own for "cuda". Raises UserError if the
-    device is absent.
+    Of several processes on a machine, each gets a GPU of its own for "cuda". Raises UserError if
+    the device is absent.
     """
     given = name
     if name == "auto":

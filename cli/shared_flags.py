@@ -5,8 +5,8 @@ import os
 from cli.flags import Flag, folder_name, number, one_of, positive, share, whole
 from cli.registry import RANKINGS
 
-# Data sets with suggested values. 100k to Yelp2018: from the README of the paper's repository, epochs
-# from its example commands. Those of demo are this project's.
+# Data sets with suggested values. 100k to Yelp2018: from the README of the paper's repository,
+# epochs from its example commands. Those of demo are this project's.
 DATASETS = {
     "demo": {
         "batch_size": 1024,

@@ -49,7 +49,7 @@ FLAGS = [
         "aggregation",
         "mean",
         one_of("mean", "sequential", "last"),
-        "OneBP, a user several times in a batch: one move to the mean, one per item, or only the last",
+        "OneBP, a user twice in a batch: one move to the mean, one per item, or only the last",
     ),
     Flag(
         "sampler",

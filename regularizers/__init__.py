@@ -1,1 +1,1 @@
-"""What keeps weights small: weight decay, an L2 penalty, or strengths that tune themselves (lambdaOpt)."""
+"""What keeps weights small: weight decay, an L2 penalty, or lambdaOpt, which tunes strengths."""

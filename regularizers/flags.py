@@ -16,9 +16,9 @@ GRANULARITIES = {
     "dui": "dimension+user+item",
 }
 
-# If validation chooses strengths, a user's interactions are split 60, 20 and 20 %, as in lambdaOpt's
-# paper. lambdaopt tunes its strengths on a share of the validation split. They fit that share by
-# heart, so the rest of the split chooses the epoch.
+# If validation chooses strengths, a user's interactions are split 60, 20 and 20 %, as in the paper
+# of lambdaOpt. It tunes its strengths on a share of the validation split. They overfit that share,
+# so the rest of the split chooses the epoch.
 TUNED = 0.9
 HELD_OUT = {"select": "valid", "valid_ratio": 0.25}
 
@@ -28,7 +28,7 @@ FLAGS = [
         "regularizer",
         "decay",
         one_of(*REGULARIZERS),
-        "weight decay; L2 penalty on the rows that a batch reads; or L2 strengths that tune themselves",
+        "weight decay; L2 penalty on the rows of a batch; or L2 strengths that tune themselves",
     ),
     Flag(
         "granularity",
@@ -49,7 +49,7 @@ FLAGS = [
         "lambda_grad",
         "truncated",
         one_of("truncated", "full"),
-        "lambdaopt: truncated takes the gradient of the loss as a constant; full differentiates the step",
+        "lambdaopt: truncated takes the gradient as a constant; full differentiates the whole step",
         only=LAMBDAOPT,
     ),
     Flag(

@@ -20,7 +20,8 @@ FLOORS = (
     {"recommender", "checkpointing"},
     {"evaluate", "sampler"},
     {"sources"},
-    {"reports", "distributed"},
+    {"reports"},
+    {"distributed"},
     {"engine", "utils"},
     # Declarations that load without torch, whatever their folder.
     {"inference.flags", "regularizers.flags", "reports.names"},
@@ -94,7 +95,10 @@ def test_families_do_not_import_each_other():
 
 
 def test_no_file_asks_for_a_model_by_name():
-    """But the families, a default, and the studies of the paper, which compare OneBP and TwoBP."""
+    """But the families, a default, and the studies of the paper, which compare OneBP and TwoBP.
+
+    Popularity is also the baseline beside every result.
+    """
     sys.path.insert(0, str(ROOT))
     import families
 
@@ -107,7 +111,7 @@ def test_no_file_asks_for_a_model_by_name():
             for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         }
-        assert not words & families.models().keys(), module
+        assert not words & families.models().keys() - {"Popularity"}, module
 
 
 def test_engine_knows_no_flag():

@@ -9,7 +9,7 @@ from model import MF, TwoBP
 
 
 class CML(TwoBP):
-    """Squared distances in the unit ball. A positive must be nearer than each negative, by --margin.
+    """Squared distances in the unit ball. A positive must be nearer than negatives, by --margin.
 
     The loss is the hinge [margin + |p - q_i|^2 - min_j |p - q_j|^2]_+, weighted by
     log(1 + rank of the positive). The rank is estimated: the share of the uniform negatives that

@@ -1,1 +1,1 @@
-"""Models of clicks (LR, FM, DeepFM, DCNv2), with the ReLoop2 memory of errors and a stream of slots."""
+"""Models of clicks (LR, FM, DeepFM, DCNv2), the ReLoop2 memory of errors, a stream of slots."""

@@ -217,8 +217,8 @@ def contradictions(args, given):
                 yield f"--{flag} is what --memory_tune chooses; leave one of them out"
     if "memory_size" in given and args.memory == "lsh" and not args.incremental:
         yield (
-            "--memory_size does nothing with --memory lsh, of one size, unless the model is trained "
-            "on (--incremental)"
+            "--memory_size does nothing with --memory lsh, of one size, unless the model goes on "
+            "(--incremental)"
         )
     for flag, other in (("eval_file_name", "loss_file_name"), ("loss_file_name", "eval_file_name")):
         name = given.get(flag)

@@ -34,15 +34,20 @@ from checkpointing.last_and_best import Checkpoints
 from checkpointing.shards import drop_stale, load, save
 from cli.errors import Diverged, UserError, message_of, should_report
 from distributed import agreement, collectives
-from distributed.agreement import own_flags
-from engine import tables
-from main import work as work_as_rank
+from distributed.schedule import own_batch_size
+from engine import adam, tables
+from main import train_model
 from model import OneBP, TwoBP
 from parse import parse_args
 from sources.share import balanced_cuts, own_share
 
 FLAGS = ("--dim", 8, "--lr", 0.05)
 CPU = torch.device("cpu")
+
+
+def own_flags(args):
+    """The flags of a rank's model, as main.train_model has them."""
+    return args.replace(batch_size=own_batch_size(args.batch_size))
 
 
 def succeed(process):
@@ -81,7 +86,7 @@ def one_step(*made):
     batch = next(iter(model.schedule.batches()))
     model.optimizer.prepare(0.05)
     # Which of equal rows is the place of all is chance on several threads, and on a GPU.
-    with mock.patch.object(tables, "merge", merge_first if collectives.rank() else tables.merge):
+    with mock.patch.object(adam, "merge", merge_first if collectives.rank() else tables.merge):
         loss = (model.compiled_step if model.compiled else model.step)(batch)
     model.optimizer.finish()
     batch = batch[0] + model.data.first, *batch[1:3]
@@ -470,7 +475,7 @@ def test_recover_drops_what_a_kill_left(tmp_path):
 def started_with(folder, words):
     """What main.py does on this rank in the folder, with its own one of `words`."""
     os.chdir(folder)
-    work_as_rank(CPU, parse_args(["--dataset", "shop", *words[collectives.rank()].split()]))
+    train_model(parse_args(["--dataset", "shop", *words[collectives.rank()].split()]), CPU)
 
 
 @pytest.mark.parametrize(
@@ -525,7 +530,7 @@ def test_who_tells_of_an_error(monkeypatch):
     for name, value in {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))
     assert message_of(gone).startswith(
-        "lost another rank (Connection closed by peer [10.9.0.1]:4321);"
+        "another process failed (Connection closed by peer [10.9.0.1]:4321);"
     )
     for rank, local, own, common, lost in ((0, 0, 1, 1, 1), (1, 1, 1, 0, 0), (2, 0, 1, 0, 1)):
         monkeypatch.setenv("RANK", str(rank))

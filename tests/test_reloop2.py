@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cli.registry import MEMORIES, find
+from cli.registry import find
+from families.clicks.family import MEMORIES
 from families.clicks.memory import Similar, corrected, recalled
 
 KINDS = [name for name in MEMORIES if name != "none"]

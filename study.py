@@ -75,29 +75,18 @@ def flag_values(text):
 flag_values.metavar = "FLAG=VALUE,..."
 
 
+# fmt: off
 FLAGS = [
-    Flag(
-        "over",
-        None,
-        flag_values,
-        "flags of main.py, each with its values: beta=0.9,0.99 N=1,5",
-        nargs="+",
-    ),
-    Flag(
-        "seeds",
-        None,
-        whole(1),
-        "train with the seeds 1, 2, ... up to this one (default: 3; clusters: 1)",
-    ),
-    Flag("jobs", 1, whole(1), "runs at a time"),
-    Flag("study_root", "studies", str, "folder of the studies"),
-    Flag(
-        "name",
-        None,
-        folder_name,
-        "name of the study's folder (default: its flags or name, and the data set)",
-    ),
+    Flag("over", None, flag_values, nargs="+",
+         help="flags of main.py, each with its values: beta=0.9,0.99 N=1,5"),
+    Flag("seeds", None, whole(1),
+         help="train with the seeds 1, 2, ... up to this one (default: 3; clusters: 1)"),
+    Flag("jobs", 1, whole(1), help="runs at a time"),
+    Flag("study_root", "studies", str, help="folder of the studies"),
+    Flag("name", None, folder_name,
+         help="name of the study's folder (default: its flags or name, and the data set)"),
 ]
+# fmt: on
 
 
 def run(name, given, fixed):

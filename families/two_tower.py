@@ -18,82 +18,37 @@ PRESETS = {
     "inbatch": {"Gowalla": _INBATCH, "Yelp2018": _INBATCH},
 }
 
+# fmt: off
 FLAGS = [
-    Flag(
-        "preset",
-        "paper",
-        one_of(*PRESETS),
-        "values for flags not given: the paper's, or better ones",
-    ),
-    Flag(
-        "encoder",
-        "MF",
-        one_of(*ENCODERS),
-        "towers: tables of encodings, graph convolution, or linear layers over tables",
-    ),
-    Flag(
-        "layers",
-        2,
-        whole(1),
-        "LightGCN: propagations; MLP: linear layers of a tower",
-        only={"encoder": ("LightGCN", "MLP")},
-    ),
-    Flag(
-        "similarity",
-        "dot",
-        one_of("dot", "cosine"),
-        "score of two encodings: inner product, or inner product of their directions",
-    ),
-    Flag("beta", 0.99, number(0, 1), "OneBP: weight of the old encoding in the moving aggregation"),
-    Flag(
-        "aggregation",
-        "mean",
-        one_of("mean", "sequential", "last"),
-        "OneBP, a user twice in a batch: one move to the mean, one per item, or only the last",
-    ),
-    Flag(
-        "sampler",
-        "uniform",
-        one_of(*SAMPLERS),
-        "negatives: uniform, by popularity, the hardest of some, the batch's positives, or none",
-    ),
-    Flag(
-        "N",
-        5,
-        whole(1),
-        "negatives per interaction",
-        only={"sampler": ("uniform", "popularity", "dns")},
-    ),
-    Flag(
-        "alpha",
-        0.75,
-        number(0, 10),
-        "sampler popularity: exponent of an item's training interactions",
-        only={"sampler": ("popularity",)},
-    ),
-    Flag(
-        "candidates",
-        32,
-        whole(1),
-        "sampler dns: uniform items, of which the N with the highest scores are negatives",
-        only={"sampler": ("dns",)},
-    ),
-    Flag("loss", "InfoNCE", one_of(*LOSSES), "training loss"),
-    Flag(
-        "gamma",
-        1.0,
-        number(0),
-        "weight of the second term of the loss: BSL's negatives, DirectAU's uniformity",
-        only={"loss": ("BSL", "DirectAU")},
-    ),
-    Flag(
-        "temperature",
-        1.0,
-        positive,
-        "softmax temperature: the loss divides scores by it",
-        only={"loss": ("InfoNCE", "BPR", "BCE", "BSL")},
-    ),
+    Flag("preset", "paper", one_of(*PRESETS),
+         help="values for flags not given: the paper's, or better ones"),
+    Flag("encoder", "MF", one_of(*ENCODERS),
+         help="towers: tables of encodings, graph convolution, or linear layers over tables"),
+    Flag("layers", 2, whole(1), only={"encoder": ("LightGCN", "MLP")},
+         help="LightGCN: propagations; MLP: linear layers of a tower"),
+    Flag("similarity", "dot", one_of("dot", "cosine"),
+         help="score of two encodings: inner product, or inner product of their directions"),
+    Flag("beta", 0.99, number(0, 1),
+         help="OneBP: weight of the old encoding in the moving aggregation"),
+    Flag("aggregation", "mean", one_of("mean", "sequential", "last"),
+         help="OneBP, a user twice in a batch: one move to the mean, one per item, or only the "
+              "last"),
+    Flag("sampler", "uniform", one_of(*SAMPLERS),
+         help="negatives: uniform, by popularity, the hardest of some, the batch's positives, or "
+              "none"),
+    Flag("N", 5, whole(1), only={"sampler": ("uniform", "popularity", "dns")},
+         help="negatives per interaction"),
+    Flag("alpha", 0.75, number(0, 10), only={"sampler": ("popularity",)},
+         help="sampler popularity: exponent of an item's training interactions"),
+    Flag("candidates", 32, whole(1), only={"sampler": ("dns",)},
+         help="sampler dns: uniform items, of which the N with the highest scores are negatives"),
+    Flag("loss", "InfoNCE", one_of(*LOSSES), help="training loss"),
+    Flag("gamma", 1.0, number(0), only={"loss": ("BSL", "DirectAU")},
+         help="weight of the second term of the loss: BSL's negatives, DirectAU's uniformity"),
+    Flag("temperature", 1.0, positive, only={"loss": ("InfoNCE", "BPR", "BCE", "BSL")},
+         help="softmax temperature: the loss divides scores by it"),
 ]
+# fmt: on
 
 
 def suggest(given):

@@ -9,57 +9,24 @@ RECOMMEND = {"mode": ("recommend",)}
 TITLE = (
     "using a trained model (--mode evaluate, recommend, export; its flags come from its checkpoint)"
 )
+# fmt: off
 FLAGS = [
-    Flag(
-        "checkpoint",
-        "best",
-        one_of("best", "last"),
-        "the epoch to use",
-        only={"mode": ("evaluate", "recommend", "export")},
-        decides="nothing",
-    ),
-    Flag(
-        "users",
-        None,
-        text,
-        "recommend: ids of users, separated by commas, or all",
-        only=RECOMMEND,
-        decides="nothing",
-    ),
-    Flag(
-        "history",
-        None,
-        text,
-        "recommend: a file of interactions of new users, in the order of time",
-        only=RECOMMEND,
-        decides="nothing",
-    ),
-    Flag(
-        "passes",
-        5,
-        whole(1),
-        "recommend: passes through --history; training makes one per epoch",
-        only=RECOMMEND,
-        decides="nothing",
-    ),
-    Flag("topk", 10, whole(1), "recommend: items per user", only=RECOMMEND, decides="nothing"),
-    Flag(
-        "keep_seen",
-        False,
-        None,
-        "recommend: also items of the user's training interactions or history",
-        only=RECOMMEND,
-        decides="nothing",
-    ),
-    Flag(
-        "output",
-        None,
-        text,
-        "recommend: file to write (default: the terminal); export: folder to write",
-        only={"mode": ("recommend", "export")},
-        decides="nothing",
-    ),
+    Flag("checkpoint", "best", one_of("best", "last"),
+         only={"mode": ("evaluate", "recommend", "export")}, decides="nothing",
+         help="the epoch to use"),
+    Flag("users", None, text, only=RECOMMEND, decides="nothing",
+         help="recommend: ids of users, separated by commas, or all"),
+    Flag("history", None, text, only=RECOMMEND, decides="nothing",
+         help="recommend: a file of interactions of new users, in the order of time"),
+    Flag("passes", 5, whole(1), only=RECOMMEND, decides="nothing",
+         help="recommend: passes through --history; training makes one per epoch"),
+    Flag("topk", 10, whole(1), only=RECOMMEND, decides="nothing", help="recommend: items per user"),
+    Flag("keep_seen", False, None, only=RECOMMEND, decides="nothing",
+         help="recommend: also items of the user's training interactions or history"),
+    Flag("output", None, text, only={"mode": ("recommend", "export")}, decides="nothing",
+         help="recommend: file to write (default: the terminal); export: folder to write"),
 ]
+# fmt: on
 
 
 def contradictions(args, given):

@@ -23,43 +23,25 @@ TUNED = 0.9
 HELD_OUT = {"select": "valid", "valid_ratio": 0.25}
 
 LAMBDAOPT = {"regularizer": ("lambdaopt",)}
+# fmt: off
 FLAGS = [
-    Flag(
-        "regularizer",
-        "decay",
-        one_of(*REGULARIZERS),
-        "weight decay; L2 penalty on the rows of a batch; or L2 strengths that tune themselves",
-    ),
-    Flag(
-        "granularity",
-        "dimension+user+item",
-        one_of(*GRANULARITIES.values(), **GRANULARITIES),
-        "lambdaopt: what has strengths of its own; short form: dui for dimension+user+item",
-        only=LAMBDAOPT,
-    ),
-    Flag("lambda_lr", 1e-3, positive, "lambdaopt: learning rate of the strengths", only=LAMBDAOPT),
-    Flag(
-        "lambda_interval",
-        4,
-        whole(1),
-        "lambdaopt: training steps per step of the strengths",
-        only=LAMBDAOPT,
-    ),
-    Flag(
-        "lambda_grad",
-        "truncated",
-        one_of("truncated", "full"),
-        "lambdaopt: truncated takes the gradient as a constant; full differentiates the whole step",
-        only=LAMBDAOPT,
-    ),
-    Flag(
-        "lambda_clip",
-        100.0,
-        positive,
-        "lambdaopt: largest norm of the gradient by the strengths",
-        only=LAMBDAOPT,
-    ),
+    Flag("regularizer", "decay", one_of(*REGULARIZERS),
+         help="weight decay; L2 penalty on the rows of a batch; or L2 strengths that tune "
+              "themselves"),
+    Flag("granularity", "dimension+user+item", one_of(*GRANULARITIES.values(), **GRANULARITIES),
+         only=LAMBDAOPT,
+         help="lambdaopt: what has strengths of its own; short form: dui for dimension+user+item"),
+    Flag("lambda_lr", 1e-3, positive, only=LAMBDAOPT,
+         help="lambdaopt: learning rate of the strengths"),
+    Flag("lambda_interval", 4, whole(1), only=LAMBDAOPT,
+         help="lambdaopt: training steps per step of the strengths"),
+    Flag("lambda_grad", "truncated", one_of("truncated", "full"), only=LAMBDAOPT,
+         help="lambdaopt: truncated takes the gradient as a constant; full differentiates the "
+              "whole step"),
+    Flag("lambda_clip", 100.0, positive, only=LAMBDAOPT,
+         help="lambdaopt: largest norm of the gradient by the strengths"),
 ]
+# fmt: on
 
 
 def suggest(given):

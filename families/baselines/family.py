@@ -11,24 +11,16 @@ MODELS = {
     "ALS": Model(f"{HERE}.als:ALS", RANKED | {"epochs", "dim"}),
     "CML": Model(f"{HERE}.cml:CML", RANKED | {"epochs", "dim", "gradients"}),
 }
+# fmt: off
 FLAGS = [
-    Flag("reg", 1.0, number(0), "EASE, ALS: L2 penalty", only={"model": ("EASE", "ALS")}),
-    Flag(
-        "confidence",
-        1.0,
-        positive,
-        "ALS: weight of a training interaction; any other pair has weight 1",
-        only={"model": ("ALS",)},
-    ),
-    Flag(
-        "margin",
-        0.5,
-        positive,
-        "CML: how much nearer to the user the positive must be, in squared distance",
-        only={"model": ("CML",)},
-    ),
-    Flag("N", 5, whole(1), "CML: negatives per interaction", only={"model": ("CML",)}),
+    Flag("reg", 1.0, number(0), only={"model": ("EASE", "ALS")}, help="EASE, ALS: L2 penalty"),
+    Flag("confidence", 1.0, positive, only={"model": ("ALS",)},
+         help="ALS: weight of a training interaction; any other pair has weight 1"),
+    Flag("margin", 0.5, positive, only={"model": ("CML",)},
+         help="CML: how much nearer to the user the positive must be, in squared distance"),
+    Flag("N", 5, whole(1), only={"model": ("CML",)}, help="CML: negatives per interaction"),
 ]
+# fmt: on
 
 # Found on the test split.
 SUGGESTED = {

@@ -40,161 +40,66 @@ SUGGESTED = {name: {"": _ANY} for name in ("LR", "FM", "DeepFM")}
 SUGGESTED["DCNv2"] = {"": _ANY | {"layers": 3}}
 SUGGESTED_FOR_MEMORY = {"knn": {"memory_k": 100}, "lsh": {"memory_k": 32}}
 
+# fmt: off
 DATA = [
-    Flag(
-        "threshold",
-        1,
-        whole(1),
-        "rarer values of the training split share an id with unseen ones",
-        loads=True,
-    ),
-    Flag(
-        "label",
-        None,
-        text,
-        "of a table: column of 0 and 1 (default: label, click, clicked or target)",
-        loads=True,
-    ),
-    Flag(
-        "categorical",
-        None,
-        text,
-        "of a table: columns to take as they are (default: all that no other flag names)",
-        loads=True,
-        nargs="+",
-    ),
-    Flag(
-        "numeric",
-        None,
-        text,
-        "of a table: columns of numbers, x > 2 taken as floor(log(x)^2)",
-        loads=True,
-        nargs="+",
-    ),
-    Flag(
-        "skip_bad_lines",
-        False,
-        None,
-        "count broken lines and leave them out, instead of stopping",
-        loads=True,
-    ),
+    Flag("threshold", 1, whole(1), loads=True,
+         help="rarer values of the training split share an id with unseen ones"),
+    Flag("label", None, text, loads=True,
+         help="of a table: column of 0 and 1 (default: label, click, clicked or target)"),
+    Flag("categorical", None, text, loads=True, nargs="+",
+         help="of a table: columns to take as they are (default: all that no other flag names)"),
+    Flag("numeric", None, text, loads=True, nargs="+",
+         help="of a table: columns of numbers, x > 2 taken as floor(log(x)^2)"),
+    Flag("skip_bad_lines", False, None, loads=True,
+         help="count broken lines and leave them out, instead of stopping"),
 ]
+
 NETWORK = [
-    Flag(
-        "preset", "paper", one_of(*PRESETS), "values for flags not given; x4_001: BARS's for Criteo"
-    ),
-    Flag(
-        "hidden",
-        [64, 64, 64],
-        whole(1),
-        "sizes of the hidden layers",
-        only={"model": ("DeepFM", "DCNv2")},
-        nargs="+",
-    ),
-    Flag("layers", 2, whole(1), "cross layers", only={"model": ("DCNv2",)}),
+    Flag("preset", "paper", one_of(*PRESETS),
+         help="values for flags not given; x4_001: BARS's for Criteo"),
+    Flag("hidden", [64, 64, 64], whole(1), only={"model": ("DeepFM", "DCNv2")}, nargs="+",
+         help="sizes of the hidden layers"),
+    Flag("layers", 2, whole(1), only={"model": ("DCNv2",)}, help="cross layers"),
 ]
+# fmt: on
 KNN_OR_LSH = {"memory": ("knn", "lsh")}
+# fmt: off
 STREAM = [
-    Flag("slots", 10, whole(1), "consecutive slots of equal size", decides="stream"),
-    Flag(
-        "incremental", False, None, "also train the model on each slot, one pass", decides="stream"
-    ),
-    Flag("incremental_lr", None, positive, "its learning rate (default: --lr)", decides="stream"),
-    Flag(
-        "memory",
-        "none",
-        one_of(*MEMORIES),
-        "also correct predictions by the errors on similar examples: knn: the nearest examples; "
-        "lsh: sums over hash buckets",
-        decides="stream",
-    ),
-    Flag(
-        "memory_tune",
-        False,
-        None,
-        "choose memory_key, _k, _tau and _lambda on the validation split, streamed likewise",
-        only=KNN_OR_LSH,
-        decides="stream",
-    ),
-    Flag(
-        "memory_key",
-        "embedding",
-        one_of("embedding", "hidden"),
-        "what makes examples similar: the embeddings of their values, or the last hidden layer",
-        only=KNN_OR_LSH,
-        decides="stream",
-    ),
-    Flag(
-        "memory_k",
-        100,
-        whole(1),
-        "knn: nearest examples (100); lsh: arrays of buckets (32)",
-        only=KNN_OR_LSH,
-        decides="stream",
-    ),
-    Flag(
-        "memory_lambda",
-        0.3,
-        number(0),
-        "weight of the correction",
-        only=KNN_OR_LSH,
-        decides="stream",
-    ),
-    Flag(
-        "memory_tau",
-        0.1,
-        positive,
-        "temperature of the softmax over similarities",
-        only=KNN_OR_LSH,
-        decides="stream",
-    ),
-    Flag(
-        "memory_gamma",
-        1.0,
-        number(0, 1),
-        "1: correct towards the labels of similar examples; 0: by their errors",
-        only=KNN_OR_LSH,
-        decides="stream",
-    ),
-    Flag(
-        "memory_bits",
-        12,
-        number(1, 20, kind=int),
-        "lsh: bits of a bucket's number",
-        only={"memory": ("lsh",)},
-        decides="stream",
-    ),
-    Flag(
-        "memory_size",
-        100_000,
-        whole(1),
-        "latest examples that knn keeps, and that are stored again after the model was trained on",
-        only=KNN_OR_LSH,
-        decides="stream",
-    ),
-    Flag(
-        "memory_sigma",
-        0.0,
-        number(0, 1),
-        "store only examples with a larger error",
-        only=KNN_OR_LSH,
-        decides="stream",
-    ),
-    Flag(
-        "eval_file_name",
-        None,
-        folder_name,
-        "file in the run's folder for a line per evaluation",
-        decides="nothing",
-    ),
-    Flag(
-        "loss_file_name",
-        None,
-        folder_name,
-        "file in the run's folder for a line per loss",
-        decides="nothing",
-    ),
+    Flag("slots", 10, whole(1), decides="stream", help="consecutive slots of equal size"),
+    Flag("incremental", False, None, decides="stream",
+         help="also train the model on each slot, one pass"),
+    Flag("incremental_lr", None, positive, decides="stream",
+         help="its learning rate (default: --lr)"),
+    Flag("memory", "none", one_of(*MEMORIES), decides="stream",
+         help="also correct predictions by errors on similar examples: knn: the nearest examples; "
+              "lsh: sums over hash buckets"),
+    Flag("memory_tune", False, None, only=KNN_OR_LSH, decides="stream",
+         help="choose memory_key, _k, _tau and _lambda on the validation split, streamed likewise"),
+    Flag("memory_key", "embedding", one_of("embedding", "hidden"),
+         only=KNN_OR_LSH, decides="stream",
+         help="what makes examples similar: the embeddings of their values, or the last hidden "
+              "layer"),
+    Flag("memory_k", 100, whole(1), only=KNN_OR_LSH, decides="stream",
+         help="knn: nearest examples (100); lsh: arrays of buckets (32)"),
+    Flag("memory_lambda", 0.3, number(0), only=KNN_OR_LSH, decides="stream",
+         help="weight of the correction"),
+    Flag("memory_tau", 0.1, positive, only=KNN_OR_LSH, decides="stream",
+         help="temperature of the softmax over similarities"),
+    Flag("memory_gamma", 1.0, number(0, 1), only=KNN_OR_LSH, decides="stream",
+         help="1: correct towards the labels of similar examples; 0: by their errors"),
+    Flag("memory_bits", 12, number(1, 20, kind=int), only={"memory": ("lsh",)}, decides="stream",
+         help="lsh: bits of a bucket's number"),
+    Flag("memory_size", 100_000, whole(1), only=KNN_OR_LSH, decides="stream",
+         help="latest examples that knn keeps, and that are stored again after the model was "
+              "trained on"),
+    Flag("memory_sigma", 0.0, number(0, 1), only=KNN_OR_LSH, decides="stream",
+         help="store only examples with a larger error"),
+    Flag("eval_file_name", None, folder_name, decides="nothing",
+         help="file in the run's folder for a line per evaluation"),
+    Flag("loss_file_name", None, folder_name, decides="nothing",
+         help="file in the run's folder for a line per loss"),
 ]
+# fmt: on
 
 
 def suggest(given):

@@ -4,7 +4,11 @@ from cli.family import Family, Model
 from cli.flags import Flag, number
 
 HAS = frozenset({"gradients", "epochs", "dim", "pairs"})
-FLAGS = [Flag("reg", 1.0, number(0), "L2 penalty on the weights that a rating reads")]
+# fmt: off
+FLAGS = [
+    Flag("reg", 1.0, number(0), help="L2 penalty on the weights that a rating reads"),
+]
+# fmt: on
 
 # Found on the test split of another random split, see docs/experiments.md.
 _ANY = {"dim": 64, "reg": 0.06, "l2": 0.0, "lr_schedule": "cosine"}

@@ -1,4 +1,4 @@
-"""README.md, docs/ and datasets/README.md: commands, flags, links, the tree, and the code to add."""
+"""README.md, docs/, datasets/README.md: commands, flags, links, the tree, examples of code."""
 
 import re
 import shlex
@@ -37,13 +37,13 @@ def declared():
 
 
 def blocks(text):
-    """The indented blocks of a page, as lists of commands or lines; a backslash continues a line."""
+    """The lines of each indented block of a page; a backslash continues a line."""
     found = re.findall(r"(?:^ {4}.*\n)+", text, re.MULTILINE)
     return [re.sub(r"\\\n *", "", block).replace("    ", "", 1).split("\n    ") for block in found]
 
 
 def commands():
-    """(page, command) of all that is documented: in blocks, and in backquotes. Without added code."""
+    """Every command in a block or in backquotes, except those that need added code."""
     for page, name in zip(PAGES, NAMES, strict=True):
         text = page.read_text()
         lines = [line.strip() for block in blocks(text) for line in block]
@@ -165,7 +165,7 @@ RUN = [
 
 @pytest.mark.parametrize("block", RUN)
 def test_a_block_that_is_marked_runs(block, cli, work, monkeypatch):
-    """One after the other on demo, with one epoch, or two where a number of epochs is given."""
+    """Run its commands in order on demo, for one epoch, or for two if --epochs is given."""
     (work / "new.csv").write_text(f"user,item\nsomebody,{demo_interactions()[1][0]}\n")
     if "--mode" in block[0]:
         assert cli("--epochs", 1, "--dim", 4)[0] == 0
@@ -195,7 +195,7 @@ def run(program, words, folder):
 
 
 def examples():
-    """(what is added, [(file, after which line, code)], the command) of the README and extending.md."""
+    """Of the README and extending.md: ([(file, where in it, code to add)], command to run then)."""
     front = FRONT.read_text().split("## Extend it")[1]
     function, entry = ("\n".join(block) for block in blocks(front)[:2])
     command = re.search(r"`python (main\.py --loss Hinge.*?)`", front).group(1)
@@ -228,7 +228,7 @@ def test_an_example_of_something_to_add(steps, command, tmp_path):
 
 
 def with_code(text, where, code):
-    """The text of a file with code added: at the end, after its docstring, or as entries of a table."""
+    """Add code to the text of a file: at its end, after its docstring, or in a table."""
     if where == "after its docstring":
         end = text.index('"""', 3) + 4
         return text[:end] + "\n" + code + text[end:]

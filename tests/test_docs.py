@@ -21,7 +21,7 @@ PAGES = [FRONT, *sorted((ROOT / "docs").glob("*.md")), ROOT / "datasets" / "READ
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 TORCHRUN = "standalone nproc_per_node nnodes node_rank master_addr max_restarts rdzv_backend"
 COMMAND = re.compile(r"(python main\.py|python study\.py|torchrun)( .*)?")
-STEP = r"^In `(.+?)`(?:, (.+))?:\n\n```python\n((?:.*\n)+?)```$"
+STEP = r"^In `(.+?)`(?:, (.+))?:\n\n```(?:python|text)\n((?:.*\n)+?)```$"
 every_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from tools import build, matrix
+from tools import build, interactions
 
 from cli.registry import ENCODERS, find
+from families import model_class
 from model import LightGCN
 from parse import parse_args
 from utils import make_generator
@@ -16,7 +17,8 @@ SHAPE = (4, 5)
 
 def encoder(name, device, *flags):
     args = parse_args(["--encoder", name, "--dim", "3", *map(str, flags)])
-    return find(ENCODERS, name)(matrix(PAIRS, SHAPE), args, make_generator(0, device))
+    data, towers = interactions(PAIRS, {}, SHAPE), model_class(args.model).towers
+    return find(ENCODERS, name)(data, args, make_generator(0, device), towers)
 
 
 def dense_light_gcn(user, item, layers):

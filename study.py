@@ -1,10 +1,10 @@
-"""Studies: runs of main.py under combinations of its flags, with a table and a figure.
+"""Compare runs of main.py under combinations of its flags, in a table and a figure.
 
     python study.py --over beta=0.9,0.99 N=1,5 --seeds 3 -- --dataset 100k --epochs 200
     python study.py encoders|hyperparameters|clusters|efficiency --dataset 100k
 
-Every run is `python main.py` in a new process, and gets all flags that are not listed here. A run that is finished is
-not repeated; a study that was interrupted goes on.
+Every run is `python main.py` in a new process, and gets all flags that are not listed here.
+A finished run is not repeated; an interrupted study goes on.
 """
 
 import argparse
@@ -19,15 +19,15 @@ from pathlib import Path
 import families
 from cli.errors import UserError, defer_interrupts, status_of
 from cli.flags import Flag, Parser, folder_name, whole
-from sweeps.studies import NAMED, Sweep, checked
+from sweeps.studies import NAMED, Sweep, parse_run_flags
 
 log = logging.getLogger("onebp")
 
 
-# Flags of main.py that a study sets itself: what to do instead.
+# Flags of main.py that a study sets itself, each with the advice to a user who gives it.
 OWN_FLAGS = {
     "seed": "give --seeds",
-    "refit": "it compares runs by the part that chooses their epochs",
+    "refit": "it compares runs by the split that chooses their epochs",
     "l2_grid": "give --over l2=... and --select valid",
     **dict.fromkeys(("run_name", "log_root", "checkpoint_dir"), "give --name or --study_root"),
     **dict.fromkeys(("mode", "train_mode"), "it trains, and goes on where it stopped"),
@@ -35,22 +35,27 @@ OWN_FLAGS = {
 
 
 def main(argv=None):
-    """Run the command. Returns the exit status, like main.py's; it is 2 also if a run failed."""
+    """Run the command. Returns the exit status: that of main.py, or 2 if a run failed.
+
+    argv: the command line's words, by default those of this process
+    """
     words = sys.argv[1:] if argv is None else argv
+
+    # The first word may name a study. Words after "--" are for main.py.
     name = words[0] if words and not words[0].startswith("-") else None
-    split = words.index("--") if "--" in words else len(words)
+    dashes = words.index("--") if "--" in words else len(words)
     parser = build_parser()
-    given, passed = parser.parse_known_args(words[bool(name) : split])
+    given, passed = parser.parse_known_args(words[bool(name) : dashes])
     if name and name not in NAMED:
         parser.error(f"there is no study {name!r}, only {', '.join(NAMED)}, or --over")
     if bool(name) == ("over" in given):
         parser.error(f"give either --over or a study: {', '.join(NAMED)}")
     given = argparse.Namespace(**{flag.name: flag.default for flag in FLAGS} | vars(given))
-    return status_of("study.py", run, name, given, [*passed, *words[split + 1 :]])
+    return status_of("study.py", run, name, given, [*passed, *words[dashes + 1 :]])
 
 
 def build_parser():
-    """The parser of the study's own flags."""
+    """Parser of the study's own flags."""
     parser = Parser(
         prog="study.py",
         usage=f"study.py [{'|'.join(NAMED)}] [flags of the study] [--] [flags of main.py]",
@@ -62,7 +67,7 @@ def build_parser():
 
 
 def flag_values(text):
-    """A converter for --over: (flag, [value, ...])."""
+    """A converter for --over: "N=1,5" -> ("N", ["1", "5"])."""
     flag, _, values = text.partition("=")
     values = [value.strip() for value in values.split(",")]
     if not flag or not all(values):
@@ -90,10 +95,17 @@ FLAGS = [
 
 
 def run(name, given, fixed):
-    """Check every combination, run what is not finished, write and log the results. Raises UserError if one failed."""
+    """Check all combinations, run those that are not finished, write and log the results.
+
+    name: of the study, or None for --over
+    given: the study's own flags
+    fixed: command-line words that all runs have
+
+    Raises UserError for wrong flags before the first run, and at the end if a run failed.
+    """
     study = NAMED[name](fixed) if name else Sweep(fixed, dict(given.over))
     check_flags(study, name, given)
-    combinations = [(values, checked(study.fixed, values)) for values in study.combinations()]
+    combinations = [(swept, parse_run_flags(study.fixed, swept)) for swept in study.combinations()]
 
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
     with defer_interrupts():
@@ -101,34 +113,27 @@ def run(name, given, fixed):
         from utils import log_to_console
 
     log_to_console()
-    headlines = {
-        families.model_class(args.model).evaluator_class(args).headline for _, args in combinations
-    }
-    if len(headlines) > 1:
-        raise UserError(
-            "the runs have different metrics; compare models of rankings, or of ratings, and one --ranking"
-        )
-    (study.headline,) = headlines
-    parts = {(args.select, args.valid_ratio, args.validates) for _, args in combinations}
-    if len(parts) > 1 and not {"select", "valid_ratio"} & combinations[0][0].keys():
-        raise UserError(
-            "the runs have different training parts; give --select valid --valid_ratio 0.25, say, to all"
-        )
-    loaded = load_once([args for _, args in combinations])
-    combinations = [(values, args) for (values, _), args in zip(combinations, loaded, strict=True)]
-    args = loaded[0]
-    study.prepare(args)
-    parts = [name] if name else list(study.over)
-    folder = Path(given.study_root) / (
-        given.name or "-".join(parts + [args.dataset] * ("dataset" not in study.over))
-    )
+    study.headline = shared_headline([args for _, args in combinations])
+    check_training_splits(combinations)
+
+    # Load the data once, for the names of data sets and their digests.
+    flags = load_once([args for _, args in combinations])
+    combinations = [(swept, args) for (swept, _), args in zip(combinations, flags, strict=True)]
+    study.prepare(flags[0])
+
+    # Name the folder.
+    words = [name] if name else list(study.over)
+    words += [] if "dataset" in study.over else [flags[0].dataset]
+    folder = Path(given.study_root) / (given.name or "-".join(words))
+
+    # Run, and report on all runs that went well before failing for the others.
     seeds = given.seeds or study.seeds
     trials = plan(study.fixed, combinations, seeds, folder)
-    log.info("%s; combinations: %d, seeds: %d", study.answers, len(combinations), seeds)
+    log.info("%s; combinations: %d, seeds: %d", study.purpose, len(combinations), seeds)
     failed = run_all(trials, given.jobs)
     runs = collect(trials)
     if len(runs):
-        report(study, runs, folder, [args for _, args in combinations])
+        report(study, runs, folder, flags)
     if failed:
         first, line = next(iter(failed.items()))
         raise UserError(f"{len(failed)} of {len(trials)} runs failed, {first} with: {line}")
@@ -136,48 +141,89 @@ def run(name, given, fixed):
 
 
 def check_flags(study, name, given):
-    """Raise UserError for a flag that two would set, and for runs beside each other where they must be alone."""
+    """Raise UserError for a flag that is set twice, and for --jobs if runs must be alone.
+
+    study: Sweep; name: of the study, or None for --over; given: the study's own flags
+    """
     if not name and len(study.over) < len(given.over):
         raise UserError("--over has a flag twice; separate its values by commas")
     for flag, advice in {**dict.fromkeys(study.over, "leave it out"), **OWN_FLAGS}.items():
-        if study.given(flag) or (flag in study.over and flag in OWN_FLAGS):
+        if study.fixes(flag) or (flag in study.over and flag in OWN_FLAGS):
             raise UserError(f"--{flag} is for the study itself to set; {advice}")
-    if study.alone and given.jobs > 1:
+    if study.one_at_a_time and given.jobs > 1:
         raise UserError(
-            f"{name} takes the time of every run, so they must be alone; leave --jobs {given.jobs} out"
+            f"{name} measures the time of every run, so runs must be alone; "
+            f"leave --jobs {given.jobs} out"
+        )
+
+
+def shared_headline(flags):
+    """Names of the metrics to show, from the parse.Flags of all combinations.
+
+    Raises UserError if they differ between runs.
+    """
+    headlines = {families.model_class(a.model).evaluator_class(a).headline for a in flags}
+    if len(headlines) > 1:
+        raise UserError(
+            "the runs have different metrics; compare models of rankings, or of ratings, "
+            "and one --ranking"
+        )
+    return headlines.pop()
+
+
+def check_training_splits(combinations):
+    """Raise UserError if runs train on different splits, unless the study sweeps over the split.
+
+    combinations: list of ({swept flag: value}, parse.Flags)
+    """
+    splits = {(args.select, args.valid_ratio, args.validates) for _, args in combinations}
+    if len(splits) > 1 and not {"select", "valid_ratio"} & combinations[0][0].keys():
+        raise UserError(
+            "the runs have different training splits; "
+            "give --select valid --valid_ratio 0.25, say, to all"
         )
 
 
 def report(study, runs, folder, flags):
-    """Write runs.csv, study.csv and study.png, and log the headline; flags: those of every combination."""
+    """Write runs.csv, study.csv and study.png, and log the table.
+
+    study: Sweep
+    runs: content of runs.csv
+    folder: of the study
+    flags: parse.Flags of each combination
+    """
     from reports.figures import save_figure
     from sweeps.trials import summarise
     from utils import write_csv
 
-    dataset, select = (
-        " or ".join(dict.fromkeys(getattr(args, name) for args in flags))
-        for name in ("dataset", "select")
-    )
     table = summarise(runs, study.over)
     write_csv(folder / "runs.csv", runs)
     write_csv(folder / "study.csv", table)
+    files = ["runs.csv", "study.csv"]
+
+    # The figure.
     if panels := study.panels(table):
+        datasets = " or ".join(dict.fromkeys(args.dataset for args in flags))
         seeds = table["n_seeds"].max()
         spread = "seed 1" if seeds == 1 else f"mean and standard deviation of {seeds} seeds"
         command = textwrap.fill(shlex.join(["python", "main.py", *study.fixed]), 100)
-        save_figure(
-            folder / "study.png", f"{folder.name} on {dataset}, {spread}\n{command}", panels
-        )
-    shown = table[list(study.over)].map(str)
-    for label, measure, digits in study.shown:
+        title = f"{folder.name} on {datasets}, {spread}\n{command}"
+        save_figure(folder / "study.png", title, panels)
+        files.append("study.png")
+
+    # The printed table: mean ± standard deviation, without the latter for one seed.
+    printed = table[list(study.over)].map(str)
+    for label, measure, decimals in study.printed:
         pairs = zip(table[f"{measure}_mean"], table[f"{measure}_std"], strict=True)
-        shown[label] = [
-            f"{mean:.{digits}f}" + f" ± {std:.{digits}f}" * (not math.isnan(std))
+        printed[label] = [
+            f"{mean:.{decimals}f}" + f" ± {std:.{decimals}f}" * (not math.isnan(std))
             for mean, std in pairs
         ]
-    shown["n"] = table["n_seeds"]
-    log.info("\n%s:\n\n%s\n", study.note.format(select=select), shown.to_string(index=False))
-    log.info("%s: %s", folder, ", ".join(["runs.csv", "study.csv"] + ["study.png"] * bool(panels)))
+    printed["n"] = table["n_seeds"]
+    selects = " or ".join(dict.fromkeys(args.select for args in flags))
+    caption = study.caption.format(select=selects)
+    log.info("\n%s:\n\n%s\n", caption, printed.to_string(index=False))
+    log.info("%s: %s", folder, ", ".join(files))
 
 
 if __name__ == "__main__":

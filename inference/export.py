@@ -1,4 +1,4 @@
-"""Export of the encodings as NumPy arrays: inner products of their rows are the scores."""
+"""--mode export: write the encodings as NumPy arrays, whose inner products are the scores."""
 
 import logging
 from pathlib import Path
@@ -12,34 +12,49 @@ log = logging.getLogger("onebp")
 
 
 def export(model, data, args, strengths):
-    """Write users.npy, items.npy, ids.csv and a README.md into the folder --output; <kind>_strengths.npy if any."""
+    """Write users.npy, items.npy, ids.csv and README.md into the folder --output.
+
+    model: with the weights to export
+    data: Interactions
+    args: flags; uses output
+    strengths: {"user" or "item": learned L2 strengths}, may be empty; written as
+        <kind>_strengths.npy
+    """
     folder = Path(args.output)
     tables = dict(zip(("users", "items"), model.encodings(), strict=True))
-    tables |= {f"{kind}_strengths": strength for kind, strength in strengths.items()}
+    tables |= {f"{kind}_strengths": table for kind, table in strengths.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    for kind in {"user", "item"} - strengths.keys():  # of another model's export
+
+    # Remove the strengths that an earlier export of another model left in the folder.
+    for kind in {"user", "item"} - strengths.keys():
         (folder / f"{kind}_strengths.npy").unlink(missing_ok=True)
+
     for name, table in tables.items():
         with atomic_file(folder / f"{name}.npy") as file:
             np.save(file, table.cpu().numpy().astype(np.float32), allow_pickle=False)
+
+    # ids.csv: the id of each row, of the users first, then of the items.
     kinds = np.repeat(["user", "item"], data.shape)
     rows = np.concatenate([np.arange(size) for size in data.shape])
+    ids = pd.DataFrame({"kind": kinds, "row": rows, "id": data.user_ids + data.item_ids})
     with atomic_file(folder / "ids.csv", "w", newline="", encoding="utf-8") as file:
-        pd.DataFrame({"kind": kinds, "row": rows, "id": data.user_ids + data.item_ids}).to_csv(
-            file, index=False
-        )
+        ids.to_csv(file, index=False)
+
     with atomic_file(folder / "README.md", "w", encoding="utf-8") as file:
         file.write(EXPORT_README)
     log.info("encodings of %d users and %d items in %s", *data.shape, folder)
 
 
 EXPORT_README = """\
-Rows of users.npy and items.npy are encodings, their inner products the scores; ids.csv says whose each row is.
-Where lambdaOpt learned L2 strengths, those of the same rows are in user_strengths.npy and item_strengths.npy.
+Rows of users.npy and items.npy are encodings, their inner products the scores; \
+ids.csv says whose each row is.
+Where lambdaOpt learned L2 strengths, those of the same rows are in user_strengths.npy \
+and item_strengths.npy.
 
     import faiss, numpy  # pip install faiss-cpu
     users, items = (numpy.load(f"{name}.npy", allow_pickle=False) for name in ("users", "items"))
     index = faiss.IndexFlatIP(items.shape[1])
     index.add(items)
-    scores, rows = index.search(users[:5], 10)  # the ten best items of the first five users, seen ones included
+    scores, rows = index.search(users[:5], 10)  # the ten best items of the first five users, \
+seen ones included
 """

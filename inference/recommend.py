@@ -1,4 +1,7 @@
-"""What one does with a trained model: score it again, recommend items, export its encodings."""
+"""--mode recommend: the best items for chosen users, or for new users with a history.
+
+Shapes: n users, b users of a block, K list length.
+"""
 
 import logging
 from pathlib import Path
@@ -19,7 +22,17 @@ log = logging.getLogger("onebp")
 
 
 def recommend(model, data, args):
-    """Write or print the table user, rank, item, score[, title] for --users or for the users of --history."""
+    """Print, or write to --output, a table with the columns user, rank, item, score and title.
+
+    A row is an item recommended to a user. The users are those of --users, or new users from the
+    file --history. The column title is left out if no titles are known.
+
+    model: with the weights to use
+    data: Interactions
+    args: flags; uses users, history, topk, keep_seen, output and data_dir
+
+    Raises UserError for an unknown user, an unreadable history, or a folder as --output.
+    """
     if args.output and Path(args.output).is_dir():
         raise UserError(f"--output {args.output} is a folder; give the name of a file")
     if args.history:
@@ -28,13 +41,17 @@ def recommend(model, data, args):
     else:
         names, users = data.user_ids, chosen_users(args.users, data, model.device)
         scorer, seen = model.scorer(), data.seen("test")
-    seen = [] if args.keep_seen else [UserItems(part, model.device) for part in seen if part.nnz]
+    matrices = [] if args.keep_seen else [matrix for matrix in seen if matrix.nnz]
+    seen = [UserItems(matrix, model.device) for matrix in matrices]
     table = recommendations(scorer, data.shape[1], users, seen, args.topk)
+
+    # Replace indices by ids, and add the titles.
     titles = item_titles(data, args.data_dir)
     if titles is not None:
         table["title"] = titles["title"].to_numpy()[table["item"]]
     table["user"] = np.array(names, dtype=object)[table["user"]]
     table["item"] = np.array(data.item_ids, dtype=object)[table["item"]]
+
     if args.output is None:
         log.info("%s", table.to_string(index=False, float_format="%.4f"))
         return
@@ -44,61 +61,88 @@ def recommend(model, data, args):
 
 
 def recommendations(scorer, n_items, users, seen, k):
-    """Of `n_items` items the best k for users (n,), none of `seen`: a table of user, rank (from 1), item and score."""
+    """Find the k items with the highest scores for each user.
+
+    scorer: scores of n_items items, see evaluate.DotProduct
+    users (n,): their indices
+    seen: list of UserItems to leave out
+    k: list length; a list is shorter if fewer unseen items are left
+
+    Returns a table with the columns user, rank (place in the list, from 1), item and score. Users
+    and items are indices.
+    """
     columns = {"user": [], "rank": [], "item": [], "score": []}
     for block, items, scores in top_items(scorer, n_items, users, seen, min(k, n_items)):
-        kept = scores > -torch.inf  # (b, k); a user may have fewer than k items left
-        row, rank = kept.nonzero(as_tuple=True)
-        for name, values in zip(
-            columns, (block[row], rank + 1, items[kept], scores[kept]), strict=True
-        ):
-            columns[name].append(values.cpu().numpy())
+        listed = scores > -torch.inf  # (b, K); -inf: no item is left
+        row, place = listed.nonzero(as_tuple=True)
+        found = block[row], place + 1, items[listed], scores[listed]
+        for column, values in zip(columns.values(), found, strict=True):
+            column.append(values.cpu().numpy())
     return pd.DataFrame({name: np.concatenate(values) for name, values in columns.items()})
 
 
 def chosen_users(text, data, device):
-    """Indices of the users that `text` names, ids separated by commas or `all`. Raises UserError for an unknown one."""
+    """Indices (n,) of the users that --users names. Repeated ids count once.
+
+    text: ids separated by commas, or "all"
+    data: Interactions
+    device: of the result
+
+    Raises UserError for an unknown id.
+    """
     if text == "all":
         return torch.arange(data.shape[0], device=device)
-    index = {user: number for number, user in enumerate(data.user_ids)}
-    wanted = [name.strip() for name in text.split(",")]
-    if unknown := [name for name in wanted if name not in index]:
+    index_of = {user_id: index for index, user_id in enumerate(data.user_ids)}
+    wanted = [user_id.strip() for user_id in text.split(",")]
+    if unknown := [user_id for user_id in wanted if user_id not in index_of]:
         raise UserError(
             f"{data.name} has no user {unknown[0]!r}; its ids are like {data.user_ids[0]!r}"
         )
-    return torch.tensor([index[name] for name in dict.fromkeys(wanted)], device=device)
+    return torch.tensor([index_of[user_id] for user_id in dict.fromkeys(wanted)], device=device)
 
 
 def new_users(model, data, path):
-    """Users that the model was not trained on, from a file of their interactions: (ids, scorer, [their pairs]).
+    """Encode users who were not in training, from a file of their interactions.
 
-    Interactions with items that the model does not know are left out, with a warning. Raises UserError where the file
-    cannot be read, nothing is left of it, or the model has no rule for new users.
+    model: trained on `data`
+    data: Interactions
+    path: file of interactions, in the order of time
+
+    Returns the users' ids (n,), a scorer that takes users by their index in the ids, and a list
+    with the csr_array (n, I) of their interactions.
+
+    Interactions with items out of `data` are left out, with a warning. Raises UserError if the file
+    cannot be read, if no interaction is left, or if the model has no rule for new users.
     """
     users, items, _ = read_interactions(Path(path))
-    place, names = pd.factorize(users)
-    known = pd.Index(data.item_ids).get_indexer(items)  # -1 for an unknown one
-    here = known >= 0
-    if not here.any():
+    user_index, user_ids = pd.factorize(users)
+    item_index = pd.Index(data.item_ids).get_indexer(items)  # -1: not in `data`
+
+    # Leave out interactions with unknown items.
+    known = item_index >= 0
+    if not known.any():
         raise UserError(
-            f"{path} has no interaction with an item of {data.name}; its ids are like {data.item_ids[0]!r}"
+            f"{path} has no interaction with an item of {data.name}; "
+            f"its ids are like {data.item_ids[0]!r}"
         )
-    if not here.all():
-        example = items[~here][0]
+    if not known.all():
         log.warning(
             "warning: %d of %d interactions left out: no item %r, say",
-            (~here).sum(),
-            len(here),
-            example,
+            (~known).sum(),
+            len(known),
+            items[~known][0],
         )
-    place, known = place[here], known[here]
-    if empty := len(names) - len(np.unique(place)):
+    user_index, item_index = user_index[known], item_index[known]
+    if n_empty := len(user_ids) - len(np.unique(user_index)):
         log.warning(
-            "warning: %d users have no known item; their list is that of the mean user", empty
+            "warning: %d users have no known item; their list is that of the mean user", n_empty
         )
-    own = pair_matrix(place, known, None, (len(names), data.shape[1]))
-    place, known = (
-        torch.as_tensor(index, dtype=torch.int64, device=model.device) for index in (place, known)
+
+    # Encode the users, in the order of the file.
+    seen = pair_matrix(user_index, item_index, None, (len(user_ids), data.shape[1]))
+    user_index, item_index = (
+        torch.as_tensor(index, dtype=torch.int64, device=model.device)
+        for index in (user_index, item_index)
     )
-    scorer = DotProduct(model.encode_history(place, known, len(names)), model.encodings()[1])
-    return names, scorer, [own]
+    encodings = model.encode_history(user_index, item_index, len(user_ids))
+    return user_ids, DotProduct(encodings, model.encodings()[1]), [seen]

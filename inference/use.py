@@ -1,4 +1,4 @@
-"""--mode evaluate, recommend and export: a model in the state of its checkpoint."""
+"""--mode evaluate, recommend and export: use the model that a checkpoint holds."""
 
 import logging
 from pathlib import Path
@@ -16,21 +16,27 @@ log = logging.getLogger("onebp")
 
 
 def adopt_trained_flags(args):
-    """The flags that the checkpoint was trained with. Returns (args with them, its state).
+    """Take the flags that the checkpoint was trained with. Returns (args, checkpoint's state).
 
-    Raises UserError if the checkpoint is absent or damaged, or if a flag of the command line differs
-    from it. --ranking may differ: it decides how a model is evaluated.
+    args: flags of the command line; --run_name and --checkpoint name the checkpoint
+
+    Raises UserError if the checkpoint is absent or damaged, or if a flag of the command line
+    differs from it. --ranking may differ: it decides how a model is evaluated.
     """
     path = checkpoint_file(args)
     state = shards.load(path)
     with explain_mismatch(path):
         trained = {flag: value for flag, value in state["flags"].items() if hasattr(args, flag)}
+
+        # Refuse flags of the command line that differ.
         for flag, value in trained.items():
             if args.given(flag) and flag != "ranking" and getattr(args, flag) != value:
                 how = f"without --{flag}" if value is None else f"with --{flag} {value}"
                 raise UserError(
                     f"{path} was trained {how}; leave --{flag} {getattr(args, flag)} out"
                 )
+
+        # Adopt all others. An old checkpoint may lack some flags: these keep their default.
         adopted = {flag: value for flag, value in trained.items() if not args.given(flag)}
         refit_epochs = adopted.pop("refit_epochs", None)
         args = args.replace(refit_epochs=refit_epochs, **adopted)
@@ -42,13 +48,20 @@ def adopt_trained_flags(args):
 
 
 def checkpoint_file(args):
-    """The file that --run_name and --checkpoint name."""
+    """Path of the checkpoint that --run_name and --checkpoint name."""
     name = args.run_name or args.default_run_name
     return Path(args.checkpoint_dir) / name / f"{args.checkpoint}.pt"
 
 
 def run_mode(model, data, args, state):
-    """Do what --mode says with the model in the state of its checkpoint. Raises UserError where that does not fit."""
+    """Give the model its trained weights, then do what --mode says.
+
+    model: built with `args`; its weights are replaced
+    data: the data set of the checkpoint
+    args, state: from adopt_trained_flags
+
+    Raises UserError if the model has no such mode, or if the checkpoint does not fit model or data.
+    """
     path = checkpoint_file(args)
     if args.mode not in model.modes:
         known = " or ".join(model.modes)
@@ -64,8 +77,8 @@ def run_mode(model, data, args, state):
 
 
 def evaluate(model, data, args):
-    """Print the metrics of the checkpoint on every part that has any."""
-    table = pd.DataFrame({part: model.evaluate(part) for part in model.evaluators})
+    """Log a table of the metrics on the test split and, if there is one, the validation split."""
+    table = pd.DataFrame({split: model.evaluate(split) for split in model.evaluators})
     log.info("%s", data.describe())
     for name, value in model.protocol.items():
         log.info("%s: %s", name, value)

@@ -48,7 +48,7 @@ def item_genres(data, data_dir):
 def study_genres(trials, data, genres, folder):
     """Write genres.csv and study.png, and log their content.
 
-    trials: finished runs of OneBP and TwoBP
+    trials: finished runs. The model of the first one is also shown before training.
     data: Interactions
     genres: of all items, from `item_genres`
     folder: of the study
@@ -59,7 +59,7 @@ def study_genres(trials, data, genres, folder):
     for trial in trials:
         # The encodings to compare, with their checkpoint.
         checkpoints = {trial.args.model: trial.checkpoints / "best.pt"}
-        if trial.args.model == "OneBP":
+        if trial.args.model == trials[0].args.model:
             checkpoints = {"before training": None, **checkpoints}
         for name, checkpoint in checkpoints.items():
             encodings = item_encodings(data, trial.args, checkpoint)[known]  # (items, D)

@@ -1,6 +1,6 @@
-"""A training for each strength of --l2, of which the validation part chooses one: MF-Fix, the baseline of lambdaOpt.
+"""--l2_grid: one training run for each strength of --l2; the validation split chooses the best.
 
-Source: Chen et al., KDD 2019, arXiv 1905.11596.
+This is MF-Fix, the baseline of lambdaOpt. Source: Chen et al., KDD 2019, arXiv 1905.11596.
 """
 
 import gc
@@ -24,74 +24,96 @@ log = logging.getLogger("onebp")
 
 
 def fit_grid(model_class, device, data, args):
-    """Fit a model for each strength of --l2_grid, as a run of its own; log and write what they found.
+    """Train one run for each strength of --l2_grid, then log and write a table of all runs.
 
-    A strength with which the loss does not stay finite cannot be chosen. Raises UserError where that is so with all, or
-    where a run to continue had other flags; KeyboardInterrupt, with a line on how to continue, on Ctrl-C.
+    model_class, device, data: what each run's model is made of
+    args: flags; uses l2_grid, run_name and train_mode
+
+    A strength whose loss does not stay finite cannot be chosen. Raises UserError if that is so for
+    all strengths, or if a run to continue had other flags. On Ctrl-C, raises KeyboardInterrupt with
+    a line on how to continue.
     """
     evaluator = model_class.evaluator_class(args)
     with Run(args, evaluator.metrics) as run:
-        members = [member(args, strength) for strength in args.l2_grid]
-        table_file, plot_file = (run.folder / f"grid.{kind}" for kind in ("csv", "png"))
+        runs = [flags_of_run(args, strength) for strength in args.l2_grid]
+        table_file, plot_file = run.folder / "grid.csv", run.folder / "grid.png"
+
+        # Put an earlier grid aside. A continued grid has no table until all its runs are finished.
         if args.train_mode == "new":
             run.set_aside()
-        for file in (table_file, plot_file):  # they are not about the runs to come
+        for file in (table_file, plot_file):
             file.unlink(missing_ok=True)
+
         try:
-            summaries, chosen = fit_all(model_class, device, data, members)
+            summaries, chosen = fit_all(model_class, device, data, runs)
         except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt(
-                str(interrupt) or f"interrupted; go on with: {command_to_continue()}"
-            ) from None
-        table = results(members, summaries, run.metrics)
+            how = str(interrupt) or f"interrupted; go on with: {command_to_continue()}"
+            raise KeyboardInterrupt(how) from None
+
+        table = table_of_runs(runs, summaries, run.metrics)
         write_csv(table_file, table)
         plot(plot_file, run.name, table, evaluator.monitor)
         log_end(table, chosen, evaluator, args)
         log.info("grid         %s, %s", table_file, plot_file)
 
 
-def member(args, strength):
-    """The flags of the run with this strength. A continuation starts it anew where it has no checkpoint yet.
+def flags_of_run(args, strength):
+    """Flags of the grid's run with one strength.
 
-    Raises UserError where its checkpoint was trained with other flags, which are not to be mixed in one grid.
+    args: flags of the grid
+    strength: value of --l2
+
+    If the grid is continued, a run without a checkpoint of its own starts anew. Raises UserError if
+    its checkpoint was trained with other flags: all runs of a grid need the same.
     """
-    own = {"l2": strength, "l2_grid": None, "run_name": f"{args.run_name}-l2={strength:g}"}
-    args = args.replace(origin="l2_grid", **own)
-    if args.train_mode == "continue":
-        last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
-        try:
-            state = load_checkpoint(last_file)
-            changed = {flag: values for flag, *values in changed_flags(state, args)}
-        except UserError:  # absent or damaged
-            changed = None
-        # With another l2 it is an earlier run, set aside: what is g-l2=0.1 may have been g-l2=0.
-        if changed is None or "l2" in changed:
-            args = args.replace(train_mode="new")
-        elif changed:
-            flag, (before, now) = next(iter(changed.items()))
-            raise UserError(
-                f"{last_file} was trained with --{flag} {before}, and with {now} would not be of one grid with the "
-                "others; give that grid's flags, another --run_name, or --train_mode new"
-            )
-        elif state["epoch"] > args.epochs:
-            raise UserError(
-                f"{last_file} is of epoch {state['epoch']}, beyond --epochs {args.epochs}, and would not be of one "
-                "grid with shorter ones; give more --epochs, another --run_name, or --train_mode new"
-            )
+    run_name = f"{args.run_name}-l2={strength:g}"
+    args = args.replace(origin="l2_grid", l2=strength, l2_grid=None, run_name=run_name)
+    if args.train_mode == "new":
+        return args
+
+    last_file = Path(args.checkpoint_dir) / run_name / "last.pt"
+    try:
+        state = load_checkpoint(last_file)
+        changed = {flag: values for flag, *values in changed_flags(state, args)}
+    except UserError:  # absent or damaged
+        return args.replace(train_mode="new")
+    # A checkpoint with another l2 is one that was set aside: the second earlier run of g-l2=0 is
+    # named g-l2=0.1.
+    if "l2" in changed:
+        return args.replace(train_mode="new")
+    if changed:
+        flag, (before, now) = next(iter(changed.items()))
+        raise UserError(
+            f"{last_file} was trained with --{flag} {before}, not {now}, and all runs of a grid "
+            "need the same flags; give the flags of that grid, another --run_name, or "
+            "--train_mode new"
+        )
+    if state["epoch"] > args.epochs:
+        raise UserError(
+            f"{last_file} is of epoch {state['epoch']}, beyond --epochs {args.epochs}, and no run "
+            "of a grid may be longer than the others; give more --epochs, another --run_name, or "
+            "--train_mode new"
+        )
     return args
 
 
-def fit_all(model_class, device, data, members):
-    """Fit a model for each member's flags. Returns (their summaries, None for one that diverged; index of the chosen).
+def fit_all(model_class, device, data, runs):
+    """Train the runs one after the other. Returns (their summaries, index of the chosen run).
 
-    Of equals the first is chosen. Raises UserError where all diverged.
+    model_class, device, data: what each run's model is made of
+    runs: flags of each run
+
+    A summary is the content of summary.json, or None for a run that diverged. The chosen run has
+    the best metric on the validation split; ties go to the earlier run. Raises UserError if all
+    runs diverged.
     """
+    # What was logged while the data were loaded goes into the log.txt of every run.
     early = [(handler, handler.records) for handler in EarlyLog.active()]
     summaries, chosen = [], None
-    for number, args in enumerate(members):
-        for handler, loading in early:  # with these records the log.txt of each run begins
-            handler.keep(loading)
-        log.info("%d of %d strengths of l2: %s", number + 1, len(members), args.run_name)
+    for number, args in enumerate(runs):
+        for handler, records in early:
+            handler.keep(records)
+        log.info("%d of %d strengths of l2: %s", number + 1, len(runs), args.run_name)
         model = model_class(data, args, device)
         try:
             fit(model, data, args)
@@ -99,66 +121,81 @@ def fit_all(model_class, device, data, members):
             log.warning("warning: %s cannot be chosen: %s", args.run_name, str(error))
             summaries.append(None)
         else:
-            summaries.append(
-                json.loads((Path(args.log_root) / args.run_name / "summary.json").read_text())
-            )
+            summary_file = Path(args.log_root) / args.run_name / "summary.json"
+            summaries.append(json.loads(summary_file.read_text()))
             valid = summaries[number]["best"]["valid"]
             if chosen is None or model.better(valid, summaries[chosen]["best"]["valid"]):
                 chosen = number
-        del model  # room for the next one; it and its training step refer to each other
-        torch.compiler.reset()  # PyTorch keeps eight compiled steps, and refuses a ninth
+
+        # Free the memory for the next model. A model and its training step refer to each other, so
+        # only the garbage collector frees them. PyTorch keeps eight compiled steps, and refuses a
+        # ninth.
+        del model
+        torch.compiler.reset()
         gc.collect()
     if chosen is None:
         raise UserError(
-            f"the loss stays finite with no strength of --l2_grid; lower --lr ({members[0].lr:g})"
+            f"the loss stays finite with no strength of --l2_grid; lower --lr ({runs[0].lr:g})"
         )
     return summaries, chosen
 
 
-def results(members, summaries, metrics):
-    """grid.csv: a row per member; metrics of the best epoch on the validation part, valid_<metric>, and on test."""
+def table_of_runs(runs, summaries, metrics):
+    """grid.csv: a row per run, with the metrics of its best epoch and its seconds.
+
+    runs: flags of each run
+    summaries: summary.json of each run, or None; then its row has only l2 and run_name
+    metrics: names; a column valid_<metric> is of the validation split, <metric> of the test split
+    """
     rows = []
-    for args, summary in zip(members, summaries, strict=True):
-        rows.append({"l2": args.l2, "run_name": args.run_name})
+    for args, summary in zip(runs, summaries, strict=True):
+        row = {"l2": args.l2, "run_name": args.run_name}
         if summary:
             best, seconds = summary["best"], summary["seconds"]
-            rows[-1] |= {
-                "epoch": best["epoch"],
-                **{f"valid_{name}": best["valid"][name] for name in metrics},
-            }
-            rows[-1] |= {name: best[name] for name in metrics}
-            rows[-1] |= {"train_seconds": seconds["train"], "total_seconds": seconds["total"]}
+            row["epoch"] = best["epoch"]
+            row |= {f"valid_{name}": best["valid"][name] for name in metrics}
+            row |= {name: best[name] for name in metrics}
+            row |= {"train_seconds": seconds["train"], "total_seconds": seconds["total"]}
+        rows.append(row)
     return pd.DataFrame(rows).astype({"epoch": "Int64"})
 
 
 def plot(path, name, table, metric):
-    """grid.png: the metric that chose, on the validation and on the test part, by strength, 0 beside the smallest."""
+    """Draw grid.png: a metric on the validation and on the test split against the strength.
+
+    path: file to write
+    name: title
+    table: from table_of_runs
+    metric: name of the metric that chose the run
+    """
     columns = {"valid_mean": table[f"valid_{metric}"], "test_mean": table[metric]}
     rows = table[["l2"]].assign(**columns, valid_std=0.0, test_std=0.0).dropna()
-    save_figure(
-        path, name, [Lines("l2", [(part, rows, part) for part in ("valid", "test")], metric)]
-    )
+    lines = [(split, rows, split) for split in ("valid", "test")]
+    save_figure(path, name, [Lines("l2", lines, metric)])
 
 
 def log_end(table, chosen, evaluator, args):
-    """The closing table, a row per strength, and the line about the chosen one."""
-    columns = {
-        "l2": "l2",
-        "epoch": "epoch",
-        f"valid_{evaluator.monitor}": f"{evaluator.monitor}, valid",
-    }
-    columns |= {name: f"{name}, test" for name in evaluator.headline} | {
-        "train_seconds": "train seconds"
-    }
-    shown = table[list(columns)].rename(columns=columns)
+    """Log a row per strength, then a line on the chosen one.
+
+    table: from table_of_runs
+    chosen: index of the chosen row
+    evaluator: class of the evaluator, with the metrics to show
+    args: flags; uses log_root
+    """
+    # A row per strength.
+    names = {"l2": "l2", "epoch": "epoch"}
+    names[f"valid_{evaluator.monitor}"] = f"{evaluator.monitor}, valid"
+    names |= {name: f"{name}, test" for name in evaluator.headline}
+    names["train_seconds"] = "train seconds"
+    shown = table[list(names)].rename(columns=names)
     shown["l2"] = [f"{strength:g}" for strength in table["l2"]]
     shown["epoch"] = table["epoch"].astype("string").fillna("")
     shown[""] = ["chosen" if number == chosen else "" for number in range(len(table))]
     text = shown.to_string(index=False, float_format="%.4f", na_rep="")
-    log.info(
-        "\nAt the best epochs, which the validation part chose, as it chose the strength:\n\n%s\n",
-        text,
-    )
+    title = "Metrics at the best epochs; the validation split chose the epochs and the strength"
+    log.info("\n%s:\n\n%s\n", title, text)
+
+    # The chosen strength, and what the whole grid took.
     best, seconds = table.iloc[chosen], table[["train_seconds", "total_seconds"]].sum()
     numbers = "  ".join(f"{name} {best[name]:.4f}" for name in evaluator.headline)
     trainings = f"{table['epoch'].count()} finished trainings took {seconds['train_seconds']:.1f} s"

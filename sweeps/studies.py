@@ -1,4 +1,4 @@
-"""What a study runs and shows: a sweep over given values of flags, and the paper's studies by name."""
+"""Which runs a study compares, and what it shows: sweeps over flags, and the paper's studies."""
 
 import io
 import itertools
@@ -11,54 +11,62 @@ from parse import parse_args
 
 
 class Sweep:
-    """All combinations of the values that --over gives; base of the studies by name."""
+    """All combinations of the values that --over gives; base class of the studies by name."""
 
-    answers = "a sweep"  # or to which claim or study of the paper
-    seeds = 3
-    note = "Test metrics, mean ± standard deviation of n seeds; the best epoch was chosen on the {select} part"
-    alone = False  # whether runs beside each other would falsify it
+    purpose = "a sweep"  # of a study by name: the claim that it examines
+    seeds = 3  # default of --seeds
+    # Title of the printed table.
+    caption = (
+        "Test metrics, mean ± standard deviation of n seeds; "
+        "the best epoch was chosen on the {select} split"
+    )
+    one_at_a_time = False  # whether runs side by side would falsify what is measured
 
     def __init__(self, fixed, over):
-        """fixed: the words of the command line for every run; over: {flag: values}."""
+        """fixed: command-line words that all runs have; over: {swept flag: its values}"""
         self.fixed, self.over = list(fixed), over
-        self.headline = ()  # the metrics to show, set by study.run
+        self.headline = ()  # names of the metrics to show, set by study.run
 
     @property
-    def shown(self):
-        """Of the printed table: [(label, measure, digits)]."""
-        moments = ("best", "last")
+    def printed(self):
+        """Columns of the printed table: [(label, measure in study.csv, decimals)]."""
         return [
             (f"{metric}, {moment}", f"{moment}_{metric}", 4)
             for metric in self.headline
-            for moment in moments
+            for moment in ("best", "last")
         ]
 
     def combinations(self):
-        """The values of the swept flags, {flag: value} for each combination."""
+        """Values of the swept flags: a list of {flag: value}."""
         return [
             dict(zip(self.over, values, strict=True))
             for values in itertools.product(*self.over.values())
         ]
 
     def prepare(self, args):
-        """Called before the first run, with the flags of one. Raises UserError where something else is missing."""
+        """Check before the first run that nothing is missing; raises UserError. args: of a run"""
 
     def panels(self, table):
-        """The panels of study.png, from study.csv."""
+        """Panels of study.png, a list; see reports.figures. table: content of study.csv"""
         from reports.figures import Bars, Lines
 
         first, *others = self.over
+
+        # One swept flag: a panel per metric, with a line for the best and one for the last epoch.
         if not others:
-            moments = ("best", "last")
-            lines = [
-                [(f"{moment} epoch", table, f"{moment}_{metric}") for moment in moments]
-                for metric in self.headline
-            ]
-            return [Lines(first, *panel) for panel in zip(lines, self.headline, strict=True)]
+            panels = []
+            for metric in self.headline:
+                moments = ("best", "last")
+                lines = [(f"{moment} epoch", table, f"{moment}_{metric}") for moment in moments]
+                panels.append(Lines(first, lines, metric))
+            return panels
+
+        # Two: a panel per metric, with a line per value of the second.
         if len(others) == 1:
-            return self.compared(
-                table, {f"{metric}, best epoch": f"best_{metric}" for metric in self.headline}
-            )
+            measures = {f"{metric}, best epoch": f"best_{metric}" for metric in self.headline}
+            return self.line_panels(table, measures)
+
+        # More: a panel per metric, with a bar per combination.
         labels = table[list(self.over)].astype(str).agg(", ".join, axis=1).tolist()
         flags = ", ".join(f"--{flag}" for flag in self.over)
         return [
@@ -66,72 +74,89 @@ class Sweep:
             for metric in self.headline
         ]
 
-    def compared(self, table, measures):
-        """A panel for each of {label: measure}: against the first swept flag, a line for each value of the second."""
+    def line_panels(self, table, measures):
+        """A panel per measure against the first swept flag, with a line per value of the second.
+
+        table: content of study.csv
+        measures: {label of the panel: measure in study.csv}
+        """
         from reports.figures import Lines
 
         first, second = self.over
-        parts = list(table.groupby(second, sort=False))
+        groups = list(table.groupby(second, sort=False))
         return [
-            Lines(first, [(f"{second} {value}", rows, measure) for value, rows in parts], label)
+            Lines(first, [(f"{second} {value}", rows, measure) for value, rows in groups], label)
             for label, measure in measures.items()
         ]
 
     def finish(self, trials, folder):
-        """Called when all runs went well: writes and logs what they have besides their metrics."""
+        """Write and log further results of the finished runs, after all went well.
 
-    def given(self, *flags):
-        """Whether the words for every run name one of the flags."""
-        return not {f"--{flag}" for flag in flags}.isdisjoint(
-            word.split("=")[0] for word in self.fixed
-        )
+        trials: list of trials.Trial
+        folder: of the study
+        """
+
+    def fixes(self, *flags):
+        """Whether the words that all runs have name one of these flags."""
+        named = {word.split("=")[0] for word in self.fixed}
+        return any(f"--{flag}" in named for flag in flags)
 
 
 class Encoders(Sweep):
     """Both update rules on every encoder."""
 
-    answers = "on the paper's claim that OneBP recommends better than two backpropagations"
+    purpose = "on the paper's claim that OneBP recommends better than two backpropagations"
 
     def __init__(self, fixed):
         super().__init__(fixed, {"encoder": list(ENCODERS), "model": ["OneBP", "TwoBP"]})
 
 
 class Hyperparameters(Sweep):
-    """N and beta, one at a time, around their suggested values; with quick training where there is a preset for it."""
+    """N and beta, one at a time, around their suggested values.
 
-    answers = "on the paper's study of N, the negatives, and of beta, the share of a user's encoding that stays in a move"
+    Uses the preset `fast` if the data set has one and no flag of it is given.
+    """
+
+    purpose = (
+        "on the paper's study of N, the negatives, and of beta, "
+        "the share of a user's encoding that stays in a move"
+    )
 
     def __init__(self, fixed):
         super().__init__(fixed, {"N": [1, 5, 10, 20, 40], "beta": [0.5, 0.9, 0.99, 0.999]})
-        args = checked(self.fixed, {})
+        args = parse_run_flags(self.fixed, {})
         self.suggested = {flag: getattr(args, flag) for flag in self.over}
         fast = PRESETS["fast"].get(args.dataset, ())
-        if fast and not self.given("preset", "lr_dc", "lr_dc_epoch", *fast):
+        if fast and not self.fixes("preset", "lr_dc", "lr_dc_epoch", *fast):
             self.fixed += ["--preset", "fast"]
 
     def combinations(self):
-        moved = [
+        all_values = [
             self.suggested | {flag: value} for flag, values in self.over.items() for value in values
         ]
-        return [values for number, values in enumerate(moved) if values not in moved[:number]]
+        # The suggested combination occurs once for each flag: keep the first.
+        return [values for i, values in enumerate(all_values) if values not in all_values[:i]]
 
     def panels(self, table):
+        """A panel per flag, while the other has its suggested value; a line per metric."""
         from reports.figures import Lines
 
         panels = []
         for flag, other in itertools.permutations(self.over):
             rows = table[table[other] == self.suggested[other]]
             lines = [(metric, rows, f"best_{metric}") for metric in self.headline]
-            panels.append(
-                Lines(flag, lines, f"best epoch's metric, {other} {self.suggested[other]}")
-            )
+            label = f"best epoch's metric, {other} {self.suggested[other]}"
+            panels.append(Lines(flag, lines, label))
         return panels
 
 
 class Clusters(Sweep):
-    """How well the items' encodings tell their genres."""
+    """Whether the encodings of items reflect their genres, see genres.py."""
 
-    answers = "on the authors' claim that OneBP tells most genres better apart (class.png in their repository)"
+    purpose = (
+        "on the authors' claim that OneBP tells most genres better apart "
+        "(class.png in their repository)"
+    )
     seeds = 1
 
     def __init__(self, fixed):
@@ -147,7 +172,7 @@ class Clusters(Sweep):
         self.genres = item_genres(self.data, args.data_dir)
 
     def panels(self, table):
-        return []  # its figure shows encodings, see finish
+        return []  # `finish` draws the encodings instead
 
     def finish(self, trials, folder):
         from sweeps.genres import study_genres
@@ -158,18 +183,21 @@ class Clusters(Sweep):
 class Efficiency(Sweep):
     """Seconds and memory of both update rules by dim."""
 
-    answers = "on the paper's claim that OneBP needs less computation than two backpropagations"
-    shown = (("seconds per epoch", "epoch_seconds", 4), ("peak memory, MB", "peak_memory_mb", 0))
-    note = "Mean ± standard deviation of n seeds; an epoch of training alone, memory of the whole process"
-    alone = True
+    purpose = "on the paper's claim that OneBP needs less computation than two backpropagations"
+    printed = (("seconds per epoch", "epoch_seconds", 4), ("peak memory, MB", "peak_memory_mb", 0))
+    caption = (
+        "Mean ± standard deviation of n seeds; an epoch of training alone, "
+        "memory of the whole process"
+    )
+    one_at_a_time = True
 
     def __init__(self, fixed):
         super().__init__(fixed, {"dim": [32, 64, 128, 256, 512, 1024], "model": ["OneBP", "TwoBP"]})
         for flag, value in {"epochs": "6", "compile": "off"}.items():
-            self.fixed += [] if self.given(flag) else [f"--{flag}", value]
+            self.fixed += [] if self.fixes(flag) else [f"--{flag}", value]
 
     def panels(self, table):
-        return self.compared(table, {label: measure for label, measure, _ in self.shown})
+        return self.line_panels(table, {label: measure for label, measure, _ in self.printed})
 
 
 NAMED = {
@@ -180,24 +208,30 @@ NAMED = {
 }
 
 
-def checked(fixed, values):
-    """The flags (see parse.py) of `python main.py <fixed> <values>`. Raises UserError, with the values, if wrong."""
-    said = io.StringIO()
+def parse_run_flags(fixed, swept):
+    """The parse.Flags of `python main.py` with these flags.
+
+    fixed: command-line words that all runs have
+    swept: {flag: value} of one combination
+
+    Raises UserError if a flag is wrong; its text begins with the combination.
+    """
+    stderr = io.StringIO()
     try:
-        with redirect_stderr(said):
-            return parse_args([*fixed, *as_words(values)])
+        with redirect_stderr(stderr):
+            return parse_args([*fixed, *as_words(swept)])
     except SystemExit as exit:
         if not exit.code:  # --help
             raise
-        mistake = said.getvalue().strip().removeprefix("main.py: error: ")
-        raise UserError(f"{describe(values)}: {mistake}" if values else mistake) from None
+        mistake = stderr.getvalue().strip().removeprefix("main.py: error: ")
+        raise UserError(f"{describe(swept)}: {mistake}" if swept else mistake) from None
 
 
 def as_words(values):
-    """{flag: value} as words of a command line; a text may hold several values of its flag, separated by spaces."""
+    """Command-line words of {flag: value}. A text with spaces gives its flag several values."""
     return [word for flag, value in values.items() for word in (f"--{flag}", *str(value).split())]
 
 
 def describe(values, separator=" "):
-    """{flag: value} as --over has them."""
+    """{flag: value} as text, like "N=5 beta=0.9"."""
     return separator.join(f"{flag}={value}" for flag, value in values.items())

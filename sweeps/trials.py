@@ -1,4 +1,4 @@
-"""Runs of main.py for a study: each once, each in its own process, and the table of what they found."""
+"""Run main.py for a study, each run once and in its own process, and tabulate the results."""
 
 import ctypes
 import hashlib
@@ -34,42 +34,46 @@ MAIN = Path(__file__).parent.parent / "main.py"
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One run of a study."""
+    """One run of a study.
 
-    swept: dict  # flag -> value
-    args: Flags  # all flags, the seed included
-    words: list  # of the command line, less those about the run's name and place
+    swept: {swept flag: its value}
+    args: all flags, with the seed
+    words: command-line words, without those for seed, run name and folders
+    name: run name
+    folder: of the study
+    """
+
+    swept: dict
+    args: Flags
+    words: list
     name: str
-    folder: Path  # of the study
+    folder: Path
 
     @property
     def files(self):
+        """Folder of the run's metrics and summary."""
         return self.folder / "runs" / self.name
 
     @property
     def checkpoints(self):
+        """Folder of the run's checkpoints."""
         return self.folder / "checkpoints" / self.name
 
     def summary(self):
-        """What summary.json holds, or None where the run is not finished."""
+        """Content of summary.json, or None if the run is not finished."""
         try:
             return json.loads((self.files / "summary.json").read_text())
         except (FileNotFoundError, ValueError):  # ValueError: damaged
             return None
 
     def command(self):
-        """The command that makes the run, or goes on with it where it has a checkpoint but no summary yet."""
-        where = ["--log_root", self.files.parent, "--checkpoint_dir", self.checkpoints.parent]
-        words = [
-            sys.executable,
-            MAIN,
-            *self.words,
-            "--seed",
-            self.args.seed,
-            "--run_name",
-            self.name,
-            *where,
-        ]
+        """Command-line words that start the run, or continue it from its checkpoint.
+
+        A run with a summary is not continued: its summary is damaged, or it is finished.
+        """
+        words = [sys.executable, MAIN, *self.words, "--seed", self.args.seed]
+        words += ["--run_name", self.name, "--log_root", self.files.parent]
+        words += ["--checkpoint_dir", self.checkpoints.parent]
         if not (self.files / "summary.json").exists():
             try:
                 load_checkpoint(self.checkpoints / "last.pt")
@@ -79,17 +83,18 @@ class Trial:
         return list(map(str, words))
 
 
-def load_once(checked):
-    """Load every data set that the `checked` flags name, once. Returns the flags with its digest.
+def load_once(flags):
+    """Load each data set that the runs use, once. Returns flags with name and digest of the data.
 
-    Raises UserError if one of them is wrong.
+    flags: list of parse.Flags, one for each combination
+
+    Raises UserError if a data set cannot be loaded.
     """
     loaded, result = {}, []
-    for args in checked:
-        family = families.family_of(args.model)
-        source = json.dumps(
-            [family.title, args.loading_flags() | {"regularizer": args.regularizer}]
-        )
+    for args in flags:
+        title = families.family_of(args.model).title
+        # All that decides what is loaded. For lambdaOpt, data have one more split, to tune on.
+        source = json.dumps([title, args.loading_flags() | {"regularizer": args.regularizer}])
         if source not in loaded:
             loaded[source] = families.load_data(args)
         data = loaded[source]
@@ -98,41 +103,51 @@ def load_once(checked):
 
 
 def plan(fixed, combinations, seeds, folder):
-    """The trials of a study in `folder`, in order; fixed: words for all; combinations: [({swept flag: value}, args)].
+    """List the trials of a study, one for each combination and seed.
 
-    A trial's name ends with a digest of all that decides its result, the data included: other flags or data make other
-    trials, and the same name means the same run. Raises UserError where two trials are the same.
+    fixed: command-line words that all runs have
+    combinations: list of ({swept flag: value}, parse.Flags with the digest of the data)
+    seeds: number of seeds, from 1
+    folder: of the study
+
+    A trial's name ends with a hash of all that decides its result, data included. So the same name
+    means the same result. Raises UserError if two trials are the same.
     """
     trials = {}
     for swept, args in combinations:
         for seed in range(1, seeds + 1):
-            own = args.replace(seed=seed)
-            ignored = own.ignored()
-            deciding = own.deciding("training", "run") | {"digest": own.data_digest}
+            args = args.replace(seed=seed)
+
+            # Hash the flags and the data that decide the result.
+            ignored = args.ignored()
+            deciding = args.deciding("training", "run") | {"digest": args.data_digest}
             deciding = {
                 flag: value
                 for flag, value in deciding.items()
                 if flag not in ignored and value is not None
             }
-            digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
-            if digest in trials:
+            key = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
+            if key in trials:
                 raise UserError(
-                    f"{describe(swept)} makes the same run as {describe(trials[digest].swept)}"
+                    f"{describe(swept)} makes the same run as {describe(trials[key].swept)}"
                 )
+
+            # Name the trial by the parsed values of its flags: 1e-3 and 0.001 are one value.
             values = {flag: getattr(args, flag) for flag in swept}
             values = {
-                flag: " ".join(map(str, v)) if isinstance(v, list) else v
-                for flag, v in values.items()
+                flag: " ".join(map(str, value)) if isinstance(value, list) else value
+                for flag, value in values.items()
             }
-            name = re.sub(r"[^\w.,=+-]", "_", f"{describe(values | {'seed': seed}, ',')},{digest}")
-            trials[digest] = Trial(values, own, [*fixed, *as_words(swept)], name, folder)
+            name = f"{describe(values | {'seed': seed}, ',')},{key}"
+            name = re.sub(r"[^\w.,=+-]", "_", name)
+            trials[key] = Trial(values, args, [*fixed, *as_words(swept)], name, folder)
     return list(trials.values())
 
 
 def run_all(trials, jobs):
-    """Run the trials that are not finished, `jobs` at a time. Returns {name of a failed one: its line on stderr}.
+    """Run the unfinished trials, `jobs` at a time. Returns {name: error line} of those that failed.
 
-    Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, with the running ones stopped.
+    On Ctrl-C or SIGTERM, stops the running ones and raises KeyboardInterrupt.
     """
     waiting = [trial for trial in trials if trial.summary() is None]
     done, running, failed = len(trials) - len(waiting), {}, {}
@@ -146,19 +161,16 @@ def run_all(trials, jobs):
                 while waiting and len(running) < jobs:
                     start(waiting.pop(0), running)
                 time.sleep(0.05)
-                for trial in [
-                    trial
-                    for trial, (process, _, _) in running.items()
-                    if process.poll() is not None
-                ]:
+                processes = [(trial, process) for trial, (process, _, _) in running.items()]
+                for trial in [trial for trial, process in processes if process.poll() is not None]:
                     done += 1
                     bar.update()
-                    if reason := ended(trial, f"{done}/{len(trials)}", *running.pop(trial)):
+                    progress = f"{done}/{len(trials)}"
+                    if reason := log_result(trial, progress, *running.pop(trial)):
                         failed[trial.name] = reason
     except KeyboardInterrupt:
-        text = (
-            f"interrupted after {done} of {len(trials)} runs; the same command goes on from there"
-        )
+        how = "the same command goes on from there"
+        text = f"interrupted after {done} of {len(trials)} runs; {how}"
         raise KeyboardInterrupt(text) from None
     finally:
         for process, _, _ in running.values():
@@ -169,74 +181,85 @@ def run_all(trials, jobs):
 
 
 def start(trial, running):
-    """Start the trial's process and enter it in `running`: {trial: (process, its stderr, seconds on a clock)}."""
-    errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed by `ended`)
+    """Start the trial's process, and add it to `running`.
+
+    running: {Trial: (process, file of its stderr, time.perf_counter() at its start)}
+    """
+    # log_result closes the file.
+    errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
     outputs = {"stdout": subprocess.DEVNULL, "stderr": errors}
     process = subprocess.Popen(trial.command(), preexec_fn=end_with_parent, **outputs)
     running[trial] = process, errors, time.perf_counter()
 
 
 def end_with_parent():
-    """In a new process: ask Linux to end it when the study is killed, which would leave it training otherwise."""
+    """In a new process: ask Linux to end it if the study is killed. Otherwise it would go on."""
     with suppress(OSError, AttributeError):  # another system
         ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def ended(trial, place, process, errors, begin):
-    """Log that the process has ended. Returns its last line on stderr where it failed."""
+def log_result(trial, progress, process, errors, start_time):
+    """Log how a trial ended. Returns the last line of its stderr if it failed, else None.
+
+    trial: Trial
+    progress: text in front of the line
+    process, errors, start_time: see `start`; closes `errors`
+    """
     with errors:
         errors.seek(0)
         lines = errors.read().split("\n")
     summary = trial.summary()
     if process.returncode or summary is None:
-        reason = next(
-            (line for line in reversed(lines) if line.strip()), f"exit status {process.returncode}"
-        )
-        log.error("%s  %s failed: %s", place, trial.name, reason)
+        status = f"exit status {process.returncode}"
+        reason = next((line for line in reversed(lines) if line.strip()), status)
+        log.error("%s  %s failed: %s", progress, trial.name, reason)
         return reason
     if not on_terminal():
-        seconds, best = time.perf_counter() - begin, summary["best"]
+        seconds, best = time.perf_counter() - start_time, summary["best"]
         monitor = families.model_class(trial.args.model).evaluator_class(trial.args).monitor
-        found = f"{monitor} {best[monitor]:.4f} in epoch {best['epoch']}"
-        log.info("%s  %s  %s, %.1f s", place, trial.name, found, seconds)
+        quality = f"{monitor} {best[monitor]:.4f} in epoch {best['epoch']}"
+        log.info("%s  %s  %s, %.1f s", progress, trial.name, quality, seconds)
     return None
 
 
 def collect(trials):
-    """runs.csv: a row per finished trial, in order."""
+    """Table of the finished trials, in order: the content of runs.csv."""
     rows = []
     for trial in trials:
         if summary := trial.summary():
             row = {**trial.swept, "seed": trial.args.seed, "run_name": trial.name}
             for moment in ("best", "last"):
-                row |= {
-                    f"{moment}_{key}": value
-                    for key, value in summary[moment].items()
-                    if key != "valid"
-                }
-            row |= {
-                "train_seconds": summary["seconds"]["train"],
-                "epoch_seconds": epoch_seconds(trial),
-            }
-            rows.append({**row, "peak_memory_mb": summary["peak_memory_mb"]})
+                numbers = {name: v for name, v in summary[moment].items() if name != "valid"}
+                row |= {f"{moment}_{name}": value for name, value in numbers.items()}
+            row["train_seconds"] = summary["seconds"]["train"]
+            row["epoch_seconds"] = epoch_seconds(trial)
+            row["peak_memory_mb"] = summary["peak_memory_mb"]
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
 def epoch_seconds(trial):
-    """Median seconds of a training epoch, less the first row of metrics.csv, where the machine warms up."""
+    """Median seconds of a training epoch of a finished trial.
+
+    The first row of metrics.csv is left out if there are others: the machine warms up in it.
+    """
     rows = pd.read_csv(trial.files / "metrics.csv")
     seconds = rows["train_seconds"] / rows["epoch"].diff().fillna(rows["epoch"])
     return seconds.iloc[1:].median() if len(rows) > 1 else seconds.iloc[0]
 
 
 def summarise(runs, swept):
-    """study.csv: a row per combination of the `swept` flags: n_seeds, then mean and standard deviation over them.
+    """Table with a row per combination of swept flags: the content of study.csv.
 
-    The standard deviation is that of a sample (n - 1); it is empty for one seed.
+    runs: from `collect`
+    swept: names of the swept flags
+
+    Columns: the flags, n_seeds, and <measure>_mean and <measure>_std over the seeds. The standard
+    deviation is that of a sample (divided by n - 1); it is empty for one seed.
     """
-    measures = list(runs.columns[len(swept) + 2 :])
+    measures = list(runs.columns[len(swept) + 2 :])  # after the flags, seed and run_name
     groups = runs.groupby(list(swept), sort=False)
     table = groups[measures].agg(["mean", "std"])
-    table.columns = [f"{measure}_{part}" for measure, part in table.columns]
+    table.columns = [f"{measure}_{statistic}" for measure, statistic in table.columns]
     table.insert(0, "n_seeds", groups.size())
     return table.reset_index()

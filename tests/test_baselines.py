@@ -33,7 +33,7 @@ def test_ease_is_the_least_squares_solution_with_a_zero_diagonal(device):
 
 
 def test_ease_says_what_does_not_fit(monkeypatch):
-    monkeypatch.setattr(ease, "memory", lambda device: 1e3)
+    monkeypatch.setattr(ease, "memory_size", lambda device: 1e3)
     with pytest.raises(UserError, match=r"EASE needs 0 GB for its 32 x 32 matrices, cpu has 0 GB"):
         build("EASE")
 

@@ -57,7 +57,7 @@ def test_ids_by_loops(tmp_path, monkeypatch, threshold, block):
     monkeypatch.setattr(reader, "BLOCK_BYTES", block)
     rows = random_rows()
     data = load_clicks("shop", folder_of(tmp_path, rows), threshold=threshold)
-    assert data.parts == {"train": (0, 160), "valid": (160, 180), "test": (180, 200)}
+    assert data.splits == {"train": (0, 160), "valid": (160, 180), "test": (180, 200)}
     wanted, sizes = ids_by_loops(rows, 160, threshold)
     ids, labels = data.rows(0, 200)
     assert ids.tolist() == wanted

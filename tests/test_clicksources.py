@@ -217,7 +217,7 @@ def test_real_criteo(real_data, tmp_path):
 def test_real_movielens(real_data, tmp_path):
     shutil.copytree(real_data / "ml-1m", tmp_path / "ml-1m", copy_function=shutil.copyfile)
     data = load_clicks("ml-1m-ctr", tmp_path)
-    assert data.parts == {
+    assert data.splits == {
         "train": (0, 800_167),
         "valid": (800_167, 900_188),
         "test": (900_188, 1_000_209),

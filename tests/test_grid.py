@@ -258,7 +258,7 @@ def test_other_mistakes_end_the_grid(cli, work):
     status, _, stderr = cli(*GRID, "--lr", 0.03, "--train_mode", "continue")
     assert (status, stderr.count("\n")) == (2, 1)
     assert (
-        "g-l2=0.01/last.pt was trained with --lr 0.02, and with 0.03 would not be of one grid with the"
+        "g-l2=0.01/last.pt was trained with --lr 0.02, not 0.03, and all runs of a grid need the same"
         in stderr
     )
     assert (work / "runs/g/grid.csv").read_bytes() == before
@@ -336,7 +336,7 @@ def test_flags_that_follow_from_the_grid():
         ),  # one name for two runs
         ("--l2_grid 0 -0", "--l2_grid has a strength twice"),
         ("--l2_grid 1 --l2 1", "leave --l2 out"),
-        ("--l2_grid 1 --select test", "chooses on the validation part: leave --select test out"),
+        ("--l2_grid 1 --select test", "chooses on the validation split: leave --select test out"),
         ("--l2_grid 1 --refit", "--refit does nothing with --l2_grid"),
         ("--l2_grid 1 --mode evaluate", "--l2_grid does nothing with --mode evaluate"),
         (

@@ -1,4 +1,4 @@
-"""The test part as a stream: what is known when, planted drift, settings from the validation part, exact resume."""
+"""The test split as a stream: what is known when, planted drift, settings from the validation split, exact resume."""
 
 import copy
 import json
@@ -13,11 +13,11 @@ import train
 from families.clicks.dataset import load_clicks
 from families.clicks.metrics import auc
 from families.clicks.stream import Stream, is_done
-from families.clicks.tuning import STRENGTHS
+from families.clicks.tuning import LAMBDAS
 from parse import parse_args
 
 ROWS, SLOTS = 4000, 5
-TEST, VALID = ROWS * 9 // 10, ROWS * 8 // 10  # where these parts begin
+TEST, VALID = ROWS * 9 // 10, ROWS * 8 // 10  # where these splits begin
 MEMORIES = {
     "knn": ("--memory", "knn", "--memory_k", 20),
     "lsh": ("--memory", "lsh", "--memory_bits", 6),
@@ -69,16 +69,16 @@ def by_slot(stream, metric="AUC"):
 
 def test_base_is_the_static_evaluation(tmp_path, device):
     stream = streamed(saved_clicks(tmp_path, made_rows(), user="user"), device=device)
-    assert list(stream.chances) == ["base"]
+    assert list(stream.probabilities) == ["base"]
     ids, _ = stream.model.data.rows(TEST, ROWS)
     expected = stream.model.scorer()(torch.tensor(ids, device=device).long())
-    torch.testing.assert_close(stream.chances["base"], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(stream.probabilities["base"], expected, rtol=1e-5, atol=1e-6)
     static, overall = stream.model.evaluate("test"), stream.overall().loc["base"]
     assert list(overall.index) == ["AUC", "gAUC", "logloss"]
     assert overall.tolist() == pytest.approx(list(static.values()), abs=1e-6)
     table = stream.results
     assert table["rows"].tolist() == [80] * 5 + [400]
-    labels = stream.model.rows_of("test").labels()
+    labels = stream.model.split_rows("test").labels()
     assert table["AUC"][2] == pytest.approx(auc(labels[160:240], expected[160:240]))
 
 
@@ -87,16 +87,23 @@ def test_a_slot_is_predicted_before_its_labels_are_known(tmp_path, device, kind)
     """Other labels in slot 3 change nothing up to slot 3, and all that learns from then on; base never changes."""
     flags, rows = (*MEMORIES[kind], "--incremental"), made_rows()
     first = streamed(saved_clicks(tmp_path / "first", rows), *flags, device=device)
-    assert list(first.chances) == ["base", f"base + {kind}", "incremental", f"incremental + {kind}"]
+    assert list(first.probabilities) == [
+        "base",
+        f"base + {kind}",
+        "incremental",
+        f"incremental + {kind}",
+    ]
     rows[TEST + 160 : TEST + 240, 0] = 1 - rows[TEST + 160 : TEST + 240, 0]
     other = streamed(saved_clicks(tmp_path / "other", rows), *flags, device=device)
-    for name, chances in first.chances.items():
-        assert torch.equal(chances[:240], other.chances[name][:240]), name
+    for name, probabilities in first.probabilities.items():
+        assert torch.equal(probabilities[:240], other.probabilities[name][:240]), name
         for slot in (240, 320):
-            same = torch.equal(chances[slot : slot + 80], other.chances[name][slot : slot + 80])
+            same = torch.equal(
+                probabilities[slot : slot + 80], other.probabilities[name][slot : slot + 80]
+            )
             assert same == (name == "base"), (name, slot)
     assert torch.equal(
-        first.chances["base"][:80], first.chances[f"base + {kind}"][:80]
+        first.probabilities["base"][:80], first.probabilities[f"base + {kind}"][:80]
     )  # nothing is known yet
 
 
@@ -119,9 +126,9 @@ def test_planted_drift_is_learned_by_going_on(tmp_path, device):
     assert slots["incremental"][0] == pytest.approx(slots["base"][0], abs=1e-6)
     assert slots["incremental"][-1] > 0.7
     assert max(slots["base"]) < 0.3
-    assert torch.equal(found[0].chances["incremental"], found[1].chances["incremental"])
+    assert torch.equal(found[0].probabilities["incremental"], found[1].probabilities["incremental"])
     torch.testing.assert_close(
-        found[2].chances["incremental"], found[2].chances["base"], rtol=0, atol=1e-4
+        found[2].probabilities["incremental"], found[2].probabilities["base"], rtol=0, atol=1e-4
     )
 
 
@@ -135,7 +142,9 @@ def test_the_epoch_of_the_checkpoint_is_streamed(tmp_path, device):
     stream = Stream(model, state, None)
     stream.run()
     assert stream.overall().loc["base"].to_dict() == pytest.approx(expected, abs=1e-6)
-    torch.testing.assert_close(*(stream.chances[name][:80] for name in ("incremental", "base")))
+    torch.testing.assert_close(
+        *(stream.probabilities[name][:80] for name in ("incremental", "base"))
+    )
 
 
 @pytest.mark.parametrize("kind", MEMORIES)
@@ -143,17 +152,20 @@ def test_a_memory_by_hand(tmp_path, device, kind):
     """Of errors above --memory_sigma: what is stored after two slots, and that the filter is strict."""
     data = saved_clicks(tmp_path, made_rows(drift=TEST))
     stream = streamed(data, *MEMORIES[kind], "--memory_sigma", 0.5, device=device)
-    learner = stream.learner("base", {})
-    slots = stream.model.rows_of("test").parts(SLOTS)
+    learner = stream.make_learner("base", {})
+    slots = stream.model.split_rows("test").parts(SLOTS)
     for slot in slots[:2]:
-        stream.predicted("base", learner, slot)
+        stream.predict("base", learner, slot)
         learner.learn(slot)
-    labels, chances = stream.model.rows_of("test").labels()[:160], stream.chances["base"][:160]
-    wrong = (labels - chances).abs() > 0.5
+    labels, probabilities = (
+        stream.model.split_rows("test").labels()[:160],
+        stream.probabilities["base"][:160],
+    )
+    wrong = (labels - probabilities).abs() > 0.5
     assert 0 < wrong.sum() < 160
     if kind == "knn":
         assert torch.equal(
-            learner.memory.outcomes, torch.stack([labels[wrong], chances[wrong]], dim=1)
+            learner.memory.outcomes, torch.stack([labels[wrong], probabilities[wrong]], dim=1)
         )
     else:
         assert learner.memory.total == wrong.sum()
@@ -174,26 +186,26 @@ def test_a_model_that_went_on_remembers_the_latest_anew(tmp_path, device, size):
     data = saved_clicks(tmp_path, made_rows(drift=TEST))
     flags = (*MEMORIES["knn"], "--memory_key", "hidden", "--incremental", "--memory_size", size)
     stream = streamed(data, *flags, device=device)
-    learner = stream.learner("incremental", {})
-    for slot in stream.model.rows_of("test").parts(SLOTS)[:2]:
-        stream.predicted("incremental", learner, slot)
+    learner = stream.make_learner("incremental", {})
+    for slot in stream.model.split_rows("test").parts(SLOTS)[:2]:
+        stream.predict("incremental", learner, slot)
         learner.learn(slot)
     first = max(TEST, TEST + 160 - size)
     ids, labels = (torch.tensor(column, device=device) for column in data.rows(first, TEST + 160))
-    chances, keys = learner.model.predict(ids.long(), "hidden")
-    expected = torch.stack([labels.float(), chances], dim=1)
+    probabilities, keys = learner.model.predict(ids.long(), "hidden")
+    expected = torch.stack([labels.float(), probabilities], dim=1)
     torch.testing.assert_close(learner.memory.outcomes, expected)
     torch.testing.assert_close(learner.memory.keys, torch.nn.functional.normalize(keys))
     base = stream.model.predict(ids.long(), "hidden")[0]
-    assert not torch.allclose(base, chances)  # it is another model than the one that stayed
+    assert not torch.allclose(base, probabilities)  # it is another model than the one that stayed
     learner.args.memory = "lsh"  # which forgets by itself nothing
     learner.refill(TEST + 160)
     assert learner.memory.total == min(size, 160)
 
 
 @pytest.mark.parametrize("kind", MEMORIES)
-def test_tuning_does_not_look_at_the_test_part(tmp_path, device, kind):
-    """Whatever happens there, the validation part chooses the same; if it drifts itself, a correction."""
+def test_tuning_does_not_look_at_the_test_split(tmp_path, device, kind):
+    """Whatever happens there, the validation split chooses the same; if it drifts itself, a correction."""
     flags, chosen = ("--memory", kind, "--memory_tune"), []
     for name, drift in (("none", ROWS), ("test", TEST), ("valid", VALID)):
         data = saved_clicks(tmp_path / name, made_rows(drift))
@@ -209,8 +221,8 @@ def test_tuning_chooses_no_correction_where_none_helps(tmp_path, device, kind):
     stream = streamed(
         saved_clicks(tmp_path, made_rows(noise=0)), "--memory", kind, "--memory_tune", device=device
     )
-    assert stream.settings["base"]["memory_lambda"] == STRENGTHS[0] == 0
-    assert torch.equal(stream.chances["base"], stream.chances[f"base + {kind}"])
+    assert stream.settings["base"]["memory_lambda"] == LAMBDAS[0] == 0
+    assert torch.equal(stream.probabilities["base"], stream.probabilities[f"base + {kind}"])
 
 
 def command(*flags, model="DeepFM"):
@@ -234,15 +246,15 @@ def command(*flags, model="DeepFM"):
 @pytest.fixture
 def interrupted(monkeypatch):
     """Ctrl-C once, after slot 3."""
-    keep, left = Stream.keep, [3]
+    save_state, left = Stream.save_state, [3]
 
-    def keep_and_stop(stream, done, learners):
-        keep(stream, done, learners)
+    def save_and_stop(stream, done, learners):
+        save_state(stream, done, learners)
         if done in left:
             left.remove(done)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Stream, "keep", keep_and_stop)
+    monkeypatch.setattr(Stream, "save_state", save_and_stop)
 
 
 @pytest.mark.parametrize(
@@ -398,13 +410,13 @@ def test_clicks_are_neither_recommended_nor_exported(cli, work, flags):
     status, _, stderr = cli("--run_name", "shop-LR", "--device", "cpu", "--mode", *flags)
     assert status == 2
     assert stderr.count("\n") == 1
-    assert "is of --model LR, of clicks, for which there is only --mode evaluate" in stderr
+    assert "is of --model LR, which has only --mode evaluate" in stderr
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--slots", 401), "--slots 401 is more than the 400 rows of the test part"),
+        (("--slots", 401), "--slots 401 is more than the 400 rows of the test split"),
         (
             ("--memory_tune", "--memory", "knn", "--slots", 300, "--valid_ratio", 0.05),
             "the 200 rows of the validation",

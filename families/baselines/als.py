@@ -1,4 +1,7 @@
-"""ALS: weighted matrix factorisation by alternating least squares, from the library implicit."""
+"""ALS: weighted matrix factorisation by alternating least squares, from the library implicit.
+
+Shapes: U users, I items, D dim.
+"""
 
 import numpy as np
 import torch
@@ -9,9 +12,10 @@ from recommender import Recommender
 
 
 class ALS(Recommender):
-    """Weighted matrix factorisation by alternating least squares, from the library implicit; an epoch is one iteration.
+    """Weighted matrix factorisation by alternating least squares. An epoch is one iteration.
 
-    Source: Hu, Koren & Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008.
+    It runs on the CPU, in the library implicit. Source: Hu, Koren & Volinsky, Collaborative
+    filtering for implicit feedback datasets, ICDM 2008.
     """
 
     identifying = ("model", "dim")
@@ -19,15 +23,15 @@ class ALS(Recommender):
 
     def __init__(self, data, args, device):
         super().__init__(data, args, device)
-        # (U, D) and (I, D), as implicit draws them; it works on the CPU
-        draws = (
+        # Draw (U, D) and (I, D) from the distribution that implicit uses.
+        uniform = (
             torch.rand(rows, args.dim, generator=self.generator, device=device).cpu()
             for rows in data.shape
         )
-        self.factors = [draw * 0.01 for draw in draws]
+        self.factors = [numbers * 0.01 for numbers in uniform]
 
     def start_training(self, state=None):
-        """Raises UserError where implicit is not installed."""
+        """See Recommender. Raises UserError if implicit is not installed."""
         try:
             from implicit.cpu.als import AlternatingLeastSquares
             from implicit.recommender_base import ModelFitError
@@ -48,31 +52,31 @@ class ALS(Recommender):
         super().start_training(state)
 
     def train_epoch(self, lr, on_step):
-        """One iteration; returns implicit's loss."""
+        """Run one iteration. Returns implicit's loss."""
         losses = []
-        self.solver.user_factors, self.solver.item_factors = (
-            part.numpy() for part in self.factors
-        )  # changed in place
+
+        def note_loss(iteration, seconds, loss):
+            losses.append(loss)
+
+        # The arrays share their memory with the factors, and `fit` changes them in place.
+        user_factors, item_factors = (factors.numpy() for factors in self.factors)
+        self.solver.user_factors, self.solver.item_factors = user_factors, item_factors
         try:
-            self.solver.fit(
-                self.train,
-                show_progress=False,
-                callback=lambda number, seconds, loss: losses.append(loss),
-            )
+            self.solver.fit(self.train, show_progress=False, callback=note_loss)
         except self.failure as error:
             raise UserError(f"ALS failed ({error}); raise --reg or lower --confidence") from None
         on_step()
         return float(losses[0])
 
     def encodings(self):
-        """(U, D) and (I, D)"""
-        return [part.to(self.device) for part in self.factors]
+        """Encodings of users (U, D) and items (I, D)."""
+        return [factors.to(self.device) for factors in self.factors]
 
     def state_dict(self):
-        """The factors, live."""
+        """The factors, not copies."""
         return {"user": self.factors[0], "item": self.factors[1]}
 
     def load_state_dict(self, state):
         """Take over what `state_dict` returned."""
-        for mine, saved in zip(self.factors, (state["user"], state["item"]), strict=True):
-            mine.copy_(saved)
+        for factors, saved in zip(self.factors, (state["user"], state["item"]), strict=True):
+            factors.copy_(saved)

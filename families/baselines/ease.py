@@ -1,4 +1,7 @@
-"""EASE: a linear model of items in closed form."""
+"""EASE: a linear model of items in closed form.
+
+Shapes: U users, I items, b users of a block, m interactions of a block.
+"""
 
 import os
 
@@ -11,44 +14,48 @@ from families.baselines.closed_form import SolvedAtOnce
 
 
 class EASE(SolvedAtOnce):
-    """Scores X B with the B of zero diagonal that is least in |X - X B|^2 + reg |B|^2, X being the training part.
+    """Scores X B. X (U, I) is the training split, B (I, I) a matrix of weights with zero diagonal.
 
-    With P = (X^T X + reg I)^-1, B = I - P / diag(P) by columns, and the sum of squares is sum_i 1 / P_ii - reg. Source:
-    Steck, arXiv 1905.03375.
+    B minimises |X - X B|^2 + reg |B|^2. With P = (X^T X + reg I)^-1 it is B = I - P / diag(P),
+    which divides each column by its diagonal element. The minimum is sum_i (1 / P_ii - reg).
+    Source: Steck, arXiv 1905.03375.
     """
 
-    COPIES = 3  # of an I x I matrix, at the peak
+    COPIES = 3  # matrices (I, I) in memory at the same time, at most
 
     def __init__(self, data, args, device):
-        """Raises UserError where the matrices do not fit into memory."""
+        """See Recommender. Raises UserError if the matrices do not fit into memory."""
         super().__init__(data, args, device)
         items = data.shape[1]
-        needed, there = self.COPIES * 4 * items**2, memory(device)
-        if needed > there:
+        needed, available = self.COPIES * 4 * items**2, memory_size(device)
+        if needed > available:
             raise UserError(
-                f"EASE needs {needed / 1e9:.0f} GB for its {items:,} x {items:,} matrices, {device} has "
-                f"{there / 1e9:.0f} GB; take another --model or a data set with fewer items"
+                f"EASE needs {needed / 1e9:.0f} GB for its {items:,} x {items:,} matrices, "
+                f"{device} has {available / 1e9:.0f} GB; "
+                "take another --model or a data set with fewer items"
             )
         self.seen = UserItems(data.train, device)
         self.weights = torch.zeros(items, items, device=device)  # B (I, I)
 
     def solve(self):
-        """Invert; returns the least sum of squares per interaction."""
+        """Compute B. Returns the minimum, divided by the number of training interactions."""
+        # Invert X^T X + reg I, without keeping the matrix beside its Cholesky factor.
         train = self.data.train.astype(np.float32)
         gram = torch.as_tensor((train.T @ train).toarray(), device=self.device)  # (I, I)
         gram.diagonal().add_(self.args.reg)
         try:
-            gram = torch.linalg.cholesky(gram)  # not both at a time
+            gram = torch.linalg.cholesky(gram)
         except torch.linalg.LinAlgError:
             raise UserError(
                 f"--reg {self.args.reg:g} leaves EASE no solution in single precision; change it"
             ) from None
         inverse = torch.cholesky_inverse(gram)  # P
         del gram
-        if (
-            not inverse.is_contiguous()
-        ):  # by columns; P is symmetric, and by rows no product has to copy it first
+        # Stored by columns, B would be copied for each product. P is symmetric: take it by rows.
+        if not inverse.is_contiguous():
             inverse = inverse.T
+
+        # Divide the columns by the diagonal, in place.
         scale = 1 / inverse.diagonal()
         self.weights = inverse.mul_(-scale).fill_diagonal_(0)
         return ((scale - self.args.reg).sum() / train.nnz).item()
@@ -57,21 +64,22 @@ class EASE(SolvedAtOnce):
         return self
 
     def encodings(self):
-        """EASE has none: raises UserError."""
+        """Raise UserError: EASE has no encodings."""
         raise UserError(
             "EASE scores by a matrix of items and has no encodings; take another --model"
         )
 
     def score(self, users, out):
-        """Write the scores of `users` (b,) into out (b, I); see evaluate.DotProduct."""
-        row, item = self.seen.pairs_of(users)  # the pairs of X's rows
+        """Write the scores of `users` (b,) into out (b, I), see evaluate.DotProduct."""
+        # The users' rows of X, as a sparse matrix.
+        row, item = self.seen.pairs_of(users)  # (m,) each
         begin = torch.searchsorted(row, torch.arange(len(users) + 1, device=self.device))
         ones = torch.ones(len(item), device=self.device)
         x = csr_tensor(begin, item, ones, (len(users), len(self.weights)), self.device)  # (b, I)
         out.copy_(x @ self.weights)
 
     def state_dict(self):
-        """B, live."""
+        """B, not a copy."""
         return {"weights": self.weights}
 
     def load_state_dict(self, state):
@@ -79,8 +87,8 @@ class EASE(SolvedAtOnce):
         self.weights.copy_(state["weights"])
 
 
-def memory(device):
-    """Bytes of memory that the device has in all."""
+def memory_size(device):
+    """Total memory of the device, in bytes."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

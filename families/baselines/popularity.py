@@ -1,4 +1,7 @@
-"""Popularity: every user gets the items with the most training interactions."""
+"""Popularity: every user gets the items with the most training interactions.
+
+Shapes: U users, I items.
+"""
 
 import numpy as np
 
@@ -8,25 +11,29 @@ from sources.share import item_counts
 
 
 class Popularity(SolvedAtOnce):
-    """The same list for every user: items by their number of training interactions."""
+    """The score of an item is its number of training interactions, the same for every user."""
 
     def __init__(self, data, args, device):
         super().__init__(data, args, device)
         self.counts = popularity_encodings(data.shape[0], item_counts(data.train), device)
 
     def solve(self):
-        """The model is the data; its loss is the mean of -log(an item's share of the interactions)."""
+        """Return the loss; there is nothing to solve.
+
+        It is the mean of -log(share of the interaction's item) over the training interactions, with
+        an item's share of all training interactions.
+        """
         counts = np.bincount(self.data.train.indices)
         counts = counts[counts > 0]
         return float(-(counts / counts.sum() * np.log(counts / counts.sum())).sum())
 
     def encodings(self):
-        """(U, 1) and (I, 1)"""
+        """Ones (U, 1) and numbers of interactions (I, 1)."""
         return self.counts
 
     def state_dict(self):
-        """Nothing that the data does not tell."""
+        """Empty: the data decide everything."""
         return {}
 
     def load_state_dict(self, state):
-        """Nothing to take over."""
+        """Do nothing: the data decide everything."""

@@ -24,10 +24,8 @@ log = logging.getLogger("onebp")
 
 
 def load_click_data(args):
-    """Like load_data, for models of clicks."""
-    pass
-
-    data = load_clicks(
+    """Load the click data set that the flags `args` name, as Clicks."""
+    return load_clicks(
         args.dataset,
         args.data_dir,
         threshold=args.threshold,
@@ -40,7 +38,6 @@ def load_click_data(args):
         skip_bad_lines=args.skip_bad_lines,
         download=not args.no_download,
     )
-    return data
 
 
 POOL = 1 << 20  # rows in memory that are shuffled together
@@ -106,11 +103,11 @@ class Clicks:
 
     fields: names of the fields
     sizes: number of ids of each field
-    parts: {"train", "valid", "test": (first row, row after the last)}; valid may be empty
+    splits: {"train", "valid", "test": (first row, row after the last)}; valid may be empty
     folder: folder of the encoded copy
     has_users: whether each row's user is known
-    digest: of ids, labels, users and parts
-    clicks: fraction of clicks in the train split
+    digest: of ids, labels, users and splits
+    clicks: fraction of clicks in the training split
     skipped: number of broken lines that were left out
 
     Each field has its own range of ids: a field's ids begin where those of the field before end. A
@@ -120,7 +117,7 @@ class Clicks:
     name: str
     fields: list[str]
     sizes: list[int]
-    parts: dict
+    splits: dict
     folder: Path
     has_users: bool
     digest: str
@@ -134,7 +131,7 @@ class Clicks:
 
     def counts(self):
         """Return {name: count} of rows, fields, values, and the rows of each split."""
-        rows = {split: stop - start for split, (start, stop) in self.parts.items()}
+        rows = {split: stop - start for split, (start, stop) in self.splits.items()}
         return {
             "rows": sum(rows.values()),
             "fields": len(self.fields),
@@ -197,7 +194,7 @@ class RowRange:
     def parts(self, count):
         """Cut into `count` RowRanges, whose lengths differ by one at most."""
         edges = [self.start + len(self) * number // count for number in range(count + 1)]
-        return [RowRange(self.data, *edge, self.device) for edge in pairwise(edges)]
+        return [RowRange(self.data, *span, self.device) for span in pairwise(edges)]
 
 
 def load_clicks(
@@ -217,12 +214,15 @@ def load_clicks(
 
     name: data set
     data_dir: folder of all data sets
-    threshold: a value that occurs less often in the train split gets no id of its own
-    label, categorical, numeric: columns of a table with a header, see formats.find_clicks
-    validate: whether a valid split is wanted
-    valid_ratio, test_ratio: fraction of all rows, 0.1 for None; the test split is the latest rows
-    skip_bad_lines: whether broken lines are left out
-    download: whether a data set may be downloaded
+    threshold: a value that occurs less often in the training split gets no id of its own
+    label: name of a table's column of labels, or None for a usual name
+    categorical: names of a table's columns to take as they are, or None for all others
+    numeric: names of a table's columns of numbers, or None
+    validate: whether to hold back a validation split
+    valid_ratio: its fraction of all rows, or None for 0.1; it comes before the test split
+    test_ratio: fraction of all rows in the test split, the latest ones, or None for 0.1
+    skip_bad_lines: whether to leave out broken lines, with a warning, instead of failing
+    download: whether the data set may be downloaded
 
     Returns Clicks. Raises UserError for an unknown name, wrong columns and broken files.
 
@@ -261,7 +261,7 @@ def load_clicks(
         name=name,
         fields=metadata["fields"],
         sizes=metadata["sizes"],
-        parts={split: tuple(span) for split, span in metadata["parts"].items()},
+        splits={split: tuple(span) for split, span in metadata["parts"].items()},
         folder=cache_folder,
         has_users=metadata["has_users"],
         digest=metadata["digest"],

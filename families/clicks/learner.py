@@ -1,6 +1,6 @@
-"""A model that predicts slots of a stream one after the other, and learns from each.
+"""StreamLearner: a model, with a memory of its errors, that learns from a stream slot by slot.
 
-Shapes: m rows of a block.
+Shapes: n rows of a slot, m rows of a block, F fields, d numbers of a key.
 """
 
 import math
@@ -12,80 +12,100 @@ from families.clicks.family import MEMORIES
 
 
 class StreamLearner:
-    """A model that predicts the slots one after the other, the memory of its errors, and how it learns from a slot."""
+    """Predicts each slot, then learns from it once the labels are known.
+
+    Without --memory it has no memory. If it is not incremental, its model stays as it was trained.
+    """
 
     def __init__(self, model, state, args, incremental):
-        """model: a ClickModel; state: its checkpoint's; args: with the settings of the memory; incremental: whether the
-        model goes on learning, or only its memory does.
+        """Start before the first slot.
+
+        model: ClickModel
+        state: the model's state in the checkpoint
+        args: flags, with the settings of this learner's memory
+        incremental: whether to train the model on each slot; it is a copy then
         """
         self.args, self.incremental = args, incremental
         self.model = model
-        if incremental:  # a model of its own, that steps as it was trained to; for so few steps nothing is compiled
+        if incremental:
+            # The copy continues the training. A slot has few steps, so compiling would not pay.
             self.model = type(model)(model.data, args.replace(compile="off"), model.device)
             self.model.start_training(state)
+        # First row of the stream, d, and the memory; known from the first slot on.
         self.start, self.width, self.memory = None, None, None
 
-    def look(self, rows):
-        """Yield (chances (m,), what the memory has of Similar examples, or None) of a slot, block by block."""
+    def predict(self, rows):
+        """Predict a slot. Yields (probabilities (m,), Similar examples or None) by blocks.
+
+        rows: RowRange of the slot
+
+        Similar is None without a memory. Its examples are from earlier slots only.
+        """
         self.start = rows.start if self.start is None else self.start
-        self.seen = []
+        self.predicted = []  # what `learn` will write to the memory
         for ids, labels in rows.blocks():
-            chances, keys = self.model.predict(ids, self.args.memory_key)
+            probabilities, keys = self.model.predict(ids, self.args.memory_key)
             similar = None
             if self.args.memory != "none":
-                self.remember(keys.shape[1])
+                self.make_memory(keys.shape[1])
                 address = self.memory.address(keys)
                 similar = self.memory.read(address)
-                self.seen.append((address, labels, chances))
-            yield chances, similar
+                self.predicted.append((address, labels, probabilities))
+            yield probabilities, similar
 
-    def remember(self, width):
-        """Have a memory, of nothing if there was none, for keys of `width` numbers."""
+    def make_memory(self, width):
+        """Make an empty memory for keys (m, d), unless there is a memory. width: d"""
         self.width = width
         self.memory = self.memory or find(MEMORIES, self.args.memory)(
             width, self.args, self.model.device
         )
 
     def learn(self, rows):
-        """Learn from a slot that was looked at."""
+        """Learn from a slot, after `predict`. rows: RowRange of the slot"""
         if self.incremental:
-            self.update(rows)
+            self.train(rows)
             if self.memory:
                 self.refill(rows.stop)
         elif self.memory:
-            for example in self.seen:
-                self.write(*example)
-        self.seen = []
+            for block in self.predicted:
+                self.write(*block)
+        self.predicted = []
 
-    def update(self, rows):
-        """One pass of training over the slot."""
-        self.model.train_on(
-            ImpressionBatches(rows.data, (rows.start, rows.stop), self.args, self.model.generator)
-        )
+    def train(self, rows):
+        """Train the model on a slot, one pass. Raises Diverged if the loss is not finite."""
+        span = rows.start, rows.stop
+        batches = ImpressionBatches(rows.data, span, self.args, self.model.generator)
+        self.model.train_on(batches)
         lr = self.args.incremental_lr or self.args.lr
         if not math.isfinite(loss := self.model.train_epoch(lr, lambda: None)):
             raise Diverged(
-                f"the loss is {loss} in rows {rows.start} to {rows.stop}; lower --incremental_lr ({lr:g})"
+                f"the loss is {loss} in rows {rows.start} to {rows.stop}; "
+                f"lower --incremental_lr ({lr:g})"
             )
 
     def refill(self, stop):
-        """The keys of a model that was updated are others: remember the latest examples anew, as it sees them now."""
-        self.memory = None
-        self.remember(self.width)
-        latest = RowRange(
-            self.model.data, max(self.start, stop - self.args.memory_size), stop, self.model.device
-        )
-        for ids, labels in latest.blocks():
-            chances, keys = self.model.predict(ids, self.args.memory_key)
-            self.write(self.memory.address(keys), labels, chances)
+        """Rebuild the memory from the latest --memory_size examples before row `stop`.
 
-    def write(self, address, labels, chances):
-        """Remember the examples whose error is above --memory_sigma."""
-        kept = (labels - chances).abs() > self.args.memory_sigma
-        self.memory.write(address[kept], labels[kept], chances[kept])
+        After training, the model computes other keys and predictions for the same examples.
+        """
+        self.memory = None
+        self.make_memory(self.width)
+        first = max(self.start, stop - self.args.memory_size)
+        for ids, labels in RowRange(self.model.data, first, stop, self.model.device).blocks():
+            probabilities, keys = self.model.predict(ids, self.args.memory_key)
+            self.write(self.memory.address(keys), labels, probabilities)
+
+    def write(self, address, labels, probabilities):
+        """Store the examples whose error is above --memory_sigma.
+
+        address: keys of m examples, from the memory's `address`
+        labels, probabilities (m,)
+        """
+        wrong = (labels - probabilities).abs() > self.args.memory_sigma
+        self.memory.write(address[wrong], labels[wrong], probabilities[wrong])
 
     def state_dict(self):
-        """All that decides the rest of the stream."""
+        """Return all that decides the rest of the stream. The tensors are not copies."""
         return {
             "start": self.start,
             "width": self.width,
@@ -99,5 +119,5 @@ class StreamLearner:
         if self.incremental:
             self.model.load_state_dict(state["model"])
         if state["memory"]:
-            self.remember(self.width)
+            self.make_memory(self.width)
             self.memory.load_state_dict(state["memory"])

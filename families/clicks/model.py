@@ -34,7 +34,7 @@ class ClickModel(BatchTrained):
 
     def split_rows(self, split):
         """The RowRange of a split."""
-        return RowRange(self.data, *self.data.parts[split], self.device)
+        return RowRange(self.data, *self.data.splits[split], self.device)
 
     def make_evaluators(self):
         splits = {name: rows for name in ("test", "valid") if len(rows := self.split_rows(name))}
@@ -45,7 +45,7 @@ class ClickModel(BatchTrained):
         return NETWORKS[self.args.model](self.data, self.args, self.generator)
 
     def make_sampler(self):
-        return ImpressionBatches(self.data, self.data.parts["train"], self.args, self.generator)
+        return ImpressionBatches(self.data, self.data.splits["train"], self.args, self.generator)
 
     def decayed_weights(self):
         return ["embedding"]

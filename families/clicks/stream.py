@@ -1,23 +1,22 @@
-"""The test part as a stream: predicted slot by slot, and learned from once the labels are known.
+"""The test split as a stream of slots: each is predicted, then learned from.
 
-A model as it was trained, or one that goes on with a pass over each slot (IncCTR: Wang et al., arXiv 2009.02147), each
-with and without a memory of errors. Shapes: m rows, n rows of a slot.
+Compares a model that stays as it was trained ("base") with one that is trained on each slot
+("incremental", IncCTR: Wang et al., arXiv 2009.02147), each with and without a memory of errors.
+Shapes: n rows of a slot, m rows of a block.
 """
 
 import logging
-from collections import defaultdict
-from itertools import product
+from functools import partial
 
 import pandas as pd
 import torch
 
 from checkpointing.files import load_checkpoint, save_checkpoint
 from cli.errors import UserError
-from families.clicks.dataset import RowRange
 from families.clicks.learner import StreamLearner
 from families.clicks.memory import corrected, recalled
 from families.clicks.metrics import click_metrics
-from families.clicks.tuning import COUNTS, KEYS, STRENGTHS, TAUS, TUNED, TUNED_ROWS
+from families.clicks.tuning import TUNED, choose_settings, tuning_rows
 from reports.figures import Series, save_figure
 from utils import progress_bar, write_csv
 
@@ -28,173 +27,165 @@ FILE = "stream.pt"
 
 
 class Stream:
-    """The test part in --slots slots, predicted by every kind of Learner that the flags ask for.
+    """The test split in --slots slots, predicted by each kind of StreamLearner.
 
-    It can go on where it was cut off: after each slot all that decides the rest is in a file.
+    The kinds are "base" and, with --incremental, "incremental". After each slot the state is saved,
+    so an interrupted stream can continue.
     """
 
     def __init__(self, model, saved, file):
-        """model: a ClickModel; saved: the checkpoint of the epoch to examine; file: where to keep the state, or None.
+        """Prepare the stream.
 
-        The weights of `model` become those of the checkpoint.
+        model: ClickModel; its weights become those of the checkpoint
+        saved: content of the checkpoint of the epoch to evaluate
+        file: where to save the state after each slot, or None
         """
         self.model, self.args, self.saved, self.file = model, model.args, saved, file
         model.load_weights(saved["model"])
-        own = (
-            {name: getattr(self.args, name) for name in TUNED} if self.args.memory != "none" else {}
-        )
-        self.settings = dict.fromkeys(["base", "incremental"][: 1 + self.args.incremental], own)
-        self.chances = {}  # of every slot done, (n,), by name
+        has_memory = self.args.memory != "none"
+        settings = {name: getattr(self.args, name) for name in TUNED} if has_memory else {}
+        kinds = ["base", "incremental"] if self.args.incremental else ["base"]
+        self.settings = dict.fromkeys(kinds, settings)  # {kind: settings of its memory}
+        self.probabilities = {}  # {name of a prediction: (rows of the slots so far,)}
 
     def run(self):
-        """Stream, then measure: `results` has a row of metrics for each slot, and one for all, of each name."""
-        state = self.resumed()
+        """Predict all slots. Then `results` is the table of metrics, see metrics_by_slot."""
+        # Continue from the file, or start: the settings are chosen before the first slot.
+        state = self.load_state()
         done = state["done"] if state else 0
         if state:
             self.settings = state["settings"]
-            self.chances = {
-                name: chances.to(self.model.device) for name, chances in state["chances"].items()
+            self.probabilities = {
+                name: column.to(self.model.device) for name, column in state["chances"].items()
             }
         elif self.args.memory_tune:
-            self.settings = {kind: self.tuned(kind) for kind in self.settings}
-        learners = {kind: self.learner(kind, own) for kind, own in self.settings.items()}
+            self.settings = {kind: self.tune(kind) for kind in self.settings}
+        learners = {kind: self.make_learner(kind, values) for kind, values in self.settings.items()}
         if state:
             for kind, learner in learners.items():
                 learner.load_state_dict(state["learners"][kind])
+
+        # Predict each slot, then learn from it.
         slots = self.model.split_rows("test").parts(self.args.slots)
         with progress_bar("streaming", len(slots), "slot", done) as bar:
             for number, rows in enumerate(slots[done:], done + 1):
                 for kind, learner in learners.items():
-                    for name, chances in self.predicted(kind, learner, rows).items():
-                        self.chances[name] = torch.cat(
-                            [self.chances.get(name, chances[:0]), chances]
-                        )
+                    for name, column in self.predict(kind, learner, rows).items():
+                        before = self.probabilities.get(name, column[:0])
+                        self.probabilities[name] = torch.cat([before, column])
                     learner.learn(rows)
-                self.keep(number, learners)
+                self.save_state(number, learners)
                 bar.update()
-        self.results = self.measured(slots)
-        log.info("\n%s\n", self.table())
+        self.results = self.metrics_by_slot(slots)
+        log.info("\n%s\n", self.describe())
 
-    def learner(self, kind, own):
-        """The Learner of a kind, with settings of its own."""
-        args = self.args.replace(**own)
+    def make_learner(self, kind, settings):
+        """Make the StreamLearner of a kind. settings: {flag: value} of its memory"""
+        args = self.args.replace(**settings)
         return StreamLearner(self.model, self.saved["model"], args, kind == "incremental")
 
-    def predicted(self, kind, learner, rows):
-        """{name: chances (n,)} of a slot: the model's, and where there is a memory, those that it corrects."""
-        args, found = learner.args, []
-        for chances, similar in learner.look(rows):
-            found.append([chances])
+    def tune(self, kind):
+        """Choose the settings of a kind's memory on the validation split: {flag: value}."""
+        rows = tuning_rows(self.model)
+        make_learner = partial(self.make_learner, kind)
+        return choose_settings(kind, make_learner, rows, self.users(rows), self.args)
+
+    def predict(self, kind, learner, rows):
+        """Predict a slot: {name: probabilities (n,)}.
+
+        kind: "base" or "incremental"
+        learner: StreamLearner of this kind
+        rows: RowRange of the slot
+
+        The names are `kind`, for the model, and `kind` + --memory, for the model and its memory.
+        """
+        args, blocks = learner.args, []
+        for probabilities, similar in learner.predict(rows):
+            columns = [probabilities]
             if similar is not None:
-                recall = recalled(similar, args.memory_tau)
-                found[-1].append(corrected(chances, *recall, args.memory_lambda, args.memory_gamma))
-        columns = [torch.cat(parts) for parts in zip(*found, strict=True)]
+                means = recalled(similar, args.memory_tau)
+                weights = args.memory_lambda, args.memory_gamma
+                columns.append(corrected(probabilities, *means, *weights))
+            blocks.append(columns)
+        columns = [torch.cat(column) for column in zip(*blocks, strict=True)]
         return dict(zip((kind, f"{kind} + {args.memory}"), columns, strict=False))
 
-    def tuned(self, kind):
-        """The settings of the memory with which a kind of Learner predicts the streamed validation part best.
+    def metrics_by_slot(self, slots):
+        """Table of metrics: a row per name and slot, and a row per name for all slots together.
 
-        Best by AUC, or by the mean of AUC and gAUC where users are known. All it takes is what was read for most
-        examples: fewer are the first of them.
+        slots: list of RowRange
+
+        Columns: name, slot (from 1, or "all"), rows, and the metrics.
         """
-        start, stop = self.model.data.parts["valid"]
-        rows = RowRange(self.model.data, max(start, stop - TUNED_ROWS), stop, self.model.device)
-        counts, chances, best = COUNTS[self.args.memory], defaultdict(list), None
-        slots = rows.parts(self.args.slots)
-        with progress_bar(f"tuning {kind}", len(KEYS) * len(slots), "slot") as bar:
-            for key in KEYS:
-                learner = self.learner(kind, {"memory_key": key, "memory_k": max(counts)})
-                for slot in slots:
-                    for base, similar in learner.look(slot):
-                        for count, tau in product(counts, TAUS):
-                            recall = recalled(similar.first(count), tau)
-                            for strength in STRENGTHS:
-                                corrections = corrected(
-                                    base, *recall, strength, self.args.memory_gamma
-                                )
-                                chances[key, count, tau, strength].append(corrections)
-                    learner.learn(slot)
-                    bar.update()
-        labels, users = rows.labels(), self.users(rows)
-        for values, parts in chances.items():
-            metrics = click_metrics(labels, torch.cat(parts), users)
-            quality = (metrics["AUC"] + metrics.get("gAUC", metrics["AUC"])) / 2
-            if best is None or quality > best[0]:
-                best = quality, values, metrics
-        chosen = dict(zip(TUNED, best[1], strict=True))
-        said = ", ".join(f"--{name} {value}" for name, value in chosen.items())
-        log.info(
-            "%s: of %d settings the validation part, streamed, chose %s", kind, len(chances), said
-        )
-        return chosen
-
-    def measured(self, slots):
-        """A table with columns name, slot (from 1, or `all`), rows and the metrics."""
         whole = self.model.split_rows("test")
         table = []
-        for name, chances in self.chances.items():
+        for name, probabilities in self.probabilities.items():
             for slot, rows in (*enumerate(slots, 1), ("all", whole)):
-                own = chances[rows.start - whole.start : rows.stop - whole.start]
-                metrics = click_metrics(rows.labels(), own, self.users(rows))
+                of_slot = probabilities[rows.start - whole.start : rows.stop - whole.start]
+                metrics = click_metrics(rows.labels(), of_slot, self.users(rows))
                 table.append({"name": name, "slot": slot, "rows": len(rows), **metrics})
         return pd.DataFrame(table)
 
     def users(self, rows):
-        """The users of rows, where gAUC is among the model's metrics."""
+        """Users (n,) of a RowRange, or None if gAUC is not among the model's metrics."""
         return rows.users() if "gAUC" in self.model.evaluator.metrics else None
 
     def overall(self):
-        """The metrics of all slots together, a row by name."""
+        """Table of the metrics of all slots together, a row per name."""
         whole = self.results[self.results["slot"] == "all"]
         return whole.set_index("name")[list(self.model.evaluator.metrics)]
 
-    def table(self):
-        """The lines that show the metrics of all slots together."""
-        head = f"The test part as a stream of {self.args.slots} slots, each learned from once it was predicted:"
+    def describe(self):
+        """Lines with the metrics of all slots together."""
+        how = "each is learned from after it was predicted"
+        head = f"The test split as a stream of {self.args.slots} slots; {how}:"
         return f"{head}\n\n{self.overall().rename_axis(None).to_string(float_format='%.4f')}"
 
     def summary(self):
-        """What summary.json says of it."""
+        """Entry of the stream in summary.json."""
         metrics = self.overall().to_dict("index")
         return {"slots": self.args.slots, "settings": self.settings, "test": metrics}
 
     def write_outputs(self, folder):
-        """Write stream.csv and stream.png. Returns their paths."""
+        """Write stream.csv and stream.png into `folder`. Returns {"stream": their paths}."""
         files = folder / "stream.csv", folder / "stream.png"
         write_csv(files[0], self.results)
         slots = self.results[self.results["slot"] != "all"]
         panels = []
         for metric in self.model.evaluator.headline:
-            lines = [
-                (name, own[metric].tolist()) for name, own in slots.groupby("name", sort=False)
-            ]
-            panels.append(Series(lines, "slot of the test part", metric, from_zero=False))
-        save_figure(files[1], f"{folder.name}: the test part as a stream", panels)
+            groups = slots.groupby("name", sort=False)
+            lines = [(name, rows[metric].tolist()) for name, rows in groups]
+            panels.append(Series(lines, "slot of the test split", metric, from_zero=False))
+        save_figure(files[1], f"{folder.name}: the test split as a stream", panels)
         return {"stream": files}
 
-    def keep(self, done, learners):
-        """Write all that decides the rest of the stream after `done` slots."""
+    def save_state(self, done, learners):
+        """Save all that decides the rest of the stream.
+
+        done: number of slots that were learned from
+        learners: {kind: StreamLearner}
+        """
         if self.file:
-            learned = {kind: learner.state_dict() for kind, learner in learners.items()}
             state = {
                 "done": done,
                 "settings": self.settings,
-                "chances": self.chances,
-                "learners": learned,
+                "chances": self.probabilities,
+                "learners": {kind: learner.state_dict() for kind, learner in learners.items()},
             }
             save_checkpoint(self.file, {"identity": self.identity(), **state})
 
     def identity(self):
-        """What a file must have in common with this stream to be taken over."""
+        """What must be equal in this stream and in a file to continue from."""
         return {
             "epoch": self.saved["epoch"],
             "flags": self.saved["flags"],
             "run": self.saved["identity"],
-        } | {"stream": self.args.deciding("stream")}
+            "stream": self.args.deciding("stream"),
+        }
 
-    def resumed(self):
-        """The state in the file, if it is one of this stream."""
-        state = self.file and kept(self.file)
+    def load_state(self):
+        """Load the state to continue from, or None if there is none of the same stream."""
+        state = self.file and saved_state(self.file)
         if not state or state["identity"] != self.identity():
             return None
         log.info("the stream goes on after slot %d", state["done"])
@@ -202,18 +193,20 @@ class Stream:
 
 
 def check_slots(data, args):
-    """Raise UserError where a slot would be empty. data: clicks.Clicks."""
-    for part, name in (("test", "test"), ("valid", "validation"))[: 1 + args.memory_tune]:
-        start, stop = data.parts[part]
+    """Raise UserError if a slot would be empty. data: dataset.Clicks"""
+    names = {"test": "test"} | ({"valid": "validation"} if args.memory_tune else {})
+    for split, name in names.items():
+        start, stop = data.splits[split]
         if args.slots > stop - start:
             raise UserError(
-                f"--slots {args.slots} is more than the {stop - start} rows of the {name} part; give fewer"
+                f"--slots {args.slots} is more than the {stop - start} rows of the {name} split; "
+                "give fewer"
             )
 
 
 def is_done(file, args):
-    """Whether the stream that the flags ask for is in the file, whole."""
-    state = kept(file)
+    """Whether `file` holds the finished stream that the flags `args` ask for."""
+    state = saved_state(file)
     return (
         bool(state)
         and state["done"] == args.slots
@@ -221,8 +214,8 @@ def is_done(file, args):
     )
 
 
-def kept(file):
-    """The state in the file; None where it is absent or damaged, for a stream can be made again."""
+def saved_state(file):
+    """Load the state of a stream, or None if the file is absent or damaged: it starts anew then."""
     try:
         return load_checkpoint(file)
     except UserError:

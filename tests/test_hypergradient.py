@@ -7,6 +7,7 @@ import pytest
 import torch
 from tools import build, interactions
 
+from engine import adam
 from engine.compiling import compiles
 from regularizers.flags import GRANULARITIES
 
@@ -179,10 +180,15 @@ def test_both_paths_are_the_same_derivative(device):
     ("name", "path", "interval"), [("OneBP", "full", 1), ("TwoBP", "truncated", 3)]
 )
 def test_by_the_row_as_on_whole_tables(device, name, path, interval, monkeypatch):
-    """Epochs of steps by the row, compiled, end where eager steps on whole tables end, strengths included."""
+    """Epochs of steps by the row, compiled, end where eager steps on whole tables end, strengths included.
+
+    Where a gradient is all but 0, rounding decides its sign. Adam's eps is larger here, so that this
+    decides no step.
+    """
     if not compiles(device):
         pytest.skip("torch.compile does not work here")
     torch.compiler.reset()
+    monkeypatch.setattr(adam, "EPS", 1e-4)
     random = np.random.default_rng(0)
     pairs = np.unique(random.integers((300, 200), size=(3000, 2)), axis=0)
     parts = np.split(random.permutation(pairs), [1500, 2500, 2600])
@@ -198,10 +204,10 @@ def test_by_the_row_as_on_whole_tables(device, name, path, interval, monkeypatch
     losses = [
         [model.train_epoch(lr, lambda: None) for lr in (0.02, 0.01, 0.03)] for model in models
     ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     for own in (lambda model: model.weights, lambda model: model.regularizer.strengths):
         for key, table in own(models[0]).items():
             np.testing.assert_allclose(
-                table.cpu(), own(models[1])[key].cpu(), atol=2e-3, err_msg=key
+                table.cpu(), own(models[1])[key].cpu(), atol=2e-5, err_msg=key
             )
     assert models[0].regularizer.strengths["item"].max() > 0.1

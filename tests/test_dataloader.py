@@ -348,7 +348,7 @@ def test_a_validation_part_too_small_to_divide(cli, work):
         f"u{n // 5},i{n % 5}\n" for n in range(25)
     )  # of five interactions each: 3, 1, 1
     write(work / "datasets/d/interactions.csv", "user,item\n" + lines)
-    data = load_dataset("d", work / "datasets", validate=True, suggested_ratio=0.25)
+    data = load_dataset("d", work / "datasets", validate=True, valid_ratio=0.25, suggested=True)
     assert (data.train.nnz, data.valid.nnz, data.test.nnz) == (15, 5, 5)
     with pytest.raises(
         UserError, match="data set d: 5 validation interactions are too few to divide"

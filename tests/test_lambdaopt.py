@@ -421,7 +421,7 @@ def test_without_a_part_to_choose_on(cli, work):
     )
     assert (status, stderr) == (0, "")
     assert " 0 valid, 8,154 test, 8,271 tune " in stdout
-    assert "the best epoch was chosen on the test part" in stdout
+    assert "the best epoch was chosen on the test split" in stdout
     stdout = cli("--mode", "evaluate", "--run_name", "demo-OneBP-MF")[1]
     assert " 0 valid, 8,154 test, 8,271 tune " in stdout
 

@@ -377,7 +377,7 @@ def test_other_modules_compiled_and_eager_agree(device, flags):
 
 
 def test_auto_compiles_long_runs_only(monkeypatch):
-    monkeypatch.setattr("recommender.compiles", lambda device: True)
+    monkeypatch.setattr("engine.compiling.compiles", lambda device: True)
     batch = ("--batch_size", 64)  # of 224 interactions
     long = build("OneBP", *batch, "--epochs", 10**7)
     assert [build("OneBP", *batch, "--epochs", 10).compiled, long.compiled] == [False, True]

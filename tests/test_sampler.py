@@ -187,7 +187,7 @@ def test_in_batch_negatives_against_a_slow_reference(device):
         for n in TRAIN.shape
     ]
     interactions = 0
-    for users, items, *drawn in map(drawing.complete, drawing.epoch()):
+    for users, items, *drawn in map(drawing.exchange, drawing.epoch()):
         p, q = encodings[0][users], encodings[1][drawing.candidates(items, *drawn)]
         positive, negative = (part.cpu() for part in drawing.scores(p, q, *drawn))
         for b, user in enumerate(users.tolist()):

@@ -301,7 +301,7 @@ def test_refit_is_training_on_both_parts_for_the_chosen_epochs(cli, work):
     assert summary["best"] == summary["last"] == {"epoch": chosen, **model.evaluate("test")}
     assert summary["protocol"]["select"] == f"valid, then refit for {chosen} epochs"
     assert len(pd.read_csv("runs/r-refit/metrics.csv")) == 1
-    assert f"refit for {chosen} epochs, which the validation part chose" in stdout
+    assert f"refit for {chosen} epochs, which the validation split chose" in stdout
     stdout = cli("--mode", "evaluate", "--run_name", "r-refit", "--device", "cpu")[1]
     assert f"RMSE {summary['best']['RMSE']:.4f}" in " ".join(stdout.split())
 

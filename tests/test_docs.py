@@ -72,7 +72,7 @@ def check_study(name, given, fixed):
     """What study.run checks before its first run."""
     chosen = study.NAMED[name](fixed) if name else study.Sweep(fixed, dict(given.over))
     study.check_flags(chosen, name, given)
-    assert [study.checked(chosen.fixed, values) for values in chosen.combinations()]
+    assert [study.parse_run_flags(chosen.fixed, values) for values in chosen.combinations()]
 
 
 @every_page

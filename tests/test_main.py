@@ -1,6 +1,7 @@
 """The program as a whole: its messages for mistakes that only the machine or the data can show."""
 
 import json
+import os
 
 import pytest
 from tools import finish, start, write
@@ -31,12 +32,23 @@ def test_mistakes_are_one_line_and_status_2(cli, work, flags, words):
 
 
 def test_the_first_command(work):
-    """What the README shows first: in time, clearly better than popularity, a line per epoch, and the table."""
+    """What the README shows first: in time, clearly better than popularity, a line per epoch, the table.
+
+    No progress bar on stderr, where nobody looks.
+    """
+    before = os.times()
     status, stdout, stderr = finish(start())
     assert (status, stderr) == (0, "")
+    after = os.times()
     summary = json.loads((work / "runs/demo-OneBP-MF/summary.json").read_text())
     assert summary["best"]["Recall@20"] > 1.5 * summary["baselines"]["Popularity"]["Recall@20"]
-    assert summary["seconds"]["total"] < 30  # 8 on two quiet cores
+    user, system = (
+        getattr(after, name) - getattr(before, name)
+        for name in ("children_user", "children_system")
+    )
+    assert (
+        user + system < 30
+    )  # of a core, 6 where it is fast; the clock says more on a busy machine
     assert stdout.count("Recall@20") == 40 + 1
 
 
@@ -47,11 +59,6 @@ def test_help_and_wrong_flags_answer_without_loading_torch(work):
     assert "torch" not in imports
     _, _, imports = finish(start("--dim", "x", env={"PYTHONPROFILEIMPORTTIME": "1"}))
     assert "torch" not in imports
-
-
-def test_no_progress_bar_where_nobody_looks(work):
-    status, _, stderr = finish(start("--epochs", 1, "--dim", 4))
-    assert (status, stderr) == (0, "")
 
 
 def test_a_bug_keeps_its_traceback(cli, monkeypatch):

@@ -18,14 +18,15 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 from tools import (
+    PATIENCE,
     ROOT,
     finish,
     interactions,
     on_ranks,
     save_arrays,
-    start,
     torchrun,
     toy_data,
+    train_on_ranks,
     write,
 )
 
@@ -232,9 +233,9 @@ def test_nothing_of_a_group_is_left_at_the_end(work):
     assert len(re.findall(r"threads: [1-9]\d*, then 0\n", output)) == 2
 
 
-def test_one_rank_is_bit_equal_to_no_torchrun(work):
+def test_one_rank_is_bit_equal_to_no_torchrun(cli, work):
     succeed(torchrun("--epochs", 3, *FLAGS, "--run_name", "one", count=1))
-    succeed(start("--epochs", 3, *FLAGS, "--run_name", "none"))
+    assert cli("--epochs", 3, *FLAGS, "--run_name", "none")[0] == 0
     assert (
         Path("checkpoints/one/last.pt").read_bytes()
         == Path("checkpoints/none/last.pt").read_bytes()
@@ -242,13 +243,15 @@ def test_one_rank_is_bit_equal_to_no_torchrun(work):
     pd.testing.assert_frame_equal(rows("one"), rows("none"))
 
 
-def test_two_ranks_go_on_as_if_never_interrupted_also_as_one(work):
-    """2 -> 2 is exact; 2 -> 1 -> 2 trains on; one process finds the same metrics in what two left."""
+def test_two_ranks_go_on_as_if_never_interrupted_also_as_one(cli, work):
+    """2 -> 2 is exact, in new processes; 2 -> 1 -> 2 trains on; one process has the metrics of two."""
     flags = ("--model", "TwoBP", *FLAGS)
-    output = succeed(torchrun("--epochs", 4, *flags, "--run_name", "whole"))
+    train_on_ranks("--epochs", 4, *flags, "--run_name", "whole")
+    train_on_ranks("--epochs", 2, *flags, "--run_name", "cut")
+    output = succeed(
+        torchrun("--epochs", 4, *flags, "--run_name", "cut", "--train_mode", "continue")
+    )
     assert output.count("epoch 4/4") == 1  # only the first rank speaks
-    succeed(torchrun("--epochs", 2, *flags, "--run_name", "cut"))
-    succeed(torchrun("--epochs", 4, *flags, "--run_name", "cut", "--train_mode", "continue"))
     files = sorted(path.name for path in Path("checkpoints/whole").iterdir())
     assert files == ["best.pt", "last.pt", "users.4.0-of-2.pt", "users.4.1-of-2.pt"]
     for name in files:
@@ -258,28 +261,22 @@ def test_two_ranks_go_on_as_if_never_interrupted_also_as_one(work):
         ), name
     pd.testing.assert_frame_equal(rows("whole"), rows("cut"))
 
-    output = succeed(start("--mode", "evaluate", "--run_name", "whole", "--model", "TwoBP"))
+    use = ("--run_name", "whole", "--model", "TwoBP")
+    status, output, errors = cli("--mode", "evaluate", *use)
+    assert (status, errors) == (0, "")
     found = float(
         next(line.split()[1] for line in output.splitlines() if line.startswith("Recall@20"))
     )
     assert found == pytest.approx(rows("whole")["Recall@20"].iloc[-1], abs=5e-5)
-    assert "listener-600" in succeed(
-        start(
-            "--mode",
-            "recommend",
-            "--users",
-            "listener-600",
-            "--run_name",
-            "whole",
-            "--model",
-            "TwoBP",
-        )
-    )
+    status, output, errors = cli("--mode", "recommend", "--users", "listener-600", *use)
+    assert (status, errors) == (0, "")
+    assert "listener-600" in output
 
-    for count, epochs in ((1, 6), (2, 8)):
-        words = ("--epochs", epochs, *flags, "--run_name", "cut", "--train_mode", "continue")
-        output = succeed(torchrun(*words, count=count))
-        assert "another kind of device or number of ranks" in output
+    on = (*flags, "--run_name", "cut", "--train_mode", "continue")
+    status, output, errors = cli("--epochs", 6, *on)
+    assert (status, errors) == (0, "")
+    assert "another kind of device or number of ranks" in output
+    assert "another kind of device or number of ranks" in train_on_ranks("--epochs", 8, *on)[0]
     losses = rows("cut")["loss"]
     assert len(losses) == 8
     assert losses.is_monotonic_decreasing
@@ -401,7 +398,7 @@ def evaluated(*flags):
 
 def test_a_killed_rank_comes_back_and_the_run_ends_as_if_undisturbed(work):
     flags = ("--epochs", 30, *FLAGS, "--save_every", 1)
-    succeed(torchrun(*flags, "--run_name", "whole"))
+    train_on_ranks(*flags, "--run_name", "whole")
     process = torchrun(*flags, "--run_name", "killed", restarts=3)
     for epochs in (5, 15):
         wait_for_epoch("killed", epochs)
@@ -418,9 +415,9 @@ def test_a_killed_rank_comes_back_and_the_run_ends_as_if_undisturbed(work):
 
 def test_a_restart_before_the_run_has_begun_does_not_take_an_earlier_one_for_it(work):
     flags = ("--epochs", 2, *FLAGS, "--run_name", "again")
-    succeed(torchrun(*flags))
+    train_on_ranks(*flags)
     process = torchrun(*flags, "--l2", 0.5, restarts=3)
-    limit = time.time() + 30
+    limit = time.time() + PATIENCE
     while len(children(process.pid)) < 2:
         assert time.time() < limit
         time.sleep(0.01)
@@ -582,7 +579,7 @@ def test_a_checkpoint_of_fewer_users_is_told(tmp_path):
 
 def wait_for_epoch(name, epochs):
     """Wait until metrics.csv has so many rows."""
-    path, limit = Path(f"runs/{name}/metrics.csv"), time.time() + 60
+    path, limit = Path(f"runs/{name}/metrics.csv"), time.time() + PATIENCE
     while not path.exists() or path.read_text().count("\n") <= epochs:
         assert time.time() < limit
         time.sleep(0.01)
@@ -616,7 +613,7 @@ def test_ctrl_c_says_how_to_go_on_and_that_does(work):
     assert line.endswith("--train_mode continue")
     done = len(rows("stopped")) + 1
     words = ("--epochs", done, *FLAGS, "--run_name", "stopped", "--train_mode", "continue")
-    assert f"epoch {done}/{done}" in succeed(torchrun(*words)).replace("  ", " ")
+    assert f"epoch {done}/{done}" in train_on_ranks(*words)[0].replace("  ", " ")
 
 
 @pytest.fixture
@@ -668,7 +665,7 @@ def start_nodes(nodes, *words):
 
 
 def test_two_nodes_train_as_two_ranks_of_one(work, nodes):
-    succeed(torchrun("--epochs", 2, *FLAGS, "--run_name", "one-node"))
+    train_on_ranks("--epochs", 2, *FLAGS, "--run_name", "one-node")
     for process in start_nodes(nodes, "--epochs", 2, *FLAGS, "--run_name", "two-nodes"):
         succeed(process)
     pd.testing.assert_frame_equal(rows("one-node"), rows("two-nodes"))
@@ -683,7 +680,7 @@ def test_a_link_that_is_cut_ends_both_nodes_with_a_line(work, nodes):
         status, _, errors = finish(process)
         assert status != 0
         assert "error: another process failed" in errors
-    assert time.time() - begin < 25
+    assert time.time() - begin < 60  # without --timeout it would be 300
 
 
 def changed_weights():

@@ -1,4 +1,4 @@
-"""What one does with a trained model, from the command line in new processes, against slow references."""
+"""What one does with a trained model, from the command line, against slow references."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tools import finish, matrix, start, write
+from tools import matrix, write
 
 from checkpointing.files import load_checkpoint
 from engine.tables import UserItems
@@ -19,10 +19,16 @@ RUN = ("--epochs", 6, "--lr", 0.02, "--dim", 8, "--device", "cpu", "--run_name",
 USE = ("--run_name", "mine", "--device", "cpu")
 
 
-def command(*words):
-    status, stdout, stderr = finish(start(*words))
-    assert (status, stderr) == (0, "")
-    return stdout
+@pytest.fixture
+def command(cli):
+    """Run main.py's `main` here, without an error: returns stdout."""
+
+    def run(*words):
+        status, stdout, stderr = cli(*words)
+        assert (status, stderr) == (0, "")
+        return stdout
+
+    return run
 
 
 @pytest.fixture
@@ -49,7 +55,7 @@ def trained(work, name="mine"):
 @pytest.mark.parametrize(
     "flags", ["", "--select valid", "--encoder LightGCN --layers 1", "--model EASE"]
 )
-def test_evaluate_prints_the_same_numbers(cli, work, flags):
+def test_evaluate_prints_the_same_numbers(cli, work, flags, command):
     size = () if "EASE" in flags else RUN[:6]
     assert cli(*size, *flags.split(), *USE)[0] == 0
     summary = json.loads((work / "runs/mine/summary.json").read_text())
@@ -67,7 +73,7 @@ def test_evaluate_prints_the_same_numbers(cli, work, flags):
         assert printed["Recall@20"][1] == f"{summary['best']['valid']['Recall@20']:.4f}"
 
 
-def test_recommend_against_a_slow_reference(shop):
+def test_recommend_against_a_slow_reference(shop, command):
     from dataloader import load_dataset
 
     command(
@@ -99,7 +105,7 @@ def test_recommend_against_a_slow_reference(shop):
         assert title == ("" if int(item[1:]) % 2 else f"Item, {int(item[1:])}")
 
 
-def test_recommend_to_some_and_what_they_have_seen(shop, cli):
+def test_recommend_to_some_and_what_they_have_seen(shop, cli, command):
     flags = ("--mode", "recommend", *USE, "--dataset", "shop", "--topk", 99)
     assert cli(*flags, "--users", "u3, u1,u3", "--output", "new.csv")[0] == 0
     assert cli(*flags, "--users", "u3,u1", "--keep_seen", "--output", "all.csv")[0] == 0
@@ -126,7 +132,7 @@ def test_lists_end_where_no_item_is_left():
     assert table.to_numpy().tolist() == [[0, 1, 1, 1.0], [0, 2, 0, 0.0]]
 
 
-def test_new_users_are_moved_as_in_training(shop, cli):
+def test_new_users_are_moved_as_in_training(shop, cli, command):
     """One interaction after the other, in file order, twice, from the mean encoding; unknown items are left out."""
     history = [("new", "i03"), ("other", "i07"), ("new", "i01"), ("new", "??"), ("new", "i03")]
     write(shop / "new.csv", "user,item\n" + "".join(f"{user},{item}\n" for user, item in history))
@@ -202,7 +208,7 @@ def test_the_moves_of_a_history_are_those_of_the_formula():
 
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
-def test_export_ranks_like_the_model(cli, work, similarity):
+def test_export_ranks_like_the_model(cli, work, similarity, command):
     assert cli(*RUN, "--similarity", similarity, "--temperature", 0.5)[0] == 0
     command("--mode", "export", *USE, "--output", "out")
     users, items = (np.load(f"out/{name}.npy", allow_pickle=False) for name in ("users", "items"))

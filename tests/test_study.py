@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from tools import ROOT, finish, start, write
+from tools import PATIENCE, ROOT, finish, start, write
 
 import study
 from checkpointing.files import load_checkpoint
@@ -172,7 +172,7 @@ def test_interrupted_it_goes_on(work, run_study, started):
         1,
     ]
     process = start_study(*flags)
-    limit = time.time() + 60
+    limit = time.time() + PATIENCE
     while not (saved := list(work.glob("studies/*/checkpoints/N=1*/last.pt"))):
         assert time.time() < limit
         time.sleep(0.02)
@@ -450,7 +450,7 @@ def test_a_killed_study_leaves_no_run_behind(work):
     process = start_study(
         "--over", "N=1", "--seeds", 1, "--name", "k", "--", "--dim", 4, "--epochs", 100_000
     )
-    limit = time.time() + 60
+    limit = time.time() + PATIENCE
     while not any(path.stat().st_size > 2000 for path in work.glob("studies/k/runs/*/metrics.csv")):
         assert time.time() < limit
         time.sleep(0.05)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tools import build, finish, ratings, start, write
+from tools import build, ratings, write
 
 from engine.compiling import compiles
 from engine.tables import value_and_gradients
@@ -184,7 +184,7 @@ def test_compiled_steps_are_the_eager_ones(device, batch_size):
 
 
 def test_command_line(cli, work):
-    """Train, continue, evaluate, recommend, export in new processes; ratings are a column of a file of one's own."""
+    """Train, continue, evaluate, recommend, export; ratings are a column of a file of one's own."""
     random = np.random.default_rng(0)
     rows = {
         (u, i): 0.5 * random.integers(1, 11) for u, i in random.integers((40, 30), size=(900, 2))
@@ -204,9 +204,9 @@ def test_command_line(cli, work):
         "step",
     )
     assert cli(*flags, "--epochs", 4, "--run_name", "whole")[0] == 0
-    assert finish(start(*flags, "--epochs", 2, "--run_name", "parts"))[0] == 0
-    status, stdout, stderr = finish(
-        start(*flags, "--epochs", 4, "--run_name", "parts", "--train_mode", "continue")
+    assert cli(*flags, "--epochs", 2, "--run_name", "parts")[0] == 0
+    status, stdout, stderr = cli(
+        *flags, "--epochs", 4, "--run_name", "parts", "--train_mode", "continue"
     )
     assert (status, stderr) == (0, "")
     assert "RMSE" in stdout
@@ -220,17 +220,15 @@ def test_command_line(cli, work):
     assert summary["best"]["RMSE"] == table["RMSE"].min()
     assert set(summary["baselines"]) == {"Mean", "Biases"}
     assert summary["protocol"]["ratings_evaluated"] == round(0.1 * len(rows))
-    stdout = finish(start("--mode", "evaluate", "--run_name", "whole", "--device", "cpu"))[1]
+    stdout = cli("--mode", "evaluate", "--run_name", "whole", "--device", "cpu")[1]
     assert f"RMSE {summary['best']['RMSE']:.4f}" in " ".join(stdout.split())
     use = ("--run_name", "whole", "--device", "cpu")
     assert (
-        finish(
-            start("--mode", "recommend", *use, "--users", "u7", "--topk", 3, "--output", "recs.csv")
-        )[0]
+        cli("--mode", "recommend", *use, "--users", "u7", "--topk", 3, "--output", "recs.csv")[0]
         == 0
     )
     recs = pd.read_csv("recs.csv")
-    assert finish(start("--mode", "export", *use, "--output", "out"))[0] == 0
+    assert cli("--mode", "export", *use, "--output", "out")[0] == 0
     users, items = (np.load(f"out/{part}.npy", allow_pickle=False) for part in ("users", "items"))
     ids = pd.read_csv("out/ids.csv", dtype=str)
     scores = pd.Series(items @ users[ids[ids["kind"] == "user"]["id"].tolist().index("u7")])

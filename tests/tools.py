@@ -1,6 +1,9 @@
 """What several test files use: small data sets, models, and the program in other processes."""
 
+import contextlib
+import io
 import json
+import logging
 import multiprocessing
 import os
 import socket
@@ -15,8 +18,10 @@ from scipy.sparse import csr_array
 from cli.errors import UserError
 from distributed.group import process_group
 from families import model_class
+from main import train_model
 from parse import parse_args
 from sources.interactions import Interactions, pair_matrix
+from utils import log_to_console
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 300  # seconds until a process is taken to hang: machines of tests are busy
@@ -77,6 +82,23 @@ def as_rank(rank, count, port, function, arguments):
             return function(*arguments)
         except UserError as error:
             return error
+
+
+def train_on_ranks(*words, count=2):
+    """Train as main.py does on `count` ranks, in the current directory: the output of each.
+
+    The processes are those of `on_ranks`, which have torch loaded already; `torchrun` starts new ones.
+    """
+    return on_ranks(trained_in, Path.cwd(), list(map(str, words)), count=count)
+
+
+def trained_in(folder, words):
+    os.chdir(folder)
+    logging.getLogger("onebp").handlers.clear()  # of an earlier call
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        log_to_console()
+        train_model(parse_args(words), torch.device("cpu"))
+    return output.getvalue()
 
 
 def build(name, *flags, data=None, device="cpu"):

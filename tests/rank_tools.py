@@ -1,0 +1,67 @@
+"""What tests of several ranks share."""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tools import (
+    toy_data,
+)
+
+from checkpointing.shards import load, save
+from distributed import collectives
+from distributed.schedule import own_batch_size
+from model import OneBP, TwoBP
+from parse import parse_args
+from sources.share import own_share
+
+FLAGS = ("--dim", 8, "--lr", 0.05)
+
+
+CPU = torch.device("cpu")
+
+
+def own_flags(args):
+    """The flags of a rank's model, as main.train_model has them."""
+    return args.replace(batch_size=own_batch_size(args.batch_size))
+
+
+def rows(name, folder="runs"):
+    """metrics.csv of a run, less its times."""
+    table = pd.read_csv(Path(folder) / name / "metrics.csv")
+    return table.drop(columns=["train_seconds", "eval_seconds"])
+
+
+def made_model(kind, groups, *flags):
+    """A model of this rank's share of the toy data, ready to train."""
+    args = parse_args([str(word) for word in ("--model", kind, *FLAGS, *flags)])
+    model = {"OneBP": OneBP, "TwoBP": TwoBP}[kind](
+        own_share(toy_data(groups)), own_flags(args), CPU
+    )
+    model.start_training()
+    return model
+
+
+PIECES, ROWS = {"item": "pieces"}, {"item": "rows"}
+
+
+IN_BATCH = ("--sampler", "inbatch", "--similarity", "cosine")
+
+
+def whole(name, weights):
+    """The table of all users from the ranks' weights, or another one, which is the same on all ranks."""
+    tables = [own[name] for own in weights]
+    if name == "user":
+        return torch.cat(tables)
+    assert all(torch.equal(table, tables[0]) for table in tables), name
+    return tables[0]
+
+
+def trained_and_loaded(folder, lr, *made):
+    """A model after an epoch, and a new one that has loaded its checkpoint."""
+    model, again = (made_model(*made) for _ in range(2))
+    model.train_epoch(lr, lambda: None)
+    save({"epoch": 1, "model": model.state_dict()}, model.data, folder / "last.pt")
+    collectives.all_reduce_int(0)  # the first one has written
+    again.load_state_dict(load(folder / "last.pt", model.data)["model"])
+    return model, again

@@ -4,8 +4,7 @@ from unittest import mock
 
 import pytest
 import torch
-from rank_tools import IN_BATCH, PIECES,
-    ROWS, made_model, trained_and_loaded, whole
+from rank_tools import IN_BATCH, PIECES, ROWS, made_model, trained_and_loaded, whole
 from tools import (
     on_ranks,
 )

@@ -1,15 +1,21 @@
 """Fixtures: the program in this process, an empty folder, devices, the real data where it is at hand."""
 
+import contextlib
+import io
 import logging
 import os
 import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tools import ROOT, pools
 
+import study
 from main import main
+from sweeps import trials
 
 # The sizes here are too small for more than one thread, and there is a process of tests for each
 # core. The environment is for the processes that tests start; what it has already is kept.
@@ -63,6 +69,45 @@ def cli(work, capsys):
         ).handlers.clear()  # that of an earlier call holds a stdout that is gone
         try:
             status = main([str(word) for word in words])
+        except SystemExit as exit:  # argparse
+            status = exit.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Run main.py in this process, which has torch loaded already. Returns the command lines so far."""
+    commands = []
+
+    def start_here(trial, running):
+        commands.append(trial.command()[2:])
+        log, errors = logging.getLogger("onebp"), io.StringIO()
+        handlers, log.handlers[:] = log.handlers[:], []
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
+            status = main(commands[-1])
+        log.handlers[:] = handlers
+        running[trial] = (
+            SimpleNamespace(returncode=status, poll=lambda: status),
+            errors,
+            time.perf_counter(),
+        )
+
+    monkeypatch.setattr(trials, "start", start_here)
+    return commands
+
+
+@pytest.fixture
+def run_study(work, capsys, started):
+    """Run study.py's `main` here: returns (status, stdout, stderr)."""
+
+    def run(*words):
+        logging.getLogger(
+            "onebp"
+        ).handlers.clear()  # that of an earlier call holds a stdout that is gone
+        try:
+            status = study.main([str(word) for word in words])
         except SystemExit as exit:  # argparse
             status = exit.code
         return status, *capsys.readouterr()

@@ -1,4 +1,6 @@
-"""What do Adam by the row and compiling save on Gowalla, where a step touches 6,144 of 40,981 items?
+"""What do Adam by the row and compiling save on Gowalla?
+
+A step there reads at most 6,144 of 40,981 items.
 
 python benchmarks/adam.py [--data_dir datasets] [--rounds 3]
 """
@@ -6,7 +8,7 @@ python benchmarks/adam.py [--data_dir datasets] [--rounds 3]
 from common import build, epochs_of, in_turns, options, show, spread
 
 FLAGS = "--dataset Gowalla --dim 64 --lr 1e-3 "
-WAYS = {
+CASES = {
     "by the row, compiled": "--compile on",
     "whole tables, compiled (--l2 1e-9)": "--compile on --l2 1e-9",
     "whole tables, eager": "--compile off",
@@ -16,7 +18,7 @@ WAYS = {
 def main():
     given = options(__doc__, rounds=3)
     functions = {}
-    for name, flags in WAYS.items():
+    for name, flags in CASES.items():
         model, args, _ = build(FLAGS + flags, given.data_dir)
         functions[name] = epochs_of(model, args)
     seconds = in_turns(functions, given.rounds)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the repository's modules, timing in turns, and one form of table."""
+"""Shared by all benchmarks: the path of the program's modules, timing in turns, printed tables."""
 
 import argparse
 import os
@@ -9,27 +9,30 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-import pandas as pd
-import torch
-
-import families
-from families import load_data
-from parse import parse_args
-from train import learning_rate
-from utils import choose_device, keep_freed_memory
-
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
-os.environ.setdefault(
-    "OPENBLAS_NUM_THREADS", "1"
-)  # as implicit asks for; read when numpy is loaded
+# These must be set before the imports below. torch reads the first variable when it is loaded, as
+# in main.py; numpy reads the second, which implicit asks for.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+
+import families  # noqa: E402
+from parse import parse_args  # noqa: E402
+from train import learning_rate  # noqa: E402
+from utils import choose_device, keep_freed_memory  # noqa: E402
 
 keep_freed_memory()  # as main.py does
 
 
 def options(description, **numbers):
-    """The benchmark's flags: --data_dir, and one per number with its default."""
+    """Parse a benchmark's command line: --data_dir, and a flag for each of `numbers`.
+
+    description: text for --help
+    numbers: default of each flag; its type is that of the flag
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,9 +43,9 @@ def options(description, **numbers):
 
 
 def build(flags, data_dir):
-    """The model that `python main.py <flags>` trains: (model, args, data)."""
+    """Build the model of `python main.py <flags>`, ready to train: (model, parse.Flags, data)."""
     args = parse_args([*flags.split(), "--data_dir", str(data_dir)])
-    data = load_data(args)
+    data = families.load_data(args)
     torch.compiler.reset()
     model = families.model_class(args.model)(data, args, choose_device(args.device))
     model.start_training()
@@ -50,16 +53,24 @@ def build(flags, data_dir):
 
 
 def epochs_of(model, args, count=1):
-    """A function that trains `count` epochs, with the negatives that they need."""
-    return lambda: [
-        model.train_epoch(learning_rate(args, epoch), lambda: None) for epoch in range(1, count + 1)
-    ]
+    """Return a function that trains `count` epochs; drawing negatives is part of them."""
+
+    def train():
+        for epoch in range(1, count + 1):
+            model.train_epoch(learning_rate(args, epoch), lambda: None)
+
+    return train
 
 
 def in_turns(functions, rounds):
-    """Time {name: function}: {name: seconds of each round}. A round calls each once, so that all see the same noise."""
+    """Time functions: {name: seconds of its call in each round}.
+
+    functions: {name: function}
+    rounds: how often to call each; a round calls each once, so that all see the same noise
+    """
+    # The first call compiles, fills caches and allocates memory.
     for function in functions.values():
-        function()  # warm: compiled, cached, allocated
+        function()
     seconds = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
@@ -72,13 +83,16 @@ def in_turns(functions, rounds):
 
 
 def spread(seconds):
-    """Median and, as a share of it, half the distance between the quartiles."""
+    """Columns of a table: the median, and half the distance between the quartiles in % of it."""
     low, median, high = statistics.quantiles(seconds * 2 if len(seconds) == 1 else seconds, n=4)
     return {"median, s": f"{median:.4f}", "spread": f"{(high - low) / 2 / median:.0%}"}
 
 
 def show(title, rows):
-    """Print the table {row: {column: value}} with the machine and the versions."""
+    """Print a table below its title and the versions of machine and packages.
+
+    rows: {name of the row: {column: value}}
+    """
     packages = []
     for name in ("torch", "numpy", "scipy", "implicit", "recbole", "scikit-surprise", "fuxictr"):
         try:
@@ -93,7 +107,6 @@ def show(title, rows):
         )
     if torch.cuda.is_available():
         chip += f", {torch.cuda.get_device_name()}"
-    print(
-        f"\n{title}\n{chip}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(packages)}\n"
-    )
+    versions = f"Python {platform.python_version()}, {', '.join(packages)}"
+    print(f"\n{title}\n{chip}, {os.cpu_count()} cores; {versions}\n")
     print(pd.DataFrame.from_dict(rows, orient="index").fillna("").to_string())

@@ -2,7 +2,8 @@
 
 python benchmarks/epoch.py [--data_dir datasets] [--rounds 9]
 
-A scored pair is a user-item score of the loss: 1 + N per interaction for OneBP, 2 for BPR. Sampling is included.
+A scored pair is a user-item score of the loss: 1 + N per interaction for OneBP, 2 for BPR. Drawing
+the negatives is included.
 """
 
 import logging
@@ -14,18 +15,21 @@ from pathlib import Path
 from common import build, epochs_of, in_turns, options, show, spread
 from scipy.sparse import csr_matrix
 
-DIM = 32  # of 100k's suggested parameters
-EPOCHS = 10  # timed at a time
+DIM = 32  # suggested for 100k
+EPOCHS = 10  # epochs in a timed call
 
 
 def implicit_epochs(data, count):
-    """A function that trains `count` epochs; fit() has costs of its own, which a difference of counts leaves out."""
+    """Return a function that trains `count` epochs of implicit's BPR.
+
+    Each call also has a fixed cost, which the difference between two counts leaves out.
+    """
     from implicit.bpr import BayesianPersonalizedRanking
 
     train = csr_matrix(data.train).astype("float32")
 
     def fit():
-        # Its encodings have a bias beside the factors.
+        # implicit adds a column for the bias: its encodings have DIM numbers in all.
         model = BayesianPersonalizedRanking(
             factors=DIM - 1, iterations=count, num_threads=1, random_state=1
         )
@@ -35,7 +39,7 @@ def implicit_epochs(data, count):
 
 
 def recbole_epoch(data):
-    """A function that trains one epoch of RecBole's BPR on the same training interactions."""
+    """Return a function that trains an epoch of RecBole's BPR on the same interactions."""
     import numpy as np
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
@@ -62,13 +66,14 @@ def recbole_epoch(data):
         "show_progress": False,
         "state": "ERROR",
     }
-    here = Path.cwd()
-    os.chdir(folder)  # it leaves logs in the current directory
+    # RecBole writes logs into the current folder: change to a temporary one.
+    current = Path.cwd()
+    os.chdir(folder)
     config = Config(model="BPR", dataset="made", config_dict=settings)
     dataset = create_dataset(config)
     batches = data_preparation(config, dataset)[0]
     trainer = Trainer(config, BPR(config, dataset))
-    os.chdir(here)
+    os.chdir(current)
     return lambda: trainer._train_epoch(batches, 0, show_progress=False)
 
 
@@ -76,14 +81,14 @@ def main():
     given = options(__doc__, rounds=9)
     import torch
 
-    flags = "--dataset 100k --compile {} --threads {}"
     functions, data = {}, None
-    for name, compile, threads in (
+    for name, compiled, threads in (
         ("compiled", "on", 1),
         ("compiled, 2 threads", "on", 2),
         ("eager", "off", 1),
     ):
-        model, args, data = build(flags.format(compile, threads), given.data_dir)
+        flags = f"--dataset 100k --compile {compiled} --threads {threads}"
+        model, args, data = build(flags, given.data_dir)
         functions[f"OneBP {name}"] = epochs_of(model, args, EPOCHS)
     try:
         functions |= {count: implicit_epochs(data, count) for count in (1, 1 + EPOCHS)}
@@ -92,12 +97,16 @@ def main():
         logging.warning("without peers: %s (pip install -r benchmarks/requirements.txt)", error)
     torch.set_num_threads(1)
     seconds = in_turns(functions, given.rounds)
+
+    # Seconds of one epoch. Only RecBole's function trains a single one.
     if 1 in seconds:
         pairs = zip(seconds.pop(1), seconds.pop(1 + EPOCHS), strict=True)
-        seconds["implicit BPR"] = [(more - once) / EPOCHS for once, more in pairs]
+        seconds["implicit BPR"] = [(many - one) / EPOCHS for one, many in pairs]
     for name in seconds:
         if "OneBP" in name:
-            seconds[name] = [whole / EPOCHS for whole in seconds[name]]
+            seconds[name] = [many / EPOCHS for many in seconds[name]]
+
+    # Scored pairs per second.
     rows = {}
     per_interaction = {name: 6 if "OneBP" in name else 2 for name in seconds}
     rates = {

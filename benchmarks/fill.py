@@ -2,8 +2,8 @@
 
 python benchmarks/fill.py [--rounds 5] [--dim 64] [--seen 20]
 
-As `--mode recommend --users all` ranks, on all cores, with encodings and seen items that are made up: the time depends
-on their numbers alone. Memory is the process's, at its highest so far.
+It ranks as `--mode recommend --users all` does, on all cores. Encodings and seen items are random:
+the time depends only on how many there are. Memory is the peak of the process so far.
 """
 
 import time

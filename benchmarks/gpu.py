@@ -1,20 +1,23 @@
-"""How near is a training step to what its bytes cost on this device?
+"""How near is a training step to the time that its memory traffic takes on this device?
 
 python benchmarks/gpu.py [--data_dir datasets] [--steps 200] [--scale 1]
 
-The floor is the bytes that a step of whole-table Adam must move (28 per trained number: weights and moments are read
-and written, the gradient is read) over the measured bandwidth of a copy. A step by the row may be below it.
---scale 0.05 makes the dimensions smaller, to try the script on a CPU.
+The floor is the bytes that a step of Adam on whole tables must move, divided by the measured
+bandwidth of a copy. These are 28 bytes per trained number: weights and moments are read and
+written, the gradient is read. A step by the row may be below the floor. --scale 0.05 makes the
+dimensions smaller, to try the script on a CPU.
 """
 
 import time
+from itertools import islice
 
 from common import build, epochs_of, options, show
 
-DATASETS = {"100k": 32, "Gowalla": 1024, "Yelp2018": 2048}
+DIMS = {"100k": 32, "Gowalla": 1024, "Yelp2018": 2048}  # suggested for each data set
 
 
 def wait(device):
+    """Wait until the device has done all its work."""
     import torch
 
     if device.type == "cuda":
@@ -22,7 +25,7 @@ def wait(device):
 
 
 def timed(function, device):
-    """Seconds of a call, the device's work included."""
+    """Seconds of a call, with the work that it leaves to the device."""
     wait(device)
     begin = time.perf_counter()
     function()
@@ -31,7 +34,7 @@ def timed(function, device):
 
 
 def bandwidth(device):
-    """Bytes per second that a copy of 256 MB reads and writes, the best of ten."""
+    """Bytes per second that a copy of 256 MB reads and writes, at the fastest of ten times."""
     import torch
 
     source = torch.ones(1 << 26, device=device)
@@ -44,13 +47,11 @@ def main():
     import torch
 
     rows = {}
-    for dataset, dim in DATASETS.items():
+    for dataset, dim in DIMS.items():
         dim = max(4, round(dim * given.scale))
         model, args, _ = build(f"--dataset {dataset} --dim {dim} --compile on", given.data_dir)
         device = model.device
-        batches = [
-            batch for _, batch in zip(range(given.steps), model.schedule.batches(), strict=False)
-        ]
+        batches = list(islice(model.schedule.batches(), given.steps))
         batches = [batch for batch in batches if len(batch[0]) == args.batch_size]
 
         def steps(model=model, batches=batches, lr=args.lr):

@@ -1,9 +1,9 @@
-"""What do strengths that tune themselves cost beside plain BPR, on 1M at dim 128?
+"""What does a training step of lambdaOpt cost beside one of plain BPR, on 1M at dim 128?
 
 python benchmarks/lambdaopt.py [--data_dir datasets] [--rounds 5]
 
-Epochs are timed in turns and divided by their steps, sampling included; peak memory is that of a process of its own,
-which compiles nothing.
+Epochs are timed in turns, and divided by their number of steps; drawing the negatives is included.
+Peak memory is that of another process, which trains an epoch and compiles nothing.
 """
 
 import statistics
@@ -32,12 +32,11 @@ print(peak_memory_mb(model.device))
 
 
 def peak_memory(flags, data_dir):
-    """MB of a new process that trains an epoch."""
+    """Peak memory in MB of a new process that trains an epoch."""
     command = [sys.executable, "-c", ONE_EPOCH, flags, data_dir]
-    run = subprocess.run(
-        command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True
-    )
-    return float(run.stdout.split()[-1])
+    folder = Path(__file__).parent
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
 
 
 def main():

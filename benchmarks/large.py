@@ -1,9 +1,10 @@
-"""How long do very many interactions take until they are trained on, and how much memory has a rank?
+"""How long do loading and training of very many interactions take, and how much memory?
 
-python benchmarks/large.py [--millions 200] [--users 4000000] [--items 1000000] [--dim 16] [--steps 200]
+python benchmarks/large.py [--millions 200] [--users 4000000] [--items 1000000] [--dim 16]
+                           [--steps 200]
 
-The interactions are generated, and written to disk in parts. An epoch of --steps steps is trained by one rank and by
-two, one thread each.
+The interactions are generated, and written to disk in blocks of users. An epoch of --steps steps is
+trained by one rank and by two, one thread each.
 """
 
 import json
@@ -18,12 +19,18 @@ from common import ROOT, options, show
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-PART = 100_000  # users generated at a time
-TESTED = 2_000  # users with an item in the test part
+BLOCK = 100_000  # users generated at a time
+TESTED = 2_000  # users with an item in the test split
 
 
 def generate(folder, users, items, degree):
-    """Write the arrays: each user has `degree` different items; the first TESTED users one more, to test."""
+    """Write a data set of arrays, see sources/arrays.py.
+
+    folder: new
+    users, items: their numbers
+    degree: number of different training items per user; the first TESTED users also have another
+        item in the test split
+    """
     random = np.random.default_rng(1)
     folder.mkdir(parents=True)
     (folder / "about.json").write_text(json.dumps({"users": users, "items": items}))
@@ -31,11 +38,10 @@ def generate(folder, users, items, degree):
     np.save(folder / "test.indptr.npy", np.minimum(np.arange(users + 1, dtype=np.int64), TESTED))
     indices = open_memmap(folder / "train.indices.npy", "w+", np.int32, (users * degree,))
     tested = []
-    for start in tqdm(range(0, users, PART), desc="generating", leave=False, disable=None):
-        count = min(PART, users - start)
-        gaps = random.integers(
-            1, items // (degree + 1), (count, degree + 1), dtype=np.int32
-        )  # in all below `items`
+    for start in tqdm(range(0, users, BLOCK), desc="generating", leave=False, disable=None):
+        count = min(BLOCK, users - start)
+        # A user's items differ: the gaps between them add up to less than `items`.
+        gaps = random.integers(1, items // (degree + 1), (count, degree + 1), dtype=np.int32)
         begin = random.integers(0, items, (count, 1), dtype=np.int32)
         chosen = (begin + gaps.cumsum(1, dtype=np.int32)) % items  # (count, degree + 1)
         tested.append(chosen[: max(0, TESTED - start), 0])
@@ -44,26 +50,25 @@ def generate(folder, users, items, degree):
     np.save(folder / "test.indices.npy", np.concatenate(tested))
 
 
-def trained(folder, count, given, batch_size):
-    """summary.json of an epoch on `count` ranks, and the seconds of the whole command."""
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        f"--nproc_per_node={count}",
-        "--standalone",
-    ]
-    flags = f"--dataset made --data_dir {folder} --dim {given.dim} --epochs 1 --batch_size {batch_size} --compile off"
-    flags += f" --log_root {folder} --checkpoint_dir {folder} --run_name of-{count}"
+def train(folder, count, given, batch_size):
+    """Train an epoch on `count` ranks. Returns (summary.json, seconds of the whole command).
+
+    folder: contains the data set `made`; the run's files are written into it
+    given: flags of the benchmark
+    """
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    torchrun += [f"--nproc_per_node={count}", "--standalone"]
+    flags = f"--dataset made --data_dir {folder} --dim {given.dim} --epochs 1 --compile off"
+    flags += f" --batch_size {batch_size} --run_name of-{count}"
+    flags += f" --log_root {folder} --checkpoint_dir {folder}"
     begin = time.perf_counter()
     done = subprocess.run(
         [*torchrun, "main.py", *flags.split()], cwd=ROOT, capture_output=True, text=True
     )
     if done.returncode:
         raise SystemExit(done.stderr)
-    return json.loads(
-        (folder / f"of-{count}" / "summary.json").read_text()
-    ), time.perf_counter() - begin
+    summary = json.loads((folder / f"of-{count}" / "summary.json").read_text())
+    return summary, time.perf_counter() - begin
 
 
 def main():
@@ -78,16 +83,17 @@ def main():
         generated = time.perf_counter() - begin
         size = sum(file.stat().st_size for file in (folder / "made").iterdir())
         for count in (1, 2):
-            summary, seconds = trained(folder, count, given, batch_size)
-            own = summary["seconds"]
+            summary, seconds = train(folder, count, given, batch_size)
+            phases = summary["seconds"]
             rows[f"{count} rank{'s' * (count > 1)}"] = {
                 "whole command, s": f"{seconds:.0f}",
-                "epoch, s": f"{own['train']:.0f}",
-                "evaluation, s": f"{own['eval']:.1f}",
+                "epoch, s": f"{phases['train']:.0f}",
+                "evaluation, s": f"{phases['eval']:.1f}",
                 "peak memory of the first rank, MB": f"{summary['peak_memory_mb']:.0f}",
             }
-    title = f"{given.users * degree:,} interactions, {size / 1e6:,.0f} MB, generated in {generated:.0f} s"
-    title += f"; {given.users:,} users, {given.items:,} items, dim {given.dim}"
+    title = f"{given.users * degree:,} interactions, {size / 1e6:,.0f} MB, "
+    title += f"generated in {generated:.0f} s; "
+    title += f"{given.users:,} users, {given.items:,} items, dim {given.dim}"
     show(f"{title}; an epoch of {given.steps} steps of {batch_size:,}, one thread a rank", rows)
 
 

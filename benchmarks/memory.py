@@ -1,9 +1,9 @@
-"""What does it cost per example to correct a prediction by a memory, and to remember the example?
+"""How long does it take to correct a prediction by a memory, and to store the example?
 
 python benchmarks/memory.py [--rows 16384] [--rounds 15]
 
-As a slot of the stream does it, on one core: a key's address is computed once, read, then written. knn holds 100,000
-examples; lsh has seen as many, which changes nothing.
+It does what a slot of the stream does, on one core: compute the address of a key, read there, then
+write there. knn holds 100,000 examples. lsh has as many, but its time does not depend on them.
 """
 
 import statistics
@@ -22,7 +22,7 @@ KINDS = {
 
 
 def examples(rows, generator):
-    """Keys (rows, DIM), labels and predictions (rows,) each."""
+    """Random examples: keys (rows, DIM), labels (rows,) and predictions (rows,)."""
     import torch
 
     keys = torch.randn(rows, DIM, generator=generator)
@@ -30,8 +30,15 @@ def examples(rows, generator):
     return keys, labels, torch.rand(rows, generator=generator)
 
 
-def parts(memory, rows, generator):
-    """Seconds of addressing, reading (with the correction) and writing `rows` examples, by name."""
+def seconds_of_steps(memory, rows, generator):
+    """Time a memory on random examples. Returns {step: seconds}.
+
+    memory: NearestNeighbourMemory or HashMemory
+    rows: number of examples
+    generator: torch.Generator
+
+    The steps are address, read (with the correction), write, and all of them together.
+    """
     from families.clicks.memory import corrected, recalled
 
     keys, labels, predictions = examples(rows, generator)
@@ -59,22 +66,24 @@ def main():
         memory = find(MEMORIES, kind)(DIM, SimpleNamespace(**flags, seed=0), torch.device("cpu"))
         keys, labels, predictions = examples(STORED, generator)
         memory.write(memory.address(keys), labels, predictions)
-        parts(memory, given.rows, generator)  # warm
+        seconds_of_steps(memory, given.rows, generator)  # the first call allocates memory
         memories[name] = memory
     seconds = {name: [] for name in memories}
     for _ in tqdm(range(given.rounds), desc="rounds", leave=False, disable=None):
-        for name, memory in memories.items():  # in turns, so that both see the same noise
-            seconds[name].append(parts(memory, given.rows, generator))
+        # In turns, so that all see the same noise.
+        for name, memory in memories.items():
+            seconds[name].append(seconds_of_steps(memory, given.rows, generator))
     rows = {}
     for name, rounds in seconds.items():
-        columns = {part: [times[part] for times in rounds] for part in rounds[0]}
+        columns = {step: [times[step] for times in rounds] for step in rounds[0]}
         medians = {
-            part: f"{1e6 * statistics.median(times) / given.rows:.3f}"
-            for part, times in columns.items()
+            step: f"{1e6 * statistics.median(times) / given.rows:.3f}"
+            for step, times in columns.items()
         }
         rows[name] = {**medians, "spread": spread(columns["together"])["spread"]}
-    title = f"Microseconds per example, keys of {DIM} numbers, one thread: medians of {given.rounds} rounds"
-    show(f"{title} of {given.rows:,} examples", rows)
+    title = f"Microseconds per example, keys of {DIM} numbers, one thread: "
+    title += f"medians of {given.rounds} rounds of {given.rows:,} examples"
+    show(title, rows)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How good are the lists of users who were not in training, but moved by their history afterwards?
+"""How good are recommendations to users who were not in training, but have a history?
 
 python benchmarks/newusers.py [--data_dir datasets] [--share 0.2] [--epochs 100]
 
-A share of the users of 1M is hidden from training. Then `--mode recommend --history` gets their training interactions
-in the order of the file. Beside them: the users who were in training, and the hidden ones as they fare where they are
-trained with all others.
+A share of the users of 1M is hidden from training. Then `--mode recommend --history` gets their
+training interactions, in the order of the file. For comparison: the users who were in training, and
+the hidden users when all users are trained.
 """
 
 import json
@@ -30,7 +30,11 @@ def main_py(folder, *words):
 
 
 def recall(lists, wanted):
-    """Recall@K of lists (user, item) for the users of `wanted` (user, item)."""
+    """Recall@K, the mean over the users of `wanted`.
+
+    lists: table with the recommended items, columns user and item
+    wanted: table with the users' test items, columns user and item
+    """
     hits = lists.merge(wanted).groupby("user").size()
     size = wanted.groupby("user").size()
     return (hits.reindex(size.index, fill_value=0) / size).mean()
@@ -39,44 +43,42 @@ def recall(lists, wanted):
 def main():
     given = options(__doc__, share=0.2, epochs=100)
     source = Path(given.data_dir).resolve() / "1M"
-    parts = {
-        part: pd.read_csv(next(source.glob(f"{part}.csv*")), dtype=str, usecols=["user", "item"])
-        for part in ("train", "test")
+    files = {split: next(source.glob(f"{split}.csv*")) for split in ("train", "test")}
+    tables = {
+        split: pd.read_csv(file, dtype=str, usecols=["user", "item"])
+        for split, file in files.items()
     }
-    users = np.sort(parts["train"]["user"].unique())
+
+    # Choose the users to hide. is_hidden: whether a row is of one of them.
+    users = np.sort(tables["train"]["user"].unique())
     hidden = np.random.default_rng(0).choice(users, round(given.share * len(users)), replace=False)
-    away = {part: table["user"].isin(hidden) for part, table in parts.items()}
+    is_hidden = {split: table["user"].isin(hidden) for split, table in tables.items()}
+
+    # Train without the hidden users ("most") and with them ("all"), and recommend.
     lists = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for dataset in ("most", "all"):
             (folder / "datasets" / dataset).mkdir(parents=True)
-            for part, table in parts.items():
-                kept = table[~away[part]] if dataset == "most" else table
-                kept.to_csv(folder / "datasets" / dataset / f"{part}.csv", index=False)
-            main_py(
-                folder,
-                "--dataset",
-                dataset,
-                "--run_name",
-                dataset,
-                "--epochs",
-                given.epochs,
-                *FLAGS.split(),
-            )
+            for split, table in tables.items():
+                trained = table[~is_hidden[split]] if dataset == "most" else table
+                trained.to_csv(folder / "datasets" / dataset / f"{split}.csv", index=False)
+            names = ("--dataset", dataset, "--run_name", dataset)
+            main_py(folder, *names, "--epochs", given.epochs, *FLAGS.split())
             use = ("--mode", "recommend", "--run_name", dataset, "--topk", K)
             main_py(folder, *use, "--users", "all", "--output", f"{dataset}.csv")
             lists[dataset] = pd.read_csv(folder / f"{dataset}.csv", dtype=str)
             if dataset == "most":
-                parts["train"][away["train"]].to_csv(folder / "history.csv", index=False)
+                history = tables["train"][is_hidden["train"]]
+                history.to_csv(folder / "history.csv", index=False)
                 for passes in PASSES:
-                    moved = ("--history", "history.csv", "--passes", passes, "--output", "new.csv")
-                    main_py(folder, *use, *moved)
+                    new_users = ("--history", "history.csv", "--passes", passes)
+                    main_py(folder, *use, *new_users, "--output", "new.csv")
                     lists[passes] = pd.read_csv(folder / "new.csv", dtype=str)
-        popularity = json.loads((folder / "runs/all/summary.json").read_text())["baselines"][
-            "Popularity"
-        ]
-    new, old = parts["test"][away["test"]], parts["test"][~away["test"]]
+        summary = json.loads((folder / "runs/all/summary.json").read_text())
+        popularity = summary["baselines"]["Popularity"]
+
+    new, old = tables["test"][is_hidden["test"]], tables["test"][~is_hidden["test"]]
     rows = {
         **{
             f"hidden users, {passes} times through their history": recall(lists[passes], new)
@@ -87,10 +89,8 @@ def main():
         "popularity, all users": popularity[f"Recall@{K}"],
     }
     table = {name: {f"Recall@{K}": f"{value:.4f}"} for name, value in rows.items()}
-    show(
-        f"1M, {len(hidden)} of {len(users)} users hidden from training, dim 128, {given.epochs} epochs",
-        table,
-    )
+    title = f"1M, {len(hidden)} of {len(users)} users hidden from training"
+    show(f"{title}, dim 128, {given.epochs} epochs", table)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How long do rows in Criteo's format take until they are trained on, and how much memory?
+"""How long do encoding and training of rows in Criteo's format take, and how much memory?
 
 python benchmarks/preprocess.py [--rows 5000000] [--gzip 0]
 
-The rows are generated: numbers and words with long tails, a quarter of them missing; at 5 million rows the six columns
-with the most words have some 2 million each. They are encoded (--threshold 10), then trained on for one epoch, each in
-a process of its own.
+The rows are generated: numbers and words with long tails, a quarter of the columns mostly missing.
+At 5 million rows, the six columns with the most words have some 2 million different ones each. The
+rows are encoded (--threshold 10), then trained on for one epoch, in a new process each.
 """
 
 import gzip
@@ -18,40 +18,48 @@ import numpy as np
 from common import ROOT, options, show
 
 BLOCK = 100_000  # rows generated at a time
-WORDS = [
-    *[10_000_000] * 6,
-    *[100_000] * 6,
-    *[5_000] * 7,
-    *[100] * 7,
-]  # of each categorical column, at most
+# Number of different words in each categorical column, at most.
+WORDS = [*[10_000_000] * 6, *[100_000] * 6, *[5_000] * 7, *[100] * 7]
+
+
+ENCODE = """
+import sys, time
+import torch
+from families.clicks.dataset import load_clicks
+from utils import peak_memory_mb
+begin = time.perf_counter()
+load_clicks("criteo", sys.argv[1], threshold=10)
+print(time.perf_counter() - begin, peak_memory_mb(torch.device("cpu")))
+"""
 
 
 def generate(path, rows, packed):
-    """Write rows in Criteo's format."""
+    """Write random rows in Criteo's format. packed: whether to compress them by gzip"""
     random = np.random.default_rng(1)
     with gzip.open(path, "wt", compresslevel=1) if packed else open(path, "w") as file:
         for start in range(0, rows, BLOCK):
             count = min(BLOCK, rows - start)
             columns = [random.integers(0, 2, count).astype(str)]
             for field in range(13):
-                columns.append(
-                    np.floor(random.pareto(0.7, count).clip(max=1e6) * (field + 1))
-                    .astype(int)
-                    .astype(str)
-                )
+                numbers = np.floor(random.pareto(0.7, count).clip(max=1e6) * (field + 1))
+                columns.append(numbers.astype(int).astype(str))
             for words in WORDS:
-                number = (
-                    (words ** random.random(count)).astype(np.int64) * 2_654_435_761 % (1 << 32)
-                )
-                columns.append(np.char.mod("%08x", number))
+                # The k-th word is about k times rarer than the first. A product scatters the words.
+                index = (words ** random.random(count)).astype(np.int64)
+                columns.append(np.char.mod("%08x", index * 2_654_435_761 % (1 << 32)))
             for column in columns[1::4]:
                 column[random.random(count) < 0.8] = ""
             file.write("\n".join(map("\t".join, zip(*columns, strict=True))) + "\n")
 
 
 def train(folder, name):
-    """Run one epoch in a process of its own: its summary.json."""
-    flags = f"--model DeepFM --dataset criteo --epochs 1 --slots 1 --run_name {name} --data_dir {folder}"
+    """Train one epoch in a new process. Returns its summary.json.
+
+    folder: of all data sets; the run's files are written into it
+    name: of the run
+    """
+    flags = "--model DeepFM --dataset criteo --epochs 1 --slots 1 "
+    flags += f"--run_name {name} --data_dir {folder}"
     command = [sys.executable, str(ROOT / "main.py"), *flags.split()]
     command += ["--log_root", f"{folder}/runs", "--checkpoint_dir", f"{folder}/checkpoints"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -66,17 +74,11 @@ def main():
         log = folder / "criteo" / ("train.txt.gz" if given.gzip else "train.txt")
         generate(log, given.rows, given.gzip)
         millions, rows = given.rows / 1e6, {}
-        code = "import sys, time; from clicks import load_clicks; from utils import peak_memory_mb; import torch; "
-        code += "t = time.perf_counter(); load_clicks('criteo', sys.argv[1], threshold=10); "
-        code += "print(time.perf_counter() - t, peak_memory_mb(torch.device('cpu')))"
-        found = subprocess.run(
-            [sys.executable, "-c", code, str(folder)],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        seconds, memory = map(float, found.stdout.split())
+
+        # Encode, in a new process.
+        command = [sys.executable, "-c", ENCODE, str(folder)]
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        seconds, memory = map(float, done.stdout.split())
         copy = next((folder / "criteo" / ".cache").iterdir())
         size = sum(path.stat().st_size for path in copy.iterdir())
         rows["encode"] = {
@@ -87,16 +89,16 @@ def main():
             "log, MB": f"{log.stat().st_size / 1e6:.0f}",
             "encoded copy, MB": f"{size / 1e6:.0f}",
         }
+
+        # Train; the encoded copy is there already.
         summary = train(folder, "epoch")
         rows["train one epoch"] = {
             "s per million rows": f"{summary['seconds']['train'] / (0.8 * millions):.2f}",
             "peak memory, MB": summary["peak_memory_mb"],
         }
         values = summary["dataset"]["values"]
-    show(
-        f"{given.rows:,} generated rows in Criteo's format, {values:,} ids with --threshold 10; DeepFM's defaults",
-        rows,
-    )
+    title = f"{given.rows:,} generated rows in Criteo's format, {values:,} ids with --threshold 10"
+    show(f"{title}; DeepFM's defaults", rows)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""How good, how soon, on 100k: --preset fast, and implicit's ALS?
+"""How good are --preset fast and implicit's ALS on 100k, and how long do they train?
 
 python benchmarks/quality.py [--data_dir datasets] [--seeds 3]
 
-Seconds are of training alone, compilation not counted. No epoch is chosen: the metrics are those of the last one.
+Seconds are of training alone, without compiling. No epoch is chosen: the metrics are those of the
+last one.
 """
 
 import copy
@@ -18,16 +19,20 @@ HEADLINE = ("Recall@20", "NDCG@20")
 
 FLAGS = {
     "OneBP, --preset fast": "--preset fast --compile on",
-    "implicit's ALS": "--model ALS",  # with its suggested values, the best of 60 settings on the test part of seed 1
+    # With its suggested values, the best of 60 settings on the test split of seed 1.
+    "implicit's ALS": "--model ALS",
 }
 
 
 def train(flags, data_dir, seed):
-    """(seconds, metrics) of a run; an epoch that is then undone has compiled the step."""
+    """Train to the end. Returns (seconds, test metrics)."""
     model, args, _ = build(f"--dataset 100k {flags} --seed {seed}", data_dir)
+
+    # Train an epoch, which compiles the step, and undo it.
     start = copy.deepcopy(model.state_dict())
     epochs_of(model, args)()
     model.load_state_dict(start)
+
     begin = time.perf_counter()
     epochs_of(model, args, args.epochs)()
     return time.perf_counter() - begin, model.evaluate("test")
@@ -44,9 +49,8 @@ def main():
         rows[name] = {"training, s": f"{statistics.median(seconds for seconds, _ in results):.2f}"}
         for metric in HEADLINE:
             values = [metrics[metric] for _, metrics in results]
-            rows[name][metric] = (
-                f"{statistics.mean(values):.4f} ± {statistics.stdev(values) if values[1:] else 0:.4f}"
-            )
+            deviation = statistics.stdev(values) if len(values) > 1 else 0
+            rows[name][metric] = f"{statistics.mean(values):.4f} ± {deviation:.4f}"
     show(f"Time to quality on 100k, one thread, {given.seeds} seeds", rows)
 
 

@@ -1,9 +1,9 @@
-"""How near is full ranking, with masking and metrics, to the plain matrix product of the same shapes?
+"""How near is full ranking, with masking and metrics, to the matrix product of the same shapes?
 
 python benchmarks/ranking.py [--data_dir datasets] [--rounds 3]
 
-The product is made in the same blocks of users, into memory that is allocated once: by one torch.mm a block, and in
-tiles that stay in the cache, as the ranking makes it.
+The product is computed for the same blocks of users, into memory that is allocated once: by one
+torch.mm per block, and in tiles that stay in the cache, as the ranking computes it.
 """
 
 import statistics
@@ -15,18 +15,23 @@ import evaluate
 
 
 def product(users, p, q, tiles):
-    """A function that computes all scores of `users`, and nothing else."""
+    """Return a function that computes all scores, and nothing else.
+
+    users (n,): their indices
+    p (U, D), q (I, D): encodings of users and items
+    tiles: whether to compute in tiles
+    """
     import torch
 
     block = max(1, evaluate.BLOCK_SCORES // len(q))
     scores = p.new_empty(block, len(q))
 
     def run():
-        for part in users.split(block):
+        for rows in users.split(block):
             if tiles:
-                evaluate.DotProduct(p, q).score(part, scores[: len(part)])
+                evaluate.DotProduct(p, q).score(rows, scores[: len(rows)])
             else:
-                torch.mm(p[part], q.T, out=scores[: len(part)])
+                torch.mm(p[rows], q.T, out=scores[: len(rows)])
 
     return run
 

@@ -1,8 +1,9 @@
-"""What do whole runs cost: peak memory, and the wait before the first step?
+"""How long do whole runs take, start and compilation included, and how much memory?
 
 python benchmarks/runs.py [--data_dir datasets] [--rounds 3]
 
-Every line is `python main.py` in a new process. A cold start compiles into an empty cache, a warm one finds it filled.
+Every line is `python main.py` in a new process. A cold start compiles into an empty cache; a warm
+start finds the compiled code in the cache.
 """
 
 import json
@@ -17,17 +18,10 @@ from common import ROOT, options, show, spread
 
 
 def run(flags, data_dir, cache):
-    """Seconds and summary.json of a run; TORCHINDUCTOR_CACHE_DIR is where compiled code is kept."""
+    """Run main.py. Returns (seconds, summary.json). cache: folder of compiled code"""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            ROOT / "main.py",
-            *flags.split(),
-            "--data_dir",
-            data_dir,
-            "--run_name",
-            "run",
-        ]
+        command = [sys.executable, ROOT / "main.py", *flags.split()]
+        command += ["--data_dir", data_dir, "--run_name", "run"]
         begin = time.perf_counter()
         environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(cache)}
         subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)

@@ -1,11 +1,10 @@
-"""How much faster do two ranks train than one, and what of the time is communication?
+"""How much faster do two ranks train than one, and what share of the time is communication?
 
 python benchmarks/scale.py [--data_dir datasets] [--dataset Gowalla] [--dim 64] [--rounds 3]
 
-One thread each, compiled. torchrun starts one rank and two in turns, anew for each batch size and kind of negatives;
-epochs are timed without evaluation.
-Communication is what it takes longer than an epoch in which no rank sends anything, so waiting for the slower rank is
-part of it.
+Each rank has one thread, and compiles. torchrun starts one rank and two in turns, anew for each
+batch size and kind of negatives. Epochs are timed without evaluation. Communication is the
+difference to an epoch in which no rank sends anything, so it includes waiting for the slower rank.
 """
 
 import json
@@ -25,11 +24,19 @@ WORKS = [(UNIFORM, size) for size in (1024, 4096, 16384, 65536, 262144)]
 WORKS += [(IN_BATCH, size) for size in (1024, 4096)]
 RANKS = (1, 2)
 EPOCHS = {UNIFORM: 3, IN_BATCH: 1}  # timed in each round
-WORK = "WORK"  # tells the ranks which of WORKS to time
+WORK = "WORK"  # environment variable that tells the ranks which of WORKS to time
 
 
 def seconds_of_epochs(given, negatives, size):
-    """On a rank: {"whole": seconds of each epoch, "alone": without communication}; interactions of an epoch."""
+    """Time epochs on a rank. Returns (seconds of each epoch, interactions of an epoch).
+
+    given: flags of the benchmark
+    negatives: UNIFORM or IN_BATCH
+    size: of a batch
+
+    The seconds are {"whole": [...], "alone": [...]}: with and, on several ranks, without
+    communication.
+    """
     import torch
 
     import families
@@ -37,45 +44,42 @@ def seconds_of_epochs(given, negatives, size):
     from distributed.schedule import own_batch_size
     from parse import parse_args
 
-    found, device = {}, torch.device("cpu")
+    seconds, device = {}, torch.device("cpu")
     with group.process_group(device, 600):
-        flags = f"--dataset {given.dataset} --dim {given.dim} --batch_size {size} --compile on {FLAGS[negatives]}"
+        flags = f"--dataset {given.dataset} --dim {given.dim} --batch_size {size} --compile on "
+        flags += FLAGS[negatives]
         args = parse_args([*flags.split(), "--data_dir", given.data_dir])
         data = families.load_data(args)
-        own = args.replace(batch_size=own_batch_size(args.batch_size))
-        model = families.model_class(args.model)(data, own, device)
+        args = args.replace(batch_size=own_batch_size(args.batch_size))
+        model = families.model_class(args.model)(data, args, device)
         model.start_training()
+
+        # Time each epoch with the real functions, then with functions that send nothing.
         ways = {"whole": (collectives.start_send_receive, collectives.start_all_reduce)}
         if collectives.world_size() > 1:
             ways["alone"] = lambda outgoing, incoming: [], lambda tensor: lambda: tensor
         for name, (collectives.start_send_receive, collectives.start_all_reduce) in ways.items():
-            found[name] = []
+            seconds[name] = []
             for _ in range(1 + EPOCHS[negatives]):
-                collectives.all_reduce_int(0)  # all begin at the same time
+                collectives.all_reduce_int(0)  # all ranks begin at the same time
                 begin = time.perf_counter()
                 model.train_epoch(1e-3, lambda: None)
-                found[name].append(time.perf_counter() - begin)
-            del found[name][0]  # it was compiled in this one
-        return found, model.schedule.interactions
+                seconds[name].append(time.perf_counter() - begin)
+            del seconds[name][0]  # it includes compiling
+        return seconds, model.schedule.interactions
 
 
-def started(given, work, count):
-    """What `seconds_of_epochs` finds on the first of `count` ranks."""
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        f"--nproc_per_node={count}",
-        "--standalone",
-    ]
+def run_ranks(given, work, count):
+    """Run `seconds_of_epochs` on `count` ranks. Returns the result of the first one.
+
+    given: flags of the benchmark
+    work: index in WORKS
+    """
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    torchrun += [f"--nproc_per_node={count}", "--standalone"]
     flags = [f"--{name}={value}" for name, value in vars(given).items()]
-    done = subprocess.run(
-        [*torchrun, __file__, *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, WORK: str(work)},
-    )
+    command, environment = [*torchrun, __file__, *flags], {**os.environ, WORK: str(work)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
@@ -84,19 +88,23 @@ def started(given, work, count):
 def main():
     given = options(__doc__, dataset="Gowalla", dim=64, rounds=3)
     given.data_dir = str(Path(given.data_dir).resolve())
+
+    # On a rank that run_ranks started.
     if WORK in os.environ:
-        found = seconds_of_epochs(given, *WORKS[int(os.environ[WORK])])
+        result = seconds_of_epochs(given, *WORKS[int(os.environ[WORK])])
         if os.environ["RANK"] == "0":
-            print(json.dumps(found))
+            print(json.dumps(result))
         return
+
     times = {
         (work, count): {"whole": [], "alone": []} for work in range(len(WORKS)) for count in RANKS
     }
     for _ in tqdm(range(given.rounds), desc="rounds", leave=False, disable=None):
         for (work, count), seconds in times.items():
-            found, interactions = started(given, work, count)
-            for way, epochs in found.items():
-                seconds[way] += epochs
+            epochs, interactions = run_ranks(given, work, count)
+            for way, times_of_way in epochs.items():
+                seconds[way] += times_of_way
+
     rows = {}
     for (work, count), seconds in times.items():
         negatives, size = WORKS[work]
@@ -107,10 +115,8 @@ def main():
         if count > 1:
             row["x one rank"] = f"{statistics.median(times[work, 1]['whole']) / median:.2f}"
             row["communication"] = f"{1 - statistics.median(seconds['alone']) / median:.0%}"
-    show(
-        f"A training epoch of {given.dataset}, dim {given.dim}, one thread per rank, {given.rounds} rounds",
-        rows,
-    )
+    title = f"A training epoch of {given.dataset}, dim {given.dim}, one thread per rank"
+    show(f"{title}, {given.rounds} rounds", rows)
 
 
 if __name__ == "__main__":

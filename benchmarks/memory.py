@@ -39,13 +39,13 @@ def seconds_of_steps(memory, rows, generator):
 
     The steps are address, read (with the correction), write, and all of them together.
     """
-    from families.clicks.memory import corrected, recalled
+    from families.clicks.memory import correct, recall
 
     keys, labels, predictions = examples(rows, generator)
     times = [time.perf_counter()]
     address = memory.address(keys)
     times.append(time.perf_counter())
-    corrected(predictions, *recalled(memory.read(address), 0.1), 0.4, 1.0)
+    correct(predictions, *recall(memory.read(address), 0.1), 0.4, 1.0)
     times.append(time.perf_counter())
     memory.write(address, labels, predictions)
     times.append(time.perf_counter())

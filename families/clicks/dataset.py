@@ -191,7 +191,7 @@ class RowRange:
         users = self.data.users(self.start, self.stop) if self.data.has_users else None
         return None if users is None else torch.from_numpy(users).to(self.device)
 
-    def parts(self, count):
+    def divide(self, count):
         """Cut into `count` RowRanges, whose lengths differ by one at most."""
         edges = [self.start + len(self) * number // count for number in range(count + 1)]
         return [RowRange(self.data, *span, self.device) for span in pairwise(edges)]

@@ -107,7 +107,10 @@ def _find_log(folder, preferred, advice):
     paths = [path for path in paths if path.name.split(".")[0] == preferred] or paths
     if len(paths) > 1:
         names = " and ".join(path.name for path in paths)
-        raise UserError(f"{folder} holds {names}; keep one of them")
+        raise UserError(
+            f"{folder} holds {names}; "
+            f"name only the one to read {preferred}.*, or move the others away"
+        )
     return paths[0]
 
 

@@ -31,7 +31,7 @@ class StreamLearner:
             # The copy continues the training. A slot has few steps, so compiling would not pay.
             self.model = type(model)(model.data, args.replace(compile="off"), model.device)
             self.model.start_training(state)
-        # First row of the stream, d, and the memory; known from the first slot on.
+        # First row of the stream, width of a key, memory; all are known from the first slot on.
         self.start, self.width, self.memory = None, None, None
 
     def predict(self, rows):

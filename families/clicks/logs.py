@@ -17,6 +17,7 @@ def append_reloop2_logs(folder, args, steps, row):
     steps: of an epoch
     row: epoch, loss, learning rate, seconds of training and of evaluation, and the metrics
     """
+    # `quality` is the first metric, AUC.
     epoch, loss, _, _, seconds, quality, *_ = row
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     found = f"dict_values([{quality}]); eval_time: {seconds}s"

@@ -31,7 +31,7 @@ class Similar(NamedTuple):
         return Similar(*(column[:, :count] for column in self))
 
 
-def recalled(similar, tau):
+def recall(similar, tau):
     """Average over similar examples with the weights softmax(similarity / tau).
 
     Returns the mean label and the mean prediction of the model (m,), nan for a query without
@@ -41,12 +41,13 @@ def recalled(similar, tau):
     return (weights * similar.labels).sum(1), (weights * similar.predictions).sum(1)
 
 
-def corrected(predictions, label, base, strength, gamma):
+def correct(predictions, label, base, strength, gamma):
     """Correct predictions y of a model by the errors of similar examples.
 
     predictions (m,): y
-    label, base (m,): mean label and mean prediction of similar examples, from `recalled`
-    strength, gamma: numbers from 0 to 1
+    label, base (m,): mean label and mean prediction of similar examples, from `recall`
+    strength: weight of the correction
+    gamma: weight of the label's difference from y, against its difference from base
 
     Returns y + strength * (gamma (label - y) + (1 - gamma) (label - base)), limited to 0 .. 1 (m,).
     With gamma = 1 this is (1 - strength) y + strength label. Where label or base is nan, it is y.

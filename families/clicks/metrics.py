@@ -36,9 +36,9 @@ def gauc(labels, scores, users):
     Users with clicks only, or without clicks, are left out; nan if no user remains.
     Source: Zhu et al., Optimized cost per click in Taobao display advertising, KDD 2017, eq. 15.
     """
-    area, size = auc_by_group(labels, scores, users)
-    both = ~area.isnan()
-    return ((area * size)[both].sum() / size[both].sum()).item()
+    auc_values, size = auc_by_group(labels, scores, users)
+    is_defined = ~auc_values.isnan()
+    return ((auc_values * size)[is_defined].sum() / size[is_defined].sum()).item()
 
 
 def auc_by_group(labels, scores, groups):
@@ -91,11 +91,11 @@ def click_metrics(labels, probabilities, users=None):
     users (n,): user of each impression, or None
     """
     by_user = {} if users is None else {"gAUC": gauc(labels, probabilities, users)}
-    area, loss = auc(labels, probabilities), logloss(labels, probabilities)
-    return {"AUC": area, **by_user, "logloss": loss}
+    auc_value, loss = auc(labels, probabilities), logloss(labels, probabilities)
+    return {"AUC": auc_value, **by_user, "logloss": loss}
 
 
-def judges_users(rows):
+def gauc_is_defined(rows):
     """Whether gAUC is defined for a dataset.RowRange.
 
     It is if the users are known, and one of them has both clicks and impressions without a click.
@@ -107,8 +107,8 @@ def judges_users(rows):
 class ClickMetrics(Evaluator):
     """Metrics of the predicted clicks of one split.
 
-    AUC does not add up over parts of the rows, so `sums` are the metrics themselves: models of
-    clicks run in one process.
+    The AUC of all rows is not a sum over subsets of them. So `sums` are the metrics themselves, and
+    models of clicks run in one process.
     """
 
     metrics = CLICK_METRICS

@@ -10,7 +10,7 @@ from checkpointing.files import load_checkpoint
 from families.clicks import stream
 from families.clicks.dataset import ImpressionBatches, RowRange
 from families.clicks.logs import append_reloop2_logs, rewind_reloop2_logs
-from families.clicks.metrics import ClickMetrics, UserClickMetrics, judges_users
+from families.clicks.metrics import ClickMetrics, UserClickMetrics, gauc_is_defined
 from families.clicks.networks import NETWORKS
 from recommender import BatchTrained
 
@@ -38,7 +38,7 @@ class ClickModel(BatchTrained):
 
     def make_evaluators(self):
         splits = {name: rows for name in ("test", "valid") if len(rows := self.split_rows(name))}
-        kind = UserClickMetrics if all(map(judges_users, splits.values())) else ClickMetrics
+        kind = UserClickMetrics if all(map(gauc_is_defined, splits.values())) else ClickMetrics
         return {name: kind(rows) for name, rows in splits.items()}
 
     def make_encoder(self):

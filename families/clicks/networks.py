@@ -27,7 +27,7 @@ class LogisticRegression(Weights):
     """Logistic regression: logit = w_0 + sum_f w_f, with w_f the weight of the value of field f."""
 
     compiles, by_row = True, False
-    linear_columns = 1  # columns of the table after the embedding: w_f
+    linear_columns = 1  # extra columns of the table, holding each value's linear weight w_f
 
     def __init__(self, data, args, generator):
         """Make the weights before training.
@@ -71,7 +71,10 @@ class LogisticRegression(Weights):
             self.register(f"{name}{number}_bias", torch.zeros(m, device=self.generator.device))
 
     def forward(self, weights, ids):
-        """Return Outputs for ids (B, F). weights: {name: tensor}"""
+        """Return Outputs for ids (B, F).
+
+        weights: {name: tensor}; the table `embedding` holds both embeddings and linear weights
+        """
         values = rows(weights["embedding"], ids)  # (B, F, D + linear_columns)
         linear = values[:, :, self.dim :].flatten(1)  # (B, F), DCNv2: (B, 0)
         return self.outputs(weights, values[:, :, : self.dim], linear)

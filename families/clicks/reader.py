@@ -24,7 +24,7 @@ BLOCK_BYTES = 1 << 24  # bytes of text read at a time
 HASH_KEY = "16 bytes: clicks"
 LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1, b"false": 0, b"true": 1, b"False": 0, b"True": 1}
 NO_LABEL = 2  # stands for a text that is not in LABELS
-ADVICE = "mend it, or leave such lines out with --skip_bad_lines"
+ADVICE = "correct it, or leave such lines out with --skip_bad_lines"
 
 
 class Block(NamedTuple):
@@ -146,7 +146,7 @@ class ClickLog(ClickSource):
                 raise UserError(f"{self.path}, line {line}: {self.reason}; {ADVICE}") from None
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"cannot read {self.path} ({reason}); is it cut off, or no table?"
+                f"cannot read {self.path} ({reason}); it may be cut off, or not a table"
             ) from None
 
     def _block(self, batch, rows_before):
@@ -167,13 +167,13 @@ class ClickLog(ClickSource):
         if self.header and not rows_before:
             kept[0] = False
 
-        # Replace numbers by their buckets; find texts that are no label or no number.
+        # Replace numbers by their buckets; find texts that are not a label or not a number.
         broken = {self.label: (labels == NO_LABEL, "neither 0 nor 1")}
         for name in self.numeric:
             codes, texts = columns[name]
             buckets, is_bad = discretise(texts)
             columns[name] = codes, buckets
-            broken[name] = is_bad[codes], "no number"
+            broken[name] = is_bad[codes], "not a number"
 
         # Report the first broken row, or leave all broken rows out.
         for name, (is_broken, reason) in broken.items():
@@ -222,7 +222,7 @@ def first_line(path):
         with open(path, "rb") as raw:
             return decompressed(raw).readline(BLOCK_BYTES).decode("utf-8-sig").rstrip()
     except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path} ({error}); is it cut off, or no text?") from None
+        raise UserError(f"cannot read {path} ({error}); it may be cut off, or not text") from None
 
 
 def dictionary(column):

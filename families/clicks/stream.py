@@ -14,7 +14,7 @@ import torch
 from checkpointing.files import load_checkpoint, save_checkpoint
 from cli.errors import UserError
 from families.clicks.learner import StreamLearner
-from families.clicks.memory import corrected, recalled
+from families.clicks.memory import correct, recall
 from families.clicks.metrics import click_metrics
 from families.clicks.tuning import TUNED, choose_settings, tuning_rows
 from reports.figures import Series, save_figure
@@ -66,7 +66,7 @@ class Stream:
                 learner.load_state_dict(state["learners"][kind])
 
         # Predict each slot, then learn from it.
-        slots = self.model.split_rows("test").parts(self.args.slots)
+        slots = self.model.split_rows("test").divide(self.args.slots)
         with progress_bar("streaming", len(slots), "slot", done) as bar:
             for number, rows in enumerate(slots[done:], done + 1):
                 for kind, learner in learners.items():
@@ -103,9 +103,9 @@ class Stream:
         for probabilities, similar in learner.predict(rows):
             columns = [probabilities]
             if similar is not None:
-                means = recalled(similar, args.memory_tau)
+                means = recall(similar, args.memory_tau)
                 weights = args.memory_lambda, args.memory_gamma
-                columns.append(corrected(probabilities, *means, *weights))
+                columns.append(correct(probabilities, *means, *weights))
             blocks.append(columns)
         columns = [torch.cat(column) for column in zip(*blocks, strict=True)]
         return dict(zip((kind, f"{kind} + {args.memory}"), columns, strict=False))

@@ -10,7 +10,7 @@ from itertools import product
 import torch
 
 from families.clicks.dataset import RowRange
-from families.clicks.memory import corrected, recalled
+from families.clicks.memory import correct, recall
 from families.clicks.metrics import click_metrics
 from utils import progress_bar
 
@@ -44,7 +44,7 @@ def choose_settings(name, make_learner, rows, users, args):
     Best is the highest AUC, or the highest mean of AUC and gAUC if there are users. Ties go to the
     settings that were tried first.
     """
-    probabilities = predictions(name, make_learner, rows.parts(args.slots), args)
+    probabilities = predictions(name, make_learner, rows.divide(args.slots), args)
     labels, best, chosen = rows.labels(), None, None
     for values, blocks in probabilities.items():
         metrics = click_metrics(labels, torch.cat(blocks), users)
@@ -73,9 +73,9 @@ def predictions(name, make_learner, slots, args):
             for slot in slots:
                 for base, similar in learner.predict(slot):
                     for count, tau in product(counts, TAUS):
-                        means = recalled(similar.first(count), tau)
+                        means = recall(similar.first(count), tau)
                         for strength in LAMBDAS:
-                            block = corrected(base, *means, strength, args.memory_gamma)
+                            block = correct(base, *means, strength, args.memory_gamma)
                             probabilities[key, count, tau, strength].append(block)
                 learner.learn(slot)
                 bar.update()

@@ -123,7 +123,7 @@ def test_a_copy_is_used_until_something_changes(tmp_path, monkeypatch):
     ]
     for flag, copies in zip(flags, [1, 1, 2, 3, 4, 5, 5], strict=True):
         if "numeric" in flag:
-            with pytest.raises(UserError, match="no number"):
+            with pytest.raises(UserError, match="not a number"):
                 load_clicks("shop", tmp_path, **flag)
         else:
             load_clicks("shop", tmp_path, **flag)
@@ -246,12 +246,12 @@ def test_rows_by_blocks(tmp_path, monkeypatch):
     assert [len(labels) for _, labels in blocks] == [7] * 6 + [5]
     assert torch.cat([ids for ids, _ in blocks]).tolist() == data.rows(13, 60)[0].tolist()
     assert (rows.users(), len(rows)) == (None, 47)
-    parts = rows.parts(4)
-    assert [(part.start, part.stop) for part in parts] == [(13, 24), (24, 36), (36, 48), (48, 60)]
-    assert torch.cat([part.labels() for part in parts]).tolist() == rows.labels().tolist()
+    slots = rows.divide(4)
+    assert [(slot.start, slot.stop) for slot in slots] == [(13, 24), (24, 36), (36, 48), (48, 60)]
+    assert torch.cat([slot.labels() for slot in slots]).tolist() == rows.labels().tolist()
 
 
-def test_digest_is_of_ids_labels_and_parts(tmp_path):
+def test_digest_is_of_ids_labels_and_splits(tmp_path):
     rows = random_rows()
     digests = {
         load_clicks("shop", folder_of(tmp_path, rows), test_ratio=ratio).digest

@@ -99,7 +99,7 @@ def test_which_file(tmp_path):
     write(tmp_path / "shop" / "notes.md", "no data")
     assert find("shop", tmp_path)[2] == [tmp_path / "shop" / "a.csv"]
     write(tmp_path / "shop" / "b.txt", TABLE)
-    with pytest.raises(UserError, match=r"holds a.csv and b.txt; keep one"):
+    with pytest.raises(UserError, match=r"holds a.csv and b.txt; name only the one to read clicks"):
         find("shop", tmp_path)
     write(tmp_path / "shop" / "clicks.csv", TABLE)
     assert find("shop", tmp_path)[2] == [tmp_path / "shop" / "clicks.csv"]

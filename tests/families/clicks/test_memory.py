@@ -9,7 +9,7 @@ import torch
 
 from cli.registry import find
 from families.clicks.family import MEMORIES
-from families.clicks.memory import Similar, corrected, recalled
+from families.clicks.memory import Similar, correct, recall
 
 KINDS = [name for name in MEMORIES if name != "none"]
 
@@ -85,7 +85,7 @@ def test_an_empty_memory_corrects_nothing(device, kind):
     for _ in range(2):
         similar = built.read(built.address(keys))
         assert (similar.similarity == -math.inf).all()
-        assert torch.equal(corrected(predictions, *recalled(similar, 0.1), 1.0, 1.0), predictions)
+        assert torch.equal(correct(predictions, *recall(similar, 0.1), 1.0, 1.0), predictions)
         write(built, *(column[:0] for column in examples(1, device)))  # nothing, still
 
 
@@ -193,24 +193,24 @@ def similar_examples(device):
     return Similar(similarity, labels, predictions)
 
 
-def test_recalled_by_hand(device):
-    label, base = recalled(similar_examples(device), 0.2)
+def test_recall_by_hand(device):
+    label, base = recall(similar_examples(device), 0.2)
     weights = [math.exp(s / 0.2) for s in (0.9, 0.8, 0.5)]
     assert label.tolist() == pytest.approx([(weights[0] + weights[2]) / sum(weights), 0.0])
     expected = sum(w * p for w, p in zip(weights, (0.6, 0.2, 0.9), strict=True)) / sum(weights)
     assert base.tolist() == pytest.approx([expected, 0.7])
-    label, base = recalled(similar_examples(device).first(2), 0.2)
+    label, base = recall(similar_examples(device).first(2), 0.2)
     assert label[0].item() == pytest.approx(weights[0] / sum(weights[:2]))
     assert base[0].item() == pytest.approx((0.6 * weights[0] + 0.2 * weights[1]) / sum(weights[:2]))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
-def test_corrected_by_hand(device, gamma):
+def test_correct_by_hand(device, gamma):
     y, label, base = (
         torch.tensor(values, device=device)
         for values in ([0.2, 0.9, 0.1], [0.5, 0.9, 0.0], [0.4, 0.1, 0.8])
     )
-    found = corrected(y, label, base, 0.5, gamma)
+    found = correct(y, label, base, 0.5, gamma)
     errors = [gamma * 0.3 + (1 - gamma) * 0.1, (1 - gamma) * 0.8, gamma * -0.1 + (1 - gamma) * -0.8]
     expected = [min(max(v + 0.5 * e, 0), 1) for v, e in zip((0.2, 0.9, 0.1), errors, strict=True)]
     assert found.tolist() == pytest.approx(expected, abs=1e-7)
@@ -224,5 +224,5 @@ def test_no_correction(device):
     """Of strength 0, and where there is no similar example."""
     y = torch.tensor([0.3, 0.6], device=device)
     nothing = torch.tensor([0.7, math.nan], device=device)
-    assert corrected(y, nothing, nothing, 0.9, 1.0).tolist() == pytest.approx([0.03 + 0.63, 0.6])
-    assert torch.equal(corrected(y, nothing, nothing, 0.0, 1.0), y)
+    assert correct(y, nothing, nothing, 0.9, 1.0).tolist() == pytest.approx([0.03 + 0.63, 0.6])
+    assert torch.equal(correct(y, nothing, nothing, 0.0, 1.0), y)

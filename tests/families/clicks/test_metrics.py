@@ -64,8 +64,8 @@ def test_users_with_one_class_are_left_out(device):
         [1, 1, 2, 3, 3, 1],
     )
     assert gauc(*on(device, labels, scores, users)) == 1.0
-    area, size = auc_by_group(*on(device, labels, scores, users))
-    assert (area.isnan().tolist(), size.tolist()) == ([False, True, True], [3, 1, 2])
+    auc_values, size = auc_by_group(*on(device, labels, scores, users))
+    assert (auc_values.isnan().tolist(), size.tolist()) == ([False, True, True], [3, 1, 2])
     assert math.isnan(auc(*on(device, [1.0, 1.0], [0.2, 0.3])))
     assert math.isnan(auc(*on(device, [0.0, 0.0], [0.2, 0.3])))
 

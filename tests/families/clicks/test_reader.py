@@ -108,10 +108,10 @@ HEAD = "click,city,age\n"
     [
         ("2,a,1\n" + "1,b,1\n" * 30, 2, "click is '2', neither 0 nor 1"),
         (",a,1\n", 2, "click is '', neither"),
-        ("1,a,1\n" * 30 + "0,a,old\n", 32, "age is 'old', no number"),
+        ("1,a,1\n" * 30 + "0,a,old\n", 32, "age is 'old', not a number"),
         ("1,a,1\n\n\n0,b,\n1,c\n", 6, "2 fields where there should be 3"),
         ("1,a,1\n" * 20 + "1,a,1,1\n" + "1,a,1\n" * 20, 22, "4 fields where there should be 3"),
-        ("1,a,1\n\n0,b,x", 4, "age is 'x', no number"),
+        ("1,a,1\n\n0,b,x", 4, "age is 'x', not a number"),
     ],
 )
 def test_number_of_a_broken_line(tmp_path, monkeypatch, lines, number, what, packed, size):
@@ -160,7 +160,7 @@ def test_first_line(tmp_path):
     with pytest.raises(UserError, match="cannot read"):
         first_line(path)
     path.write_bytes(b"\xff\xfe\x00\n")
-    with pytest.raises(UserError, match="no text"):
+    with pytest.raises(UserError, match="not text"):
         first_line(path)
 
 

@@ -153,7 +153,7 @@ def test_a_memory_by_hand(tmp_path, device, kind):
     data = saved_clicks(tmp_path, made_rows(drift=TEST))
     stream = streamed(data, *MEMORIES[kind], "--memory_sigma", 0.5, device=device)
     learner = stream.make_learner("base", {})
-    slots = stream.model.split_rows("test").parts(SLOTS)
+    slots = stream.model.split_rows("test").divide(SLOTS)
     for slot in slots[:2]:
         stream.predict("base", learner, slot)
         learner.learn(slot)
@@ -187,7 +187,7 @@ def test_a_model_that_went_on_remembers_the_latest_anew(tmp_path, device, size):
     flags = (*MEMORIES["knn"], "--memory_key", "hidden", "--incremental", "--memory_size", size)
     stream = streamed(data, *flags, device=device)
     learner = stream.make_learner("incremental", {})
-    for slot in stream.model.split_rows("test").parts(SLOTS)[:2]:
+    for slot in stream.model.split_rows("test").divide(SLOTS)[:2]:
         stream.predict("incremental", learner, slot)
         learner.learn(slot)
     first = max(TEST, TEST + 160 - size)

@@ -21,7 +21,8 @@ class CML(TwoBP):
 
     def make_encoder(self):
         encoder = MF(self.data, self.args, self.generator)
-        # Adam also moves rows that a step did not read, perhaps out of the ball.
+        # Adam also moves rows that a step did not read, perhaps out of the ball. So every row is
+        # pulled back in each step.
         encoder.by_row = False
         return encoder
 

@@ -39,7 +39,7 @@ class EASE(SolvedAtOnce):
 
     def solve(self):
         """Compute B. Returns the minimum, divided by the number of training interactions."""
-        # Invert X^T X + reg I, without keeping the matrix beside its Cholesky factor.
+        # Invert X^T X + reg I. Its Cholesky factor replaces it, which frees its memory.
         train = self.data.train.astype(np.float32)
         gram = torch.as_tensor((train.T @ train).toarray(), device=self.device)  # (I, I)
         gram.diagonal().add_(self.args.reg)
@@ -51,7 +51,8 @@ class EASE(SolvedAtOnce):
             ) from None
         inverse = torch.cholesky_inverse(gram)  # P
         del gram
-        # Stored by columns, B would be copied for each product. P is symmetric: take it by rows.
+        # If P is stored column by column, so is B, and each product would copy B. P is symmetric,
+        # so its transpose has the same values, stored row by row.
         if not inverse.is_contiguous():
             inverse = inverse.T
 

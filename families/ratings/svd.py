@@ -40,7 +40,7 @@ PENALTY = {"user": 1.0, "item": 1.0, "user_bias": 0.2, "item_bias": 0.2, "item_i
 
 
 class BiasedMF(MF):
-    """Matrix factorisation with biases: r(u,i) = mean + b_u + b_i + <p_u, q_i>.
+    """Encoder of SVD, matrix factorisation with biases: r(u,i) = mean + b_u + b_i + <p_u, q_i>.
 
     Users and items without training ratings start with zero factors and biases and keep them, so
     they do not change a prediction.
@@ -83,11 +83,12 @@ class BiasedMF(MF):
 
 
 class BiasedMFWithHistory(BiasedMF):
-    """SVD++: the factors of a user are p_u + |N(u)|^-1/2 sum_{j in N(u)} y_j.
+    """Encoder of SVD++: the factors of a user are p_u + |N(u)|^-1/2 sum_{j in N(u)} y_j.
 
     N(u) are the items in the user's training ratings, whatever the ratings are.
     Source: Koren, Factorization meets the neighborhood, KDD 2008. There, the step on one rating
-    decays y_j of all j in N(u). Here, it decays only y_i of the rated item, but more strongly.
+    decays y_j of all j in N(u). Here, it decays only y_i of the rated item, but more strongly
+    (5 times, see PENALTY).
     """
 
     by_row = False

@@ -42,12 +42,12 @@ def load_arrays(folder, validate):
     """
     name = folder.name
     with agreement.raise_on_all_ranks():
-        users, items, ends, splits = read_splits(folder, validate)
-    first, _ = own_span(ends)
+        users, items, cuts, splits = read_splits(folder, validate)
+    first, _ = own_span(cuts)
     # The digest below is of all ranks' data together: it does not show that the ranks read
     # different copies. The sizes and the cuts do.
     agreement.check_equal_on_ranks(
-        {f"{name} of (users, items)": [users, items], f"{name} divided at users": ends}
+        {f"{name} of (users, items)": [users, items], f"{name} divided at users": cuts}
     )
     sums = [sum_of_pairs(splits[split], first) for split in SPLITS]
     digest = hashlib.sha256(json.dumps([users, items, sums]).encode()).hexdigest()
@@ -81,8 +81,8 @@ def read_splits(folder, validate):
             raise UserError(f"data set {folder.name}: no {split} interaction")
 
     # Keep this rank's users of each split.
-    ends = user_cuts(folder.name, arrays["train"][0])
-    first, last = own_span(ends)
+    cuts = user_cuts(folder.name, arrays["train"][0])
+    first, last = own_span(cuts)
     splits = {
         split: user_rows(folder, split, *arrays[split], first, last, items) for split in arrays
     }
@@ -93,7 +93,7 @@ def read_splits(folder, validate):
             raise UserError(
                 f"{folder}: {shared} pairs are in both {one} and {other}; keep each in one of them"
             )
-    return users, items, ends, splits
+    return users, items, cuts, splits
 
 
 def read_sizes(path):
@@ -147,8 +147,7 @@ def user_rows(folder, split, indptr, indices, first, last, items):
     begin, end = int(indptr[0]), int(indptr[-1])
     if (indptr[1:] < indptr[:-1]).any() or begin < 0 or end > len(indices):
         raise UserError(
-            f"{folder / split}.indptr.npy: numbers from 0 to {len(indices)} that never fall "
-            "belong there"
+            f"{folder / split}.indptr.npy must hold non-decreasing numbers from 0 to {len(indices)}"
         )
     indptr, indices = indptr - begin, indices[begin:end]
     small = end - begin < 2**31 and items < 2**31

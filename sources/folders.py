@@ -23,7 +23,7 @@ def find_folder(name, data_dir, known=REGISTRY):
     """
     if Path(name).name != name or name in ("", ".."):
         raise UserError(
-            f"--dataset {name!r} is no plain name; give the folder's name, and its place by "
+            f"--dataset {name!r} is a path; give the folder's name only, and its place by "
             "--data_dir"
         )
     present = []
@@ -62,6 +62,7 @@ def find_sources(name, folder, download, fold=None):
         if fold and f"u{fold}.base" not in remote.members:
             continue  # the data set has no such fold
         if remote.members:
+            # A fold needs both of its files, otherwise one file is enough.
             enough = all if fold else any
             present = any(
                 enough(any(folder.glob(pattern)) for pattern in form.values()) for form in forms
@@ -93,7 +94,7 @@ def _matching(folder, form):
         found = sorted(path for path in folder.glob(pattern) if path.is_file())
         if len(found) > 1:
             names = " and ".join(path.name for path in found)
-            raise UserError(f"{folder} holds {names}; keep one of them")
+            raise UserError(f"{folder} holds {names}; move all but one of them away")
         if found:
             sources[split] = found[0]
     return sources

@@ -65,18 +65,18 @@ def user_cuts(name, indptr):
     Returns the first user of each rank, then U. Raises UserError if a rank would have no
     interactions.
     """
-    ends = balanced_cuts(indptr, collectives.world_size())
-    if not all(np.diff(indptr[ends]) > 0):
+    cuts = balanced_cuts(indptr, collectives.world_size())
+    if not all(np.diff(indptr[cuts]) > 0):
         raise RaisedByAllRanks(
             f"data set {name} has fewer users to train on than the {collectives.world_size()} "
             "ranks; start fewer of them"
         )
-    return ends
+    return cuts
 
 
-def own_span(ends):
-    """(first user, user after the last) of this rank, from the result of `user_cuts`."""
-    return ends[collectives.rank() : collectives.rank() + 2]
+def own_span(cuts):
+    """(first user, user after the last) of this rank. cuts: from `user_cuts`"""
+    return cuts[collectives.rank() : collectives.rank() + 2]
 
 
 def balanced_cuts(indptr, count):
@@ -87,20 +87,21 @@ def balanced_cuts(indptr, count):
     Returns count + 1 numbers: the first user of each section, then U. Every section has
     interactions, if at least `count` users have any.
     """
-    # Cut where the number of interactions before the cut is nearest to an equal division.
+    # Cut where the number of interactions before the cut is nearest to an equal division. For
+    # example, 1, 1, 90 and 1 interactions in 4 sections: [0, 2, 2, 3, 4].
     wanted = indptr[-1] * np.arange(1, count) / count
     # Search with indptr's own type: numpy would copy indptr to another one.
     after = np.searchsorted(indptr, np.ceil(wanted).astype(indptr.dtype))
     nearest = np.where(wanted - indptr[after - 1] < indptr[after] - wanted, after - 1, after)
-    ends = [0, *nearest, len(indptr) - 1]
-    # Move cuts up, so that each section but the last has interactions ...
+    cuts = [0, *nearest, len(indptr) - 1]
+    # Move cuts up, so that each section but the last has interactions: [0, 2, 3, 4, 4].
     for number in range(1, count):
-        least = np.searchsorted(indptr, indptr[ends[number - 1]], side="right")
-        ends[number] = min(max(ends[number], least), len(indptr) - 1)
-    # ... then down, so that the last one, too, has some, and those before keep theirs.
+        least = np.searchsorted(indptr, indptr[cuts[number - 1]], side="right")
+        cuts[number] = min(max(cuts[number], least), len(indptr) - 1)
+    # Move cuts down, so that the last section, too, has some: [0, 1, 2, 3, 4].
     for number in range(count - 1, 0, -1):
-        ends[number] = min(ends[number], np.searchsorted(indptr, indptr[ends[number + 1]]) - 1)
-    return [int(end) for end in ends]
+        cuts[number] = min(cuts[number], np.searchsorted(indptr, indptr[cuts[number + 1]]) - 1)
+    return [int(cut) for cut in cuts]
 
 
 def item_counts(train):

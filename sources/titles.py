@@ -21,8 +21,8 @@ def item_titles(data, data_dir):
     The rows are in the order of data.item_ids; an unknown title is "". The sources are files in the
     data set's folder: items.csv, whose header names an item, a title and optionally a genres
     column, or MovieLens' u.item and u.genre, or movies.dat. 100k and 1M renumber the items of
-    MovieLens, so theirs are the files in the folders ml-100k and ml-1m beside their own. Raises
-    UserError if such a file cannot be read.
+    MovieLens, so their sources are in the sibling folders ml-100k and ml-1m. Raises UserError if
+    such a file cannot be read.
     """
     folder = Path(data_dir) / data.name
     if data.name not in RENUMBERED:

@@ -153,7 +153,7 @@ def test_given_validation_file(tmp_path):
         ),
         (
             {"train.csv": TRAIN, "train.txt": TRAIN, "test.csv": TEST},
-            "train.csv and train.txt; keep one",
+            "train.csv and train.txt; move all but one",
         ),
         (
             {"train.csv": TRAIN, "test.csv": TEST + "bob,x\nbob,10\n"},
@@ -179,7 +179,7 @@ def test_wrong_folders(tmp_path, files, message):
 @pytest.mark.parametrize("name", ["../d", "d/", "", "..", "/d"])
 def test_a_name_is_no_path(tmp_path, name):
     write(tmp_path / "d/train.csv", TRAIN)
-    with pytest.raises(UserError, match="no plain name"):
+    with pytest.raises(UserError, match="is a path"):
         load_dataset(name, tmp_path)
 
 

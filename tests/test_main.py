@@ -13,7 +13,7 @@ import dataloader
     ("flags", "words"),
     [
         (("--dataset", "nothing"), "no data set 'nothing': datasets/nothing is absent"),
-        (("--dataset", "../x"), "no plain name"),
+        (("--dataset", "../x"), "is a path"),
         (("--device", "gpu"), "--device gpu: "),
         (("--device", "cuda:99"), "--device cuda:99: "),
         (("--device", "meta"), "--device meta: neither cpu nor cuda"),

@@ -8,16 +8,16 @@ from sources.share import balanced_cuts
 
 @pytest.mark.parametrize("seed", range(5))
 def test_users_are_divided_by_interactions(seed):
-    """Each part is at most one user's interactions away from its share."""
+    """Each section is at most one user's interactions away from its share."""
     random = np.random.default_rng(seed)
     degree = (random.pareto(1, 500) * 3).astype(np.int64) + 1
     indptr = np.append(0, degree.cumsum())
-    for parts in (1, 2, 3, 7):
-        ends = balanced_cuts(indptr, parts)
-        assert ends[0] == 0
-        assert ends[-1] == 500
-        assert (np.diff(indptr[ends]) > 0).all()
-        assert np.abs(np.diff(indptr[ends]) - indptr[-1] / parts).max() <= degree.max()
+    for count in (1, 2, 3, 7):
+        cuts = balanced_cuts(indptr, count)
+        assert cuts[0] == 0
+        assert cuts[-1] == 500
+        assert (np.diff(indptr[cuts]) > 0).all()
+        assert np.abs(np.diff(indptr[cuts]) - indptr[-1] / count).max() <= degree.max()
 
 
 @pytest.mark.parametrize(

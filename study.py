@@ -3,7 +3,7 @@
     python study.py --over beta=0.9,0.99 N=1,5 --seeds 3 -- --dataset 100k --epochs 200
     python study.py encoders|hyperparameters|clusters|efficiency --dataset 100k
 
-Every run is `python main.py` in a new process, and gets all flags that are not listed here.
+Every run is `python main.py` in a new process, and gets all other flags.
 A finished run is not repeated; an interrupted study goes on.
 """
 
@@ -43,15 +43,16 @@ def main(argv=None):
 
     # The first word may name a study. Words after "--" are for main.py.
     name = words[0] if words and not words[0].startswith("-") else None
-    dashes = words.index("--") if "--" in words else len(words)
+    end = words.index("--") if "--" in words else len(words)
+    own_words = words[1:end] if name else words[:end]
     parser = build_parser()
-    given, passed = parser.parse_known_args(words[bool(name) : dashes])
+    given, passed = parser.parse_known_args(own_words)
     if name and name not in NAMED:
         parser.error(f"there is no study {name!r}, only {', '.join(NAMED)}, or --over")
     if bool(name) == ("over" in given):
         parser.error(f"give either --over or a study: {', '.join(NAMED)}")
     given = argparse.Namespace(**{flag.name: flag.default for flag in FLAGS} | vars(given))
-    return status_of("study.py", run, name, given, [*passed, *words[dashes + 1 :]])
+    return status_of("study.py", run, name, given, [*passed, *words[end + 1 :]])
 
 
 def build_parser():
@@ -77,6 +78,7 @@ def flag_values(text):
     return flag, values
 
 
+# What --help shows in place of the words that `flag_values` takes.
 flag_values.metavar = "FLAG=VALUE,..."
 
 

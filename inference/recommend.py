@@ -127,7 +127,7 @@ def new_users(model, data, path):
         )
     if not known.all():
         log.warning(
-            "warning: %d of %d interactions left out: no item %r, say",
+            "warning: %d of %d interactions left out: their items are unknown, for example %r",
             (~known).sum(),
             len(known),
             items[~known][0],

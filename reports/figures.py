@@ -13,7 +13,7 @@ STYLES = tuple(zip(("-", "--", "-.", ":") * 2, "os^Dv*PX", strict=True))  # dash
 
 @dataclass
 class Lines:
-    """A panel of measures against the values of one flag, a line for each measure.
+    """A panel by flag value: measures against the values of one flag, a line for each measure.
 
     flag: name without "--"
     lines: list of (label, rows of study.csv, measure)
@@ -39,7 +39,7 @@ class Lines:
         log = numeric and 0 < 10 * values[0] < values[-1]
         styled = zip(self.lines, itertools.cycle(STYLES), strict=False)
         for number, ((label, rows, measure), (dash, marker)) in enumerate(styled):
-            # Words have no order that a line could show: draw points, those of a word side by side.
+            # Text values have no order, so draw points, those of one value side by side.
             shift = 0 if numeric else 0.1 * (number - (len(self.lines) - 1) / 2)
             rows = rows.sort_values(self.flag, key=lambda column: column.map(values.index))
             x = [value if log else values.index(value) + shift for value in rows[self.flag]]
@@ -57,7 +57,7 @@ class Lines:
 
 @dataclass
 class Series:
-    """A panel of series of values against their position, from 1.
+    """A panel by position: series of values against their position in the series, from 1.
 
     lines: list of (label, values)
     xlabel, ylabel: names of the axes
@@ -97,7 +97,7 @@ class Series:
 
 @dataclass
 class Curves:
-    """A panel: values by epoch, with some ten markers each.
+    """A panel by epoch: values of chosen epochs, with about ten markers each.
 
     lines: list of (label or None, epochs, values)
     levels: list of (label, value, number of the line whose style it takes), horizontal lines

@@ -187,7 +187,7 @@ class Run:
 
 
 class SilentRun(Run):
-    """The run of a process that is not the first: it reads the files that the first one writes."""
+    """The Run of all processes but the first: it writes nothing, and reads what the first wrote."""
 
     def __enter__(self):
         return self
@@ -196,10 +196,10 @@ class SilentRun(Run):
         """Nothing to close."""
 
     def _do_nothing(self, *arguments):
-        """The first process does it."""
+        """Only the first process does this."""
 
     def seconds(self):
-        """Not known here: metrics.csv may just be renamed."""
+        """Zeros: the first process may be replacing metrics.csv, and only it needs the seconds."""
         return 0.0, 0.0
 
     set_aside = rewind = open_log = add_row = write_summary = plot = _do_nothing

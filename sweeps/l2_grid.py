@@ -77,8 +77,8 @@ def flags_of_run(args, strength):
         changed = {flag: values for flag, *values in changed_flags(state, args)}
     except UserError:  # absent or damaged
         return args.replace(train_mode="new")
-    # A checkpoint with another l2 is one that was set aside: the second earlier run of g-l2=0 is
-    # named g-l2=0.1.
+    # A checkpoint with another l2 is of another run, which was set aside under this name: for
+    # example, an earlier run of g-l2=0 is renamed to g-l2=0.1, the name of the run with l2 0.1.
     if "l2" in changed:
         return args.replace(train_mode="new")
     if changed:

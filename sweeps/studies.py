@@ -13,7 +13,7 @@ from parse import parse_args
 class Sweep:
     """All combinations of the values that --over gives; base class of the studies by name."""
 
-    purpose = "a sweep"  # of a study by name: the claim that it examines
+    purpose = "a sweep"  # what the first log line says: the claim that a study by name examines
     seeds = 3  # default of --seeds
     # Title of the printed table.
     caption = (

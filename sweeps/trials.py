@@ -69,7 +69,8 @@ class Trial:
     def command(self):
         """Command-line words that start the run, or continue it from its checkpoint.
 
-        A run with a summary is not continued: its summary is damaged, or it is finished.
+        A run that has a summary.json starts anew: finished runs are not started, so that file is
+        damaged.
         """
         words = [sys.executable, MAIN, *self.words, "--seed", self.args.seed]
         words += ["--run_name", self.name, "--log_root", self.files.parent]

@@ -99,7 +99,7 @@ class Sampler(Batches):
 
     @cached_property
     def user_spans(self):
-        """Offset and number of each user's positives, (U,) each; without any, those of all users."""
+        """Offset and number of each user's positives, (U,) each; if none, those of all users."""
         degree = torch.bincount(self.users, minlength=self.n_users)
         begin = degree.cumsum(0) - degree  # the interactions are sorted by user
         return begin.where(degree > 0, 0), degree.where(degree > 0, len(self.users))

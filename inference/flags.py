@@ -7,7 +7,8 @@ from cli.flags import Flag, one_of, text, whole
 
 RECOMMEND = {"mode": ("recommend",)}
 TITLE = (
-    "using a trained model (--mode evaluate, recommend, export; its flags come from its checkpoint)"
+    "using a trained model (--mode evaluate, recommend, export; "
+    "its training flags are read from its checkpoint)"
 )
 # fmt: off
 FLAGS = [

@@ -188,7 +188,7 @@ def test_ranking_of_pairs_on_the_command_line(cli, work):
             *flags[:-3], "--ranking", other, "--run_name", run, "--train_mode", "continue"
         )
         assert (status, stderr.count("\n")) == (2, 1)
-        assert f"last.pt was trained with --ranking {run}, by whose metrics it goes on" in stderr
+        assert f"last.pt chose its best epoch by --ranking {run}; give that" in stderr
     status, stdout, _ = cli(*use, "pairs")
     assert stdout.splitlines()[-1].split() == ["NDCG@100", f"{summary['best']['NDCG@100']:.4f}"]
     assert (

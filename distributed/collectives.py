@@ -16,12 +16,12 @@ reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.red
 
 
 def world_size():
-    """Number of ranks."""
+    """Number of ranks; 1 before the group is joined. Until then use cli.launch.world_size."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank():
-    """Index of this rank, from 0."""
+    """Index of this rank, from 0; 0 before the group is joined. Until then use cli.launch.rank."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.distributed.nn
 
 from cli import launch
-from cli.errors import UserError, first_line
+from cli.errors import UserError, first_sentence
 
 restart_store = None  # torchrun's store, which it keeps when it restarts the processes
 
@@ -65,7 +65,9 @@ def explain_joining():
         advice = (
             "is each started, once and within --timeout seconds, and can they reach each other?"
         )
-        raise UserError(f"cannot join the other ranks ({first_line(error)}); {advice}") from None
+        raise UserError(
+            f"cannot join the other ranks ({first_sentence(error)}); {advice}"
+        ) from None
 
 
 def note_run_started():

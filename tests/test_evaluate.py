@@ -211,8 +211,8 @@ def test_topk_breaks_ties_by_index(device):
     scores = torch.as_tensor(random.integers(4, size=(100, 30)), dtype=torch.float32, device=device)
     scores[0] = 1.0
     scores[1, 5:] = -torch.inf
-    for k, width in ((1, 1), (5, 15), (20, 30), (29, 1), (30, 6)):
-        indices, values = stable_topk(scores.clone(), k, width)
+    for k, groups in ((1, 1), (5, 15), (20, 30), (29, 1), (30, 6)):
+        values, indices = stable_topk(scores.clone(), k, groups)
         expected = scores.sort(dim=1, stable=True, descending=True)
         assert torch.equal(values, expected.values[:, :k])
         finite = (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.tables import Weights, rows
+from engine.tables import Weights, look_up
 
 STD = 1e-4  # standard deviation of the embeddings before training, as in FuxiCTR
 
@@ -72,7 +72,7 @@ class LogisticRegression(Weights):
 
     def forward(self, weights, ids):
         """Return Outputs for ids (B, F). weights: {name: tensor}"""
-        values = rows(weights["embedding"], ids)  # (B, F, D + linear_columns)
+        values = look_up(weights["embedding"], ids)  # (B, F, D + linear_columns)
         linear = values[:, :, self.dim :].flatten(1)  # (B, F), DCNv2: (B, 0)
         return self.outputs(weights, values[:, :, : self.dim], linear)
 

@@ -45,7 +45,7 @@ class Checkpoints:
             due = state["epoch"] % self.save_every == 0
         else:
             since = time.perf_counter() - self.saved_at
-            due = collectives.agree(self.cost <= SAVING_SHARE * since)
+            due = collectives.all_true(self.cost <= SAVING_SHARE * since)
         if due or final:
             self._write(state)
         elif improved:

@@ -309,7 +309,7 @@ class BatchTrained(Recommender):
                 trained[name] = table
         loss, gradients = value_and_gradients(self.weighted_loss, trained, constant, place, *batch)
         about = trained, constant, place, batch, held_out
-        return loss, self.regularizer.regularised(gradients, *about), (trained, place)
+        return loss, self.regularizer.add_to_gradients(gradients, *about), (trained, place)
 
     def apply_gradients(self, batch, gradients, fetched):
         """Move the trained weights."""

@@ -29,7 +29,7 @@ RUN = [
          help="start afresh, or go on from the last checkpoint"),
     Flag("run_name", None, plain_name, decides="nothing",
          help="name of the run's folders (default: <dataset>[-u<fold>]-<model>[-<encoder>])"),
-    Flag("seed", 2022, whole(0), help="seed of initialisation, order and negatives"),
+    Flag("seed", 2022, whole(0), help="seed of initialization, order and negatives"),
     Flag("device", "auto", str, decides="run", local=True,
          help="auto (the GPU when there is one), cpu, cuda, or cuda:<number>"),
     Flag("threads", 1, number(1, os.cpu_count(), kind=int),

@@ -3,6 +3,7 @@
 The words are torch.distributed's: each of the `world_size()` processes is a rank. torchrun starts
 them, see group.py. A rank has its share of the users, see sources/share.py, and a copy of all
 items, see optimizer.py. A single process is the only rank and has nothing to exchange.
+Before the processes have joined their group, use the functions of cli/launch.py instead.
 Shapes: W ranks, n rows of one rank.
 """
 
@@ -17,12 +18,12 @@ reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.red
 
 
 def world_size():
-    """Number of ranks; 1 before the group is joined. Until then use cli.launch.world_size."""
+    """Number of ranks; 1 before the group is joined, see cli.launch.world_size."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank():
-    """Index of this rank, from 0; 0 before the group is joined. Until then use cli.launch.rank."""
+    """Index of this rank, from 0; 0 before the group is joined, see cli.launch.rank."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -68,7 +69,7 @@ def start_all_gather_padded(rows, width):
 
 
 def start_reduce_scatter(whole):
-    """Start a reduce-scatter of (W * n, ...). Result: to be summed over axis 0.
+    """Start a reduce-scatter of (W * n, ...). Result: a tensor to sum over axis 0.
 
     The result is (1, n, ...) on a GPU, which sums already, and (W, n, ...) on a CPU. Its sum is the
     sum of all ranks' tensors, in the n rows of this rank.
@@ -87,7 +88,8 @@ def start_reduce_scatter(whole):
 def start_send_receive(outgoing, incoming):
     """Start to send outgoing[r] to each other rank r, and to receive incoming[r] from it.
 
-    Returns torch.distributed's handles, see `completion`. gloo's own collectives take twice as long.
+    Returns torch.distributed's handles, for `completion`. gloo's own collectives take twice as
+    long.
     """
     others = [other for other in range(world_size()) if other != rank()]
     works = [dist.irecv(incoming[other], other) for other in others]

@@ -71,7 +71,7 @@ def explain_joining():
 
 
 def note_run_started():
-    """Note for `restarted_run`: from now on last.pt is of this run, so a restart may continue it."""
+    """Note for `restarted_run`: from now on last.pt is of this run; a restart may continue it."""
     if restart_store and launch.is_main_process():
         restart_store.set("begun", "")
 

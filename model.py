@@ -23,10 +23,10 @@ from recommender import BatchTrained
 class Encoder(Weights):
     """Base of encoders: a table of users (U, D) and of items (I, D), Xavier-normal at the start.
 
-    It computes from weights that are handed to it, {name: tensor}: gradients are taken by these.
+    `forward` takes the weights as an argument, {name: tensor}: the loss is differentiated by it.
     """
 
-    by_row = False  # whether an encoding depends on its own row of the table and on no other weight
+    by_row = False  # whether an encoding is computed from its own row of the table alone
     compiles = True  # whether torch.compile takes it whole
     users_are_rows = True  # whether a user's encoding under OneBP is the user's row of the table
 
@@ -34,15 +34,13 @@ class Encoder(Weights):
         """data: Interactions
         args: the flags
         generator: on the device where the weights are to be
-        towers: those that backpropagation trains
+        towers: those that backpropagation trains, for encoders that have more than the tables
         """
         super().__init__()
-        counts = data.counts()
-        for name, everywhere, count in zip(
-            ("user", "item"), ("users", "items"), data.shape, strict=True
-        ):
+        counts = data.counts()  # of all processes; data.shape is this one's
+        for name, count in zip(("user", "item"), data.shape, strict=True):
             table = torch.empty(count, args.dim, device=generator.device)
-            std = math.sqrt(2 / (counts[everywhere] + args.dim))
+            std = math.sqrt(2 / (counts[f"{name}s"] + args.dim))
             nn.init.normal_(table, std=std, generator=generator)
             self.register(name, table, of=name, per=name)
 
@@ -63,7 +61,7 @@ class MF(Encoder):
 class MLP(Encoder):
     """Towers of --layers linear layers, with ReLU between them, over the rows of the tables.
 
-    Under OneBP users have no tower: their table holds outputs of the items' tower, moved.
+    Under OneBP users have no tower: the moving aggregation fills their table with encodings.
     """
 
     def __init__(self, data, args, generator, towers=("user", "item")):
@@ -107,9 +105,10 @@ class LightGCN(Encoder):
     def __init__(self, data, args, generator, towers=("user", "item")):
         super().__init__(data, args, generator)
         self.layers, train = args.layers, data.train
-        # 1 / sqrt(degree), (U,) and (I,); weights of the pairs; the graph and its transpose
+        # 1 / sqrt(degree), (U,) and (I,)
         degrees = (np.diff(matrix.indptr) for matrix in (train, train.tocsc()))
         of_users, of_items = (1 / np.sqrt(np.maximum(degree, 1)) for degree in degrees)
+        # The weight of each pair, then the graph (U, I) and its transpose (I, U).
         weighted = train.tocoo().astype(np.float32)
         users, items = weighted.coords
         weighted.data = (of_users[users] * of_items[items]).astype(np.float32)
@@ -219,7 +218,7 @@ def moving_aggregation(user_encodings, users, item_encodings, beta, how):
     item_encodings (B, D): encodings of their positives
     beta: weight of the old encoding
     how: what a user who occurs several times does
-      mean: one move towards the mean of the user's items; the order in the batch does not matter
+      mean: one move towards the mean of the user's items in the batch, whatever their order
       sequential: one move after the other, in batch order
       last: only the user's last item in the batch counts
 
@@ -240,10 +239,11 @@ def moving_aggregation(user_encodings, users, item_encodings, beta, how):
     pull = torch.zeros_like(item_encodings)  # (B, D)
     pull.index_add_(0, place, weight[:, None] * item_encodings)
     moved = keep * user_encodings.index_select(0, users) + pull.index_select(0, place)  # (B, D)
-    # For lambdaopt: repeats of a user write the same encoding; one of them passes the gradient on.
+    # lambdaopt differentiates this. Repeats of a user write the same encoding: only one of them may
+    # pass the gradient on.
     if moved.requires_grad:
-        first = place == torch.arange(len(place), device=place.device)
-        moved = torch.where(first[:, None], moved, moved.detach())
+        kept = place == torch.arange(len(place), device=place.device)
+        moved = torch.where(kept[:, None], moved, moved.detach())
     user_encodings[users] = moved
 
 
@@ -281,16 +281,13 @@ class TwoBP(BatchTrained):
         return {name: table for name, table in self.weights.items() if owner[name] in self.towers}
 
     def rows_of(self, users, items, *drawn):
-        return {
-            "user": users,
-            "item": self.sampler.candidates(items, *drawn),
-        }  # (B,), (*, B or more)
+        candidates = self.sampler.candidates(items, *drawn)
+        return {"user": users, "item": candidates}  # (B,), (C, B or more)
 
     def loss(self, trained, constant, place, users, items, *drawn):
-        p, q = self.encoder(
-            trained | constant, place["user"], place["item"]
-        )  # (B, D), (*, B or more, D)
-        if "user" in constant:
+        # (B, D) and (C, B or more, D)
+        p, q = self.encoder(trained | constant, place["user"], place["item"])
+        if "user" in constant:  # OneBP: no gradient reaches the items through the users either
             p = p.detach()
         p, q = self.for_inner_product(p, q)
         positive, negative = self.sampler.scores(p / self.args.temperature, q, *drawn)

@@ -6,6 +6,7 @@ Loads without torch.
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -22,7 +23,9 @@ SECTIONS = {"run": [MODEL, *RUN], "data": DATA, "training": TRAINING, "evaluatio
 
 
 class Flags(argparse.Namespace):
-    """The values of all flags, by name. A flag of another family has its default.
+    """The values of all flags, by name; vars() of it is {flag: value}.
+
+    A flag of another family has its default.
 
     origin: {flag: where its value comes from}: "command line", "preset <name>",
         "suggested for ...", "default", or what `replace` was told
@@ -134,9 +137,9 @@ def serves(flag, model):
 def parse_args(argv=None):
     """Flags of the command line -> Flags: their values and where these come from.
 
-    Later sources win: default, suggested for the data set, for the model, for other flags, preset,
-    command line. Exits with status 2 and one line for a flag that is unknown, out of range, or
-    contradicts another.
+    Later sources win: default, suggested for the data set, for the model, preset, suggested by
+    other flags, command line. Exits with status 2 and one line for a flag that is unknown, out of
+    range, or contradicts another.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     model = model_named(words)
@@ -203,15 +206,23 @@ def build_parser(model="OneBP"):
         + "\n\nA named data set and a model bring other values for some flags. The log of a run\n"
         "says which value came from where.",
         formatter_class=HelpFormatter,
+        help_command=f"python main.py --model {model} --help",
     )
-    declared = flags_of(model)
+    # In the help, what the model suggests takes the place of a default.
+    suggested = family.suggested.get(model, {}).get("", {})
+    datasets = ", ".join(["demo", *family.datasets] if family.datasets else DATASETS)
+    declared = {
+        name: replace(flag, default=suggested.get(name, flag.default))
+        for name, flag in flags_of(model).items()
+    }
+    declared["dataset"] = replace(
+        declared["dataset"], help=f"{datasets}, or the name of a folder in --data_dir; any case"
+    )
     hidden = {name for name in declared if not serves(name, model)}
-    for title, flags in (SECTIONS | family.sections).items():
-        parser.add_flags(title, flags, hidden)
-    parser.add_flags(inference.TITLE, inference.FLAGS)
-    known = {flag.name for flags in SECTIONS.values() for flag in flags} | family.flags().keys()
-    rest = {name: flag for name, flag in declared.items() if name not in known}
-    parser.add_flags(None, [flag for flag in rest.values() if flag not in inference.FLAGS], rest)
+    shown = SECTIONS | family.sections | {inference.TITLE: inference.FLAGS}
+    for title, flags in shown.items():
+        parser.add_flags(title, [declared.pop(flag.name) for flag in flags], hidden)
+    parser.add_flags(None, declared.values(), declared.keys())  # flags of other families, hidden
     return parser
 
 
@@ -233,6 +244,8 @@ def contradictions(args, given):
                 f"--{flag} does nothing with --{choice} {getattr(args, choice)}, "
                 f"only with {' or '.join(values)}"
             )
+    if args.mode in ("recommend", "export") and "lists" not in family.models[args.model].has:
+        yield f"--model {args.model} recommends no items: there is only --mode train and evaluate"
     yield from wrong_dataset(args, family)
     if launch.world_size() > 1:
         for choice in one_process(args, family):

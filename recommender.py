@@ -28,7 +28,6 @@ class Recommender:
     and `load_state_dict`, and overrides methods whose default does not fit.
     """
 
-    modes = ("evaluate", "recommend", "export")  # values of --mode, besides train, that it has
     # Flags that must be equal in a run and in a checkpoint that it takes over.
     identifying = ("model",)
 

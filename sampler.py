@@ -53,7 +53,7 @@ class Sampler(Batches):
     def __init__(self, known, args, generator, positives=None):
         """known: csr_array (U, I) of the interactions that are never negatives
         args: the flags
-        generator: all random numbers are its; on the device where the batches are wanted
+        generator: draws all random numbers, on the device where the batches are wanted
         positives: csr_array (U, I), those of `known` to train on; None: all
         """
         positives = known if positives is None else positives
@@ -79,13 +79,11 @@ class Sampler(Batches):
         order = torch.randperm(len(self.users), device=self.device, generator=self.generator)
         whole = len(order) - len(order) % self.batch_size
         at_once = max(1, CHUNK // (self.batch_size * max(1, self.n_drawn)))
-        # The whole batches (batches, B) in chunks, then what remains, (1, rest).
-        for chosen in (
-            *order[:whole].view(-1, self.batch_size).split(at_once),
-            order[whole:][None],
-        ):
+        for chosen in order[:whole].view(-1, self.batch_size).split(at_once):  # (b, B)
             if chosen.numel():
                 yield from self.batches_at(chosen)
+        if whole < len(order):
+            yield from self.batches_at(order[whole:][None])  # (1, rest)
 
     def batches_at(self, chosen):
         """The batches of the interactions at the places `chosen` (b, B), before `exchange`."""
@@ -101,7 +99,7 @@ class Sampler(Batches):
 
     @cached_property
     def user_spans(self):
-        """Offset and number of each user's positives, (U,) each. A user without any gets all."""
+        """Offset and number of each user's positives, (U,) each; if none, those of all users."""
         degree = torch.bincount(self.users, minlength=self.n_users)
         begin = degree.cumsum(0) - degree  # the interactions are sorted by user
         return begin.where(degree > 0, 0), degree.where(degree > 0, len(self.users))
@@ -121,16 +119,17 @@ class Sampler(Batches):
         return self.batch_size * (1 + self.n_drawn)
 
     def draw(self, users, items):
-        """What b steps need besides their users (b, B) and items (b, B): one element per batch.
+        """The negatives of b batches, or what else a loss needs: one element per batch.
 
-        `columns` after the first two come as further arguments.
+        users (b, B), items (b, B): of the batches
+        Further arguments: the `columns` after the first two, (b, B) each
         """
         raise NotImplementedError
 
     def candidates(self, items, drawn):
-        """The items whose encodings a step needs, (any, B or more). The first B are the positives.
+        """The items whose encodings a step needs, (C, B or more). The first B are the positives.
 
-        items (B,); drawn: what `draw` returned for the batch
+        items (B,); drawn: what is in the batch after users and items, from `draw` or `exchange`
         """
         return items[None]
 
@@ -138,9 +137,9 @@ class Sampler(Batches):
         """Scores of the positives (B,) and of the negatives (N, B); a masked negative is -inf.
 
         p (B, D): encodings of the users
-        q (*, D): encodings of `candidates`
+        q (C, B or more, D): encodings of `candidates`
         """
-        scores = (q * p).sum(-1)  # (candidates, B)
+        scores = (q * p).sum(-1)  # (C, B)
         return scores[0], scores[1:]
 
 
@@ -177,7 +176,7 @@ class Uniform(Sampler):
                 )
 
     def distribution(self, known, args):
-        """What draws the negatives, see engine/negatives.py."""
+        """What draws the negatives, like engine.negatives.UniformNegatives."""
         return UniformNegatives(known, self.device)
 
     def draw(self, users, items):

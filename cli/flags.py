@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -46,8 +47,10 @@ class Flag:
 class Parser(argparse.ArgumentParser):
     """Takes no abbreviations. Reports a mistake in one line, with the flag probably meant."""
 
-    def __init__(self, **settings):
+    def __init__(self, help_command=None, **settings):
+        """help_command: the command that lists the flags, for messages; None: <program> --help"""
         super().__init__(allow_abbrev=False, argument_default=argparse.SUPPRESS, **settings)
+        self.help_command = help_command or f"python {self.prog} --help"
 
     def add_flags(self, title, flags, hidden=()):
         """Add a section of flags. hidden: names of flags that --help does not show."""
@@ -70,15 +73,17 @@ class Parser(argparse.ArgumentParser):
         message = " ".join(message.split())
         if launch.local_rank():
             self.exit(2)
-        advice = f"python {self.prog} --help lists the flags"
-        self.exit(2, f"{self.prog}: error: {message} ({advice})\n")
+        self.exit(2, f"{self.prog}: error: {message} ({self.help_command} lists the flags)\n")
 
 
 def help_of(flag):
-    """The help text of a flag, with its default."""
+    """The help text of a flag, with its default instead of one that the text may name."""
     if flag.convert is None or flag.default is None:
         return flag.help
-    return f"{flag.help} (default: {flag.default if flag.default != [] else 'none'})"
+    default = flag.default
+    if isinstance(default, list):
+        default = " ".join(map(str, default)) or "none"
+    return f"{re.sub(r' .default: [^)]*.$', '', flag.help)} (default: {default})"
 
 
 def number(low=-math.inf, high=math.inf, above=-math.inf, kind=float):

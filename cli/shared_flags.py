@@ -51,8 +51,7 @@ RUN = [
 ]
 
 DATA = [
-    Flag("dataset", "demo", str, loads=True,
-         help=f"{', '.join(DATASETS)}, or the name of a folder in --data_dir; any case"),
+    Flag("dataset", "demo", str, loads=True, help="name of a data set"),
     Flag("data_dir", "datasets", str, decides="nothing", loads=True, local=True,
          help="folder of the data sets"),
     Flag("no_download", False, None, decides="nothing", local=True,

@@ -1,4 +1,7 @@
-"""The model families. A new family: a folder with a family.py, and its line in FAMILIES."""
+"""The model families. A new family: a folder with a family.py, imported and named in FAMILIES.
+
+The two-tower family has its flags in two_tower.py and its models in model.py, at the top.
+"""
 
 from cli.registry import find
 from families.baselines.family import FAMILY as BASELINES

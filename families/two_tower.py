@@ -5,11 +5,11 @@ from cli.family import Family, Model
 from cli.flags import Flag, number, one_of, positive, whole
 from cli.registry import ENCODERS, LOSSES, SAMPLERS, WITHOUT_NEGATIVES
 
-HAS = frozenset({"gradients", "epochs", "dim", "pairs", "ranking"})
+HAS = frozenset({"gradients", "epochs", "dim", "pairs", "ranking", "lists"})
 
-# The paper's values are in parse.py. Those of the other presets were found on the test split, see
-# docs/experiments.md. fast: large steps that shrink along a cosine need fewer epochs. inbatch: the
-# many negatives that a batch has anyway, and a sharp softmax over cosines.
+# The paper's values are in cli/shared_flags.py. Those of the other presets were found on the test
+# split, see docs/experiments.md. fast: large steps that shrink along a cosine need fewer epochs.
+# inbatch: the many negatives that a batch has anyway, and a sharp softmax over cosines.
 _INBATCH = {"sampler": "inbatch", "similarity": "cosine", "temperature": 0.1, "beta": 0.99}
 _INBATCH |= {"dim": 256, "lr": 5e-3, "lr_schedule": "cosine", "epochs": 15}
 PRESETS = {
@@ -31,8 +31,8 @@ FLAGS = [
     Flag("beta", 0.99, number(0, 1),
          help="OneBP: weight of the old encoding in the moving aggregation"),
     Flag("aggregation", "mean", one_of("mean", "sequential", "last"),
-         help="OneBP, a user twice in a batch: one move to the mean, one per item, or only the "
-              "last"),
+         help="OneBP, for several items of a user in a batch: move towards their mean, towards one "
+              "after the other, or towards the last only"),
     Flag("sampler", "uniform", one_of(*SAMPLERS),
          help="negatives: uniform, by popularity, the hardest of some, the batch's positives, or "
               "none"),

@@ -137,7 +137,7 @@ def test_the_tree_is_that_of_the_repository():
         pytest.skip("no git repository")
     files = [Path(file) for file in listed.stdout.split() if (ROOT / file).exists()]
     folders = {parent for file in files for parent in file.parents}
-    house = FRONT.read_text().split("## The house")[1].split("\n## ")[0]
+    house = FRONT.read_text().split("## Layout")[1].split("\n## ")[0]
     first_level, folder = set(), Path()
     for line in (line for block in blocks(house) for line in block):
         name, *rest = line.split()

@@ -61,7 +61,8 @@ def test_preset():
 
 
 def test_other_spellings():
-    flags = "--train_mode continue_train --model onebp --lr_dc 0.1 --lr_dc_epoch 20 60 80 --dataset DEMO"
+    flags = "--train_mode continue_train --model onebp --lr_dc 0.1 --lr_dc_epoch 20 60 80"
+    flags += " --dataset DEMO"
     args = parse_args(flags.split(" "))
     assert (args.train_mode, args.model, args.lr_dc_epoch, args.dataset) == (
         "continue",
@@ -125,10 +126,12 @@ def test_help_shows_the_flags_of_the_model_with_their_defaults(capsys, model):
         parse_args(["--model", model, "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert exit.value.code == 0
+    suggested = families.family_of(model).suggested.get(model, {}).get("", {})
     for name, flag in flags_of(model).items():
         assert (f"--{name} " in text) == serves(name, model)
-        if serves(name, model) and isinstance(flag.default, (float, str)):
-            assert f"(default: {flag.default})" in text
+        default = suggested.get(name, flag.default)
+        if serves(name, model) and isinstance(default, (float, str)):
+            assert f"(default: {default})" in text
     others = [family for family in families.FAMILIES if model not in family.models]
     assert len(others) == 3
     assert all(f"{', '.join(family.models)} {family.title}" in text for family in others)
@@ -138,11 +141,19 @@ def test_declarations_fit_each_other():
     """Choices, traits and suggested flags that a declaration names exist."""
     for family in families.FAMILIES:
         traits = {trait for model in family.models.values() for trait in model.has}
-        assert traits <= {"gradients", "epochs", "dim", "pairs", "ranking"}
+        assert traits <= {"gradients", "epochs", "dim", "pairs", "ranking", "lists"}
         for model in family.models:
             declared = flags_of(model)
             for flag in declared.values():
-                assert flag.needs in {None, "gradients", "epochs", "dim", "pairs", "ranking"}
+                assert flag.needs in {
+                    None,
+                    "gradients",
+                    "epochs",
+                    "dim",
+                    "pairs",
+                    "ranking",
+                    "lists",
+                }
                 for choice, values in flag.only.items():
                     assert set(values) <= set(declared[choice].convert.choices)
             suggested = [*family.suggested.get(model, {}).values(), *family.datasets.values()]

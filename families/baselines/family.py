@@ -4,7 +4,7 @@ from cli.family import Family, Model
 from cli.flags import Flag, number, positive, whole
 
 HERE = "families.baselines"
-RANKED = frozenset({"pairs", "ranking"})
+RANKED = frozenset({"pairs", "ranking", "lists"})
 MODELS = {
     "Popularity": Model(f"{HERE}.popularity:Popularity", RANKED),
     "EASE": Model(f"{HERE}.ease:EASE", RANKED),

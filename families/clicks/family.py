@@ -43,7 +43,7 @@ SUGGESTED_FOR_MEMORY = {"knn": {"memory_k": 100}, "lsh": {"memory_k": 32}}
 # fmt: off
 DATA = [
     Flag("threshold", 1, whole(1), loads=True,
-         help="rarer values of the training split share an id with unseen ones"),
+         help="values that occur fewer times in training share an id with unseen ones"),
     Flag("label", None, text, loads=True,
          help="of a table: column of 0 and 1 (default: label, click, clicked or target)"),
     Flag("categorical", None, text, loads=True, nargs="+",
@@ -61,15 +61,13 @@ NETWORK = [
          help="sizes of the hidden layers"),
     Flag("layers", 2, whole(1), only={"model": ("DCNv2",)}, help="cross layers"),
 ]
-# fmt: on
 KNN_OR_LSH = {"memory": ("knn", "lsh")}
-# fmt: off
 STREAM = [
     Flag("slots", 10, whole(1), decides="stream", help="consecutive slots of equal size"),
     Flag("incremental", False, None, decides="stream",
          help="also train the model on each slot, one pass"),
     Flag("incremental_lr", None, positive, decides="stream",
-         help="its learning rate (default: --lr)"),
+         help="learning rate of --incremental (default: --lr)"),
     Flag("memory", "none", one_of(*MEMORIES), decides="stream",
          help="also correct predictions by errors on similar examples: knn: the nearest examples; "
               "lsh: sums over hash buckets"),
@@ -86,7 +84,7 @@ STREAM = [
     Flag("memory_tau", 0.1, positive, only=KNN_OR_LSH, decides="stream",
          help="temperature of the softmax over similarities"),
     Flag("memory_gamma", 1.0, number(0, 1), only=KNN_OR_LSH, decides="stream",
-         help="1: correct towards the labels of similar examples; 0: by their errors"),
+         help="1: correct towards the labels of similar examples; 0: by their mean error"),
     Flag("memory_bits", 12, number(1, 20, kind=int), only={"memory": ("lsh",)}, decides="stream",
          help="lsh: bits of a bucket's number"),
     Flag("memory_size", 100_000, whole(1), only=KNN_OR_LSH, decides="stream",

@@ -18,7 +18,6 @@ from recommender import BatchTrained
 class ClickModel(BatchTrained):
     """Learns clicks by cross-entropy. --l2 is the weight decay of the embeddings."""
 
-    modes = ("evaluate",)
     identifying = ("model", "dim", "hidden", "layers")
 
     def __init__(self, data, args, device):

@@ -3,7 +3,7 @@
 from cli.family import Family, Model
 from cli.flags import Flag, number
 
-HAS = frozenset({"gradients", "epochs", "dim", "pairs"})
+HAS = frozenset({"gradients", "epochs", "dim", "pairs", "lists"})
 # fmt: off
 FLAGS = [
     Flag("reg", 1.0, number(0), help="L2 penalty on the weights that a rating reads"),

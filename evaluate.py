@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from engine.tables import UserItems
-from engine.topk import rank_of, stable_topk, topk_group_width
+from engine.topk import rank_of, stable_topk, topk_group_count
 
 LIST_LENGTHS = (5, 10, 20)
 METRICS = tuple(
@@ -37,15 +37,15 @@ class DotProduct:
             torch.mm(p, q.T, out=out[:, tile : tile + len(q)])  # (b, D) (D, t) -> (b, t)
 
 
-def masked_scores(scorer, n_items, users, seen, width=1):
+def masked_scores(scorer, n_items, users, seen, groups=1):
     """Yield (users (b,), their scores (b, I)) by blocks; the next block overwrites the scores.
 
     scorer: like DotProduct, for n_items items
     users (n,): whom to score for
     seen: list of UserItems whose pairs get -inf
-    width: I is n_items rounded up to a multiple of it; columns past the last item get -inf
+    groups: I is n_items rounded up to a multiple of it; columns past the last item get -inf
     """
-    padded = -(-n_items // width) * width
+    padded = -(-n_items // groups) * groups
     # One buffer for all blocks: fresh memory costs as much as the product that is written to it.
     at_once = min(max(1, BLOCK_SCORES // padded), max(1, len(users)))
     buffer = torch.empty(at_once, padded, device=scorer.device)
@@ -68,9 +68,10 @@ def top_items(scorer, n_items, users, seen, k):
     seen: list of UserItems to leave out
     k: at most n_items
     """
-    width = topk_group_width(n_items, k + 1)
-    for block, scores in masked_scores(scorer, n_items, users, seen, width):
-        yield block, *stable_topk(scores, k, width)
+    groups = topk_group_count(n_items, k + 1)
+    for block, scores in masked_scores(scorer, n_items, users, seen, groups):
+        values, items = stable_topk(scores, k, groups)
+        yield block, items, values
 
 
 class Evaluator:

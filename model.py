@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from cli.errors import UserError
 from cli.registry import ENCODERS, LOSSES, SAMPLERS, find
-from engine.tables import SparseProduct, Weights, csr_tensor, merge, rows
+from engine.tables import SparseProduct, Weights, csr_tensor, look_up, shared_places
 from recommender import BatchTrained
 
 # Encoders: from the weights of a model to the encodings of users and items.
@@ -55,7 +55,7 @@ class MF(Encoder):
     by_row = True
 
     def forward(self, weights, users=None, items=None):
-        return rows(weights["user"], users), rows(weights["item"], items)
+        return look_up(weights["user"], users), look_up(weights["item"], items)
 
 
 class MLP(Encoder):
@@ -80,7 +80,7 @@ class MLP(Encoder):
 
     def tower(self, weights, name, index):
         """The encodings (*shape, D) of users or of items."""
-        x = rows(weights[name], index)  # (*shape, D)
+        x = look_up(weights[name], index)  # (*shape, D)
         if f"{name}_matrices" not in weights:
             return x
         layers = zip(
@@ -127,7 +127,7 @@ class LightGCN(Encoder):
             )
             user_sum, item_sum = user_sum + user, item_sum + item
         count = self.layers + 1
-        return rows(user_sum / count, users), rows(item_sum / count, items)
+        return look_up(user_sum / count, users), look_up(item_sum / count, items)
 
 
 # Losses: functions of a Batch and of the flags. Each is a mean over the interactions of the batch,
@@ -225,7 +225,7 @@ def moving_aggregation(user_encodings, users, item_encodings, beta, how):
     Source: Chen & Wang, arXiv 2403.18227 (there the indexed assignment, `last`).
     """
     # All three rules are p_u <- keep * p_u + sum_b weight_b * q_b.
-    place = merge(torch.empty_like(user_encodings[:, 0], dtype=torch.int64), users)  # (B,)
+    place = shared_places(torch.empty_like(user_encodings[:, 0], dtype=torch.int64), users)  # (B,)
     count = torch.zeros_like(item_encodings[:, 0])
     count.index_add_(0, place, torch.ones_like(count))
     count = count.index_select(0, place)  # (B,) how often the user occurs

@@ -204,13 +204,13 @@ class BatchTrained(Recommender):
         # A continuation compiles if the run that it continues did.
         decided = state and self.args.compile == "auto"
         wanted = state["compiled"] if decided else self.repays_compiling(rows, tables)
-        self.compiled = collectives.agree(wanted and compiling.compiles(self.device))
+        self.compiled = collectives.all_true(wanted and compiling.compiles(self.device))
 
         # Adam visits single rows if a step reads few of them, and if the regularizer allows it.
         same_items = self.sampler.same_items_on_all_ranks
         few = reads_few_rows(tables, rows, self.encoder.per_user(), same_items)
         by_row = self.compiled and self.encoder.by_row and self.args.optimizer == "Adam" and few
-        by_row = collectives.agree(by_row)
+        by_row = collectives.all_true(by_row)
         self.regularizer = find(REGULARIZERS, self.args.regularizer)(self, by_row)
         self.optimizer = self.make_optimizer(trained, rows)
 
@@ -308,7 +308,7 @@ class BatchTrained(Recommender):
                 trained[name] = table
         loss, gradients = value_and_gradients(self.weighted_loss, trained, constant, place, *batch)
         about = trained, constant, place, batch, held_out
-        return loss, self.regularizer.regularised(gradients, *about), (trained, place)
+        return loss, self.regularizer.add_to_gradients(gradients, *about), (trained, place)
 
     def apply_gradients(self, batch, gradients, fetched):
         """Move the trained weights."""

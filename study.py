@@ -18,7 +18,7 @@ from pathlib import Path
 
 import families
 from cli.errors import UserError, defer_interrupts, status_of
-from cli.flags import Flag, Parser, folder_name, whole
+from cli.flags import Flag, Parser, plain_name, whole
 from sweeps.studies import NAMED, Sweep, parse_run_flags
 
 log = logging.getLogger("onebp")
@@ -90,7 +90,7 @@ FLAGS = [
          help="train with the seeds 1, 2, ... up to this one (default: 3; clusters: 1)"),
     Flag("jobs", 1, whole(1), help="runs at a time"),
     Flag("study_root", "studies", str, help="folder of the studies"),
-    Flag("name", None, folder_name,
+    Flag("name", None, plain_name,
          help="name of the study's folder (default: its flags or name, and the data set)"),
 ]
 # fmt: on

@@ -1,6 +1,6 @@
 """One checkpoint file: written whole or not at all, equal bytes for equal states.
 
-No format is used that can run code when it is read.
+Files are read with weights_only=True, so code in a file cannot run.
 """
 
 import sys

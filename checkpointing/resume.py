@@ -8,7 +8,12 @@ from distributed import agreement
 
 
 def checkpoint_state(model, progress, args):
-    """The checkpoint after an epoch: plain types, and tensors, which are live ones, no copies."""
+    """The checkpoint after an epoch: plain types, and tensors that training goes on changing.
+
+    Copy the tensors to keep them.
+
+    progress: the train.Progress of the run
+    """
     return {
         **vars(progress),
         "identity": identity(model, args),
@@ -24,7 +29,9 @@ def identity(model, args):
 
 
 def restore(model, progress, checkpoints, args):
-    """Bring model and progress to the state of last.pt. Returns the changed flags, see below.
+    """Bring model and progress to the state of last.pt. Returns what `changed_flags` returns.
+
+    progress: the train.Progress of the run; every attribute is set
 
     Raises UserError if the checkpoint is absent, damaged, or of another model or data set.
     """
@@ -83,6 +90,6 @@ def check_ranking(path, state, args):
     before = state["flags"].get("ranking", "users")  # the oldest checkpoints have no such flag
     if before != args.ranking:
         raise UserError(
-            f"{path} was trained with --ranking {before}, by whose metrics it goes on; "
+            f"{path} chose its best epoch by --ranking {before}; "
             "give that, another --run_name, or --train_mode new"
         )

@@ -19,10 +19,10 @@ USER = "user"  # key in a checkpoint of everything that has a row per user
 
 
 def save(state, share, *paths):
-    """Write a checkpoint together with all ranks; in one process, call save_checkpoint.
+    """Write a checkpoint. All ranks must call it; in one process it is just save_checkpoint.
 
-    state: state of this rank, see save_checkpoint
-    share: data of this rank
+    state: the state after an epoch of this rank, see resume.checkpoint_state
+    share: the sources.share.Share of this rank
     paths: files for the common state, which the first rank writes; the ranks' files lie beside the
         first of them
     """
@@ -62,7 +62,8 @@ def table_fingerprints(state, common):
 def check_arrived(path, epoch):
     """Check on the first rank that the files of all ranks are beside `path`.
 
-    Raises RaisedByAllRanks if one is missing: the ranks write to different folders.
+    All ranks must call it. Raises RaisedByAllRanks if a file is missing: then the ranks write to
+    different folders.
     """
     ranks = collectives.world_size()
     with agreement.raise_on_all_ranks():
@@ -75,7 +76,7 @@ def check_arrived(path, epoch):
 
 
 def gather_pieces(optimizer):
-    """Make an optimizer's state whole on the first rank; on others, its tables become None.
+    """Make an optimizer's state whole on the first rank; other ranks get None in place of tables.
 
     optimizer: state of a ShardedOptimizer, with this rank's pieces of tables
     """
@@ -108,7 +109,9 @@ def load(path, data=None):
     path: the checkpoint
     data: Interactions, or a Share to load only its users; None: all users
 
-    The random numbers are those of this rank; if the number of ranks differs, their state is empty.
+    The state of the random number generator is that of this rank. If the number of ranks differs
+    from the one that wrote it, the generator's state is an empty tensor.
+
     Raises UserError if a file is missing, damaged or of another checkpoint.
     """
     state = load_checkpoint(path)

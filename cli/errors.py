@@ -26,12 +26,15 @@ class UserError(Exception):
 class RaisedByAllRanks(UserError):
     """A UserError that every process raises; only the first one reports it.
 
-    distributed.agreement.raise_on_all_ranks makes one of a UserError.
+    distributed.agreement.raise_on_all_ranks turns a UserError into this.
     """
 
 
 class Diverged(RaisedByAllRanks):
-    """The loss of a run is no longer finite. It is the sum over all processes."""
+    """The loss of a run is no longer finite.
+
+    All processes see the same summed loss, so all raise it.
+    """
 
 
 def status_of(program, action, *arguments):
@@ -68,21 +71,21 @@ def message_of(error):
         return f"{place}{error.strerror}; check the path, its permissions and the free disk space"
     if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
         return "out of memory; lower --dim, --batch_size or --N"
-    if launch.world_size() > 1 and is_lost_rank(error):
-        what = f"another process failed ({first_line(error)})"
+    if launch.world_size() > 1 and says_rank_is_lost(error):
+        what = f"another process failed ({first_sentence(error)})"
         return f"{what}; see its own message. Resume with --train_mode continue"
     return None
 
 
-def is_lost_rank(error):
+def says_rank_is_lost(error):
     """Whether an error says that another process is gone, or does not answer."""
     of_torch = type(error).__name__.startswith("Dist")
     words = any(words in str(error) for words in LOST)
     return isinstance(error, RuntimeError) and (of_torch or words)
 
 
-def first_line(error):
-    """The first sentence of an error of PyTorch, without the place in its source."""
+def first_sentence(error):
+    """The first sentence of an error of PyTorch, without the place in PyTorch's source code."""
     line = (str(error) or type(error).__name__).splitlines()[0]
     return re.sub(r"\[/\S+\] ", "", line).split(". ")[0]
 
@@ -91,14 +94,15 @@ def should_report(error):
     """Whether this process reports an error, or leaves it to another one."""
     if isinstance(error, RaisedByAllRanks):
         return launch.is_main_process()
-    return not is_lost_rank(error) or launch.local_rank() == 0
+    return not says_rank_is_lost(error) or launch.local_rank() == 0
 
 
 @contextmanager
 def defer_interrupts():
     """Let Ctrl-C wait until the block ends.
 
-    In the block, an exception in C++ code that calls back into Python would abort the process.
+    Ctrl-C while C++ code (an import, torch.save) calls Python would abort the process; so it is
+    raised after the block.
     """
     received = []
     handler = signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))

@@ -112,6 +112,7 @@ def whole(low):
 
 
 positive = number(above=0)
+# A share of the data to test or validate on: a larger one would leave too little to train on.
 share = number(above=0, high=0.9)
 
 
@@ -129,7 +130,7 @@ def one_of(*choices, **aliases):
 
 
 def text(word):
-    """A converter for a flag: any text but none at all."""
+    """A converter for a flag: any text that is not empty."""
     if not word:
         raise argparse.ArgumentTypeError("it is empty")
     return word
@@ -138,11 +139,11 @@ def text(word):
 text.metavar = "TEXT"
 
 
-def folder_name(text):
-    """A converter for a flag: a name that is one folder, not a path."""
+def plain_name(text):
+    """A converter for a flag: the name of one file or folder, not a path."""
     if not text or text.startswith(".") or not text.isprintable() or set(text) & set("/\\"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a plain name for a folder")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a plain name for a file or folder")
     return text
 
 
-folder_name.metavar = "NAME"
+plain_name.metavar = "NAME"

@@ -1,4 +1,8 @@
-"""What torchrun sets in the environment of each process that it starts. Loads without torch."""
+"""What torchrun sets in the environment of each process that it starts. Loads without torch.
+
+Use `world_size` and `rank` of this module before the process has joined its group, where torch may
+not be loaded yet: flags, errors, logs. Use those of distributed.collectives in all that follows.
+"""
 
 import math
 import os
@@ -33,7 +37,7 @@ def is_main_process():
 
 
 def mistakes():
-    """Yield a line for each variable of the environment that does not fit the others."""
+    """Yield a line for each variable of the environment that is absent or impossible."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return
     limits = {"RANK": world_size(), "LOCAL_RANK": local_world_size(), "MASTER_PORT": 1 << 16}

@@ -1,7 +1,7 @@
 """Values of --encoder, --sampler, --loss, --regularizer and --ranking, and where each is defined.
 
 Nothing of it is imported here. To add one: write the class or function, and name it here.
-Models are named in families/*/family.py.
+Models are named in families/two_tower.py and in families/*/family.py.
 """
 
 import pkgutil
@@ -36,6 +36,6 @@ def find(registry, name):
     """The class or function that `registry` names, imported. Raises UserError if unknown."""
     if name not in registry:
         raise UserError(
-            f"there is no {name!r}, only {', '.join(registry)}; name it in its registry"
+            f"there is no {name!r}, only {', '.join(registry)}; to add it, see docs/extending.md"
         )
     return pkgutil.resolve_name(registry[name])

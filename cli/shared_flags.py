@@ -2,7 +2,7 @@
 
 import os
 
-from cli.flags import Flag, folder_name, number, one_of, positive, share, whole
+from cli.flags import Flag, number, one_of, plain_name, positive, share, whole
 from cli.registry import RANKINGS
 
 # Data sets with suggested values. 100k to Yelp2018: from the README of the paper's repository,
@@ -27,9 +27,9 @@ RUN = [
     Flag("train_mode", "new", one_of("new", "continue", new_train="new", continue_train="continue"),
          decides="nothing",
          help="start afresh, or go on from the last checkpoint"),
-    Flag("run_name", None, folder_name, decides="nothing",
+    Flag("run_name", None, plain_name, decides="nothing",
          help="name of the run's folders (default: <dataset>[-u<fold>]-<model>[-<encoder>])"),
-    Flag("seed", 2022, whole(0), help="seed of initialisation, order and negatives"),
+    Flag("seed", 2022, whole(0), help="seed of initialization, order and negatives"),
     Flag("device", "auto", str, decides="run", local=True,
          help="auto (the GPU when there is one), cpu, cuda, or cuda:<number>"),
     Flag("threads", 1, number(1, os.cpu_count(), kind=int),

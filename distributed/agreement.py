@@ -9,10 +9,11 @@ from cli.errors import RaisedByAllRanks, message_of
 from distributed.collectives import all_gather_ints, all_gather_texts, rank, world_size
 
 BLOCK = 1 << 20  # numbers hashed at a time by `fingerprint`
-# Odd, so that its multiples by different ranks differ in 32 bits.
-GOLDEN = 0x9E3779B1
-# From the golden ratio: its multiples by neighbouring numbers are unrelated.
-ODD = 0x1E3779B97F4A7C15
+# `rank_seed` multiplies a rank by it. It is odd, so the products differ in their low 32 bits.
+RANK_FACTOR = 0x9E3779B1
+# `fingerprint` multiplies a position by it. It is from the golden ratio, so the products of
+# neighbouring positions are unrelated.
+POSITION_FACTOR = 0x1E3779B97F4A7C15
 
 
 @contextmanager
@@ -50,7 +51,7 @@ def rank_seed(seed):
 
     The seeds differ in the low 32 bits, as PyTorch's generator on a CPU uses no others.
     """
-    return seed ^ (rank() * GOLDEN & 0xFFFFFFFF)
+    return seed ^ (rank() * RANK_FACTOR & 0xFFFFFFFF)
 
 
 def check_tables_equal(tables):
@@ -74,7 +75,7 @@ def fingerprint(table):
     total = 0
     for number, block in enumerate(table.flatten().view(torch.int32).split(BLOCK)):
         position = torch.arange(1, 1 + len(block), device=table.device) + number * BLOCK
-        mixed = (block.long() + position) * (position * ODD | 1)
+        mixed = (block.long() + position) * (position * POSITION_FACTOR | 1)
         total += int((mixed ^ (mixed >> 29)).sum())
     # Wrap into the range of int64.
     return (total + (1 << 63)) % (1 << 64) - (1 << 63)

@@ -3,25 +3,27 @@
 The words are torch.distributed's: each of the `world_size()` processes is a rank. torchrun starts
 them, see group.py. A rank has its share of the users, see sources/share.py, and a copy of all
 items, see optimizer.py. A single process is the only rank and has nothing to exchange.
+Before the processes have joined their group, use the functions of cli/launch.py instead.
 Shapes: W ranks, n rows of one rank.
 """
 
 import torch
 import torch.distributed as dist
 
-PIECES = "pieces"  # key in a rank's state: moments of tables of which each rank keeps a piece
+# Key in the state of a rank's optimizer: the moments of this rank's pieces of tables.
+PIECES = "pieces"
 # The names up to PyTorch 2.12, if this version does not have the new ones.
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 def world_size():
-    """Number of ranks."""
+    """Number of ranks; 1 before the group is joined, see cli.launch.world_size."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank():
-    """Index of this rank, from 0."""
+    """Index of this rank, from 0; 0 before the group is joined, see cli.launch.rank."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -33,7 +35,8 @@ def all_reduce_(tensor):
 
 
 # A function start_... starts an exchange. It returns a function without arguments that waits for
-# the end of the exchange and returns its result.
+# the end of the exchange and returns its result. Only start_send_receive, which the others use,
+# returns torch.distributed's handles instead.
 
 
 def start_all_reduce(tensor):
@@ -66,9 +69,10 @@ def start_all_gather_padded(rows, width):
 
 
 def start_reduce_scatter(whole):
-    """Start a reduce-scatter of (W * n, ...). Result: (1 or W, n, ...), to be summed over axis 0.
+    """Start a reduce-scatter of (W * n, ...). Result: a tensor to sum over axis 0.
 
-    That sum is the sum of all ranks' tensors, in the n rows of this rank.
+    The result is (1, n, ...) on a GPU, which sums already, and (W, n, ...) on a CPU. Its sum is the
+    sum of all ranks' tensors, in the n rows of this rank.
     """
     pieces = whole.chunk(world_size())
     if whole.is_cuda:
@@ -84,7 +88,8 @@ def start_reduce_scatter(whole):
 def start_send_receive(outgoing, incoming):
     """Start to send outgoing[r] to each other rank r, and to receive incoming[r] from it.
 
-    Returns torch.distributed's handles. gloo's own collectives take twice as long.
+    Returns torch.distributed's handles, for `completion`. gloo's own collectives take twice as
+    long.
     """
     others = [other for other in range(world_size()) if other != rank()]
     works = [dist.irecv(incoming[other], other) for other in others]
@@ -126,7 +131,7 @@ def all_gather_texts(text):
     return [bytes(row[:size].tolist()).decode() for row, size in zip(padded, sizes, strict=True)]
 
 
-def agree(flag):
+def all_true(flag):
     """Whether `flag` is true on all ranks."""
     return all_reduce_int(int(flag)) == world_size()
 

@@ -7,13 +7,13 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-# torch.compile would import this later, which is too late: its functions have the group of that
-# moment as a default argument. The group would then live on, and its threads can abort a process
-# that exits after its work.
+# The functions of this module keep the group that exists at import; imported now, they keep none.
+# torch.compile would import it later. The group would then live on, and its threads can abort a
+# process that exits after its work.
 import torch.distributed.nn
 
 from cli import launch
-from cli.errors import UserError, first_line
+from cli.errors import UserError, first_sentence
 
 restart_store = None  # torchrun's store, which it keeps when it restarts the processes
 
@@ -32,7 +32,7 @@ def process_group(device, seconds):
         yield
         return
 
-    # Find torchrun's store. With one process, that is all.
+    # Find torchrun's store. One process needs only the store.
     timeout = timedelta(seconds=seconds)
     with explain_joining():
         restart_store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
@@ -65,11 +65,13 @@ def explain_joining():
         advice = (
             "is each started, once and within --timeout seconds, and can they reach each other?"
         )
-        raise UserError(f"cannot join the other ranks ({first_line(error)}); {advice}") from None
+        raise UserError(
+            f"cannot join the other ranks ({first_sentence(error)}); {advice}"
+        ) from None
 
 
 def note_run_started():
-    """Note for `restarted_run` that the run has started: its folders now hold its own files."""
+    """Note for `restarted_run`: from now on last.pt is of this run; a restart may continue it."""
     if restart_store and launch.is_main_process():
         restart_store.set("begun", "")
 

@@ -26,9 +26,10 @@ def reads_few_rows(tables, rows, per_user, same_items):
     per_user: names of the tables with a row per user, of which each rank has its own users' rows
     same_items: whether all ranks read the same rows of the other tables
     """
-    count = collectives.world_size()
-    times = {name: 1 if name in per_user or same_items else count for name in tables}
-    return FEW * sum(rows[name] * times[name] for name in tables) < sum(tables.values())
+    # Ranks that read rows of their own, so that the rows of all of them are updated.
+    ranks = collectives.world_size()
+    readers = {name: 1 if name in per_user or same_items else ranks for name in tables}
+    return FEW * sum(rows[name] * readers[name] for name in tables) < sum(tables.values())
 
 
 class ShardedOptimizer(Optimizer):
@@ -56,7 +57,8 @@ class ShardedOptimizer(Optimizer):
         schedule: Schedule of the epoch's steps
         """
         self.tables, self.by_row, self.schedule, self.number = tables, by_row, schedule, 0
-        # This rank's fraction of the interactions of the step, and the position of its first one.
+        # This rank's fraction of the interactions of the step, and the position of its first
+        # interaction in the whole batch.
         self.share = torch.ones((), device=next(iter(tables.values())).device)
         self.begin = 0
         read = {name: rows[name] for name in tables if name in rows}
@@ -143,7 +145,7 @@ class ShardedOptimizer(Optimizer):
         meanwhile: function to call while the gradients are sent
 
         Returns {name: gradient for `step`}, which is for a table exchanged by
-        pieces: (1 or W, n, D), to be summed over axis 0
+        pieces: (1, n, D) on a GPU, (W, n, D) on a CPU, to be summed over axis 0
         rows: indices (W * M,) and gradients (W * M, D) of the rows that all ranks read; (M,) and
             (M, D) if they read the same rows
         sum: the summed gradient; for a table with a row per user: the gradient as it is
@@ -160,7 +162,8 @@ class ShardedOptimizer(Optimizer):
         if way == "pieces":
             return collectives.start_reduce_scatter(gradient)
         if way == "rows" and self.same_items:
-            # Each rank's rows begin with its own interactions. Use the first rank's order.
+            # Each rank's rows begin with its own interactions (see sampler.InBatch.exchange). Use
+            # the first rank's order.
             return collectives.start_all_reduce(gradient.roll(self.begin, 0))
         if way == "rows":
             return collectives.start_all_gather_padded(gradient, self.most_rows[name])

@@ -51,10 +51,14 @@ class Schedule:
 
 
 def own_batch_size(batch_size):
-    """Return this rank's share of a batch. Raises RaisedByAllRanks if a rank would have none."""
+    """Return the number of interactions of this rank in a batch.
+
+    Raises RaisedByAllRanks if a rank would get no interaction.
+    """
     count = collectives.world_size()
     if batch_size < count:
         raise RaisedByAllRanks(
-            f"--batch_size {batch_size} is too small for {count} ranks, one each at least"
+            f"--batch_size {batch_size} is too small for {count} ranks: a rank would get no "
+            f"interaction; give {count} or more"
         )
     return collectives.own_portion(batch_size)

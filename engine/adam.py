@@ -9,7 +9,7 @@ import torch
 from torch.optim.adam import adam
 
 from engine.optimizer import Optimizer, decay_by_table
-from engine.tables import merge
+from engine.tables import shared_places
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # Adam's, as torch.optim.Adam names them
@@ -18,18 +18,18 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # Adam's, as torch.optim.
 TINY = 1e-30
 SEGMENT = 1024  # most steps between two moments at which every row is up to date
 REACH = 160  # steps after which a first moment is negligible: 0.9^160 = 5e-8
-NOTHING_MISSED = [0.0, 1.0, 0.0, 0.0]  # `missed_steps` of no step
+NOTHING_MISSED = [0.0, 1.0, 0.0, 0.0]  # what `missed_steps` gives for 0 missed steps
 
 
 class Adam(Optimizer):
-    """The trajectory of torch.optim.Adam, to float32's precision; by the row where that is faster.
+    """The same weights as torch.optim.Adam, to float32's precision; by the row if that is faster.
 
     `by_row` False: a step updates every row of a table. In eager mode PyTorch's own fused kernel
     does this.
 
     `by_row` True: a step reads and writes only the rows of its batch. Adam also moves a row in
     steps that give it no gradient, because its moments are not 0. Where it moves follows from the
-    row's weights w and moments m, v: after k such steps, from step t on, the weights are
+    row's weights w and moments m, v: after k such steps, after step t, the weights are
 
         w - sum_{j=1..k} lr / (1 - b1^(t+j)) * b1^j m / (a_j sqrt(v) + eps),
         a_j = sqrt(b2^j / (1 - b2^(t+j)))
@@ -56,7 +56,7 @@ class Adam(Optimizer):
         """Build an optimizer whose moments are 0. Raises ValueError for by_row with weight decay.
 
         tables: {name: (R, D) tensor}, changed in place; of any shape if no step reads it by rows
-        l2, decayed: see SGD
+        l2, decayed: see SGD in engine/optimizer.py
         by_row, amsgrad, low: see above
         """
         if by_row and l2:
@@ -118,7 +118,7 @@ class Adam(Optimizer):
         self._end_segment()
 
     def _end_segment(self):
-        """Count the steps of a segment from 0 again. Every row must be up to date."""
+        """Reset the counters of the segment. Every row must be up to date."""
         for done in self.row_done.values():
             done.zero_()
         self.done.zero_()
@@ -128,7 +128,8 @@ class Adam(Optimizer):
         if not self.by_row:
             return super().fetch(name, index)
         rows = index.flatten()
-        return self._catch_up(name, rows)[0], merge(self.row_place[name], rows).view(index.shape)
+        weights, _ = self._catch_up(name, rows)
+        return weights, shared_places(self.row_place[name], rows).view(index.shape)
 
     def read(self, name, rows):
         return self._catch_up(name, rows) if self.by_row else super().read(name, rows)

@@ -7,10 +7,11 @@ import torch
 
 log = logging.getLogger("onebp")
 
-# Seconds that compiling saves per step and number: of the rows that a step reads, of the tables.
-# Seconds that it takes the first time. Round figures, from steps on 100k, 1M and Gowalla on a core
-# of an AMD EPYC.
-SAVED_BY_ROW, SAVED_BY_TABLE, WAIT = 2e-9, 1e-9, 25
+# Seconds saved per step: for each number in the rows that a step reads (BY_ROW), and for each
+# number in the tables (BY_TABLE). Round figures, from steps on 100k, 1M and Gowalla on a core of an
+# AMD EPYC.
+SAVED_BY_ROW, SAVED_BY_TABLE = 2e-9, 1e-9
+WAIT = 25  # seconds that compiling takes the first time: 20 to 25
 
 
 def repays(choice, obstacle, read, size, steps):
@@ -26,7 +27,7 @@ def repays(choice, obstacle, read, size, steps):
         return False
     saved = (SAVED_BY_ROW * read + SAVED_BY_TABLE * size) * steps
     if not obstacle and choice == "auto" and saved < WAIT:
-        obstacle = f"that takes {WAIT} s the first time, to save about {saved:.0f} s"
+        obstacle = f"that takes 20 to {WAIT} s the first time, to save about {saved:.0f} s"
     if obstacle:
         log.info("the training step is not compiled: %s", obstacle)
     return not obstacle
@@ -36,7 +37,7 @@ def compiles(device):
     """Whether torch.compile works on the device, with right results. If not, a line says so."""
     # A few small kernels: worker processes would cost more than they save. Read by the compiler.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    log.info("compiling the training step: about 20 s the first time, 4 s later")
+    log.info("compiling the training step: 20 to 25 s the first time, 4 s later")
     table, index = torch.ones(7, 16, device=device), torch.arange(96, device=device) % 7
     try:
         torch.compile(_halve)(table, index)

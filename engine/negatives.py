@@ -1,6 +1,8 @@
-"""Draw negatives exactly: items that a user never interacted with in training.
+"""Draw negatives exactly: items without an interaction of the user in training.
 
-UniformNegatives draws all of them equally often, WeightedNegatives in proportion to weights.
+UniformNegatives draws all of them equally often, WeightedNegatives in proportion to weights. Both
+have what sampler.Uniform needs of a distribution: `draw`, and `unseen` (U,), which is 0 for a user
+who has no negative.
 
 Shapes: B batch, b batches drawn at a time, U users, I items.
 """
@@ -14,7 +16,7 @@ BLOCK = 1 << 22  # interactions that are prepared together
 
 
 class UniformNegatives:
-    """Items that a user never interacted with in training, all equally likely; exact, no rejection.
+    """Items without an interaction of the user in training, equally likely; exact, no rejection.
 
     The r-th unseen item of user u is r + s, where s is the number of u's items below it. With u's
     items sorted, i_0 < i_1 < ..., item i_j lies below the r-th unseen one if and only if
@@ -26,8 +28,8 @@ class UniformNegatives:
 
     Guide table (Chen & Asau, 1974): it saves most of the binary search for a key. The positions r
     of a user are divided into buckets of 2^shift positions, about as many buckets as the user has
-    items. The guide holds the last key before each bucket. The rest of the search is `levels`
-    gathers, each over all negatives at once.
+    items. The guide holds the last key before each bucket. The rest of the search takes
+    `levels` rounds; each looks up all negatives at once.
     """
 
     def __init__(self, train, device):
@@ -128,7 +130,7 @@ class UniformNegatives:
         position = (uniform * unseen).int()
 
         # Find the last step whose key is not above the position's key: the guide tells where to
-        # begin; each level goes on by a power of two if the key there is still not above.
+        # begin; each round advances by a power of two if the key there is still not above.
         zero = (users * self.span + 1).to(self.keys.dtype)[:, None]  # (b, 1, B)
         key = (zero + position).flatten()  # (b, count, B) -> (b * count * B,)
         step = self.guide.index_select(0, (begin + (position >> shift)).flatten())
@@ -149,7 +151,7 @@ def user_blocks(indptr):
 
 
 class WeightedNegatives:
-    """Items that a user never interacted with in training, in proportion to weights; exact.
+    """Items without an interaction of the user in training, in proportion to weights; exact.
 
     The weights are rounded to whole numbers, and each item owns as many consecutive points as its
     weight. A point that no item of the user owns is drawn, without rejection: the r-th such point

@@ -21,7 +21,7 @@ class Optimizer:
             prepare(lr)
             announce(index)
             weights, place = fetch(name, index)            for each table
-            (compute the gradients of the loss by `weights`)
+            (compute the gradients of the loss with respect to `weights`)
             gradients = exchange(gradients, meanwhile)
             step(name, index, weights, place, gradient)    for each table
             count()
@@ -98,7 +98,7 @@ class Optimizer:
 
         index: the rows of the batch, as for `fetch`
         weights, place: the result of `fetch`
-        gradient: of the loss by `weights`, of equal shape
+        gradient: of the loss with respect to `weights`, of equal shape
         """
         raise NotImplementedError
 
@@ -106,7 +106,7 @@ class Optimizer:
         """Count the step. Call once, after the `step` of the last table."""
 
     def publish(self):
-        """Called after the weights moved: send this process's rows to the others."""
+        """Called after the weights moved: send this process's pieces of tables to the others."""
 
     def state_dict(self):
         """What decides the next steps, besides the tables: tensors and plain types, no copies."""

@@ -15,10 +15,10 @@ def take(table, rows):
     return table if rows is None else table.index_select(0, rows)
 
 
-def merge(scratch, rows):
-    """Give equal rows the same place: one of their positions in `rows`. Returns places (M,).
+def shared_places(scratch, rows):
+    """For each row, one position in `rows` where it occurs; the same for equal rows: (M,).
 
-    scratch (R,): its entries at `rows` are overwritten with these places
+    scratch (R,): its entries at `rows` are overwritten with these positions
     rows (M,)
     """
     scratch[rows] = torch.arange(len(rows), device=rows.device)
@@ -26,7 +26,7 @@ def merge(scratch, rows):
 
 
 def value_and_gradients(function, weights, *arguments):
-    """Compute function(weights, *arguments) and its gradients by `weights`, {name: tensor}.
+    """Compute function(weights, *arguments) and its gradients with respect to `weights`.
 
     Returns (value, {name: gradient}). Compiled, it uses torch.func, because torch.compile does not
     take calls of autograd; in eager mode it uses autograd, which costs less per call.
@@ -44,8 +44,8 @@ def value_and_gradients(function, weights, *arguments):
 class Weights(nn.Module):
     """A module whose weights are passed as arguments to the functions that compute with them.
 
-    owner: {weight: the tower, "user" or "item", that it belongs to, or None}
-    row_of: {weight: "user" or "item" if it has a row for each of them, or None}
+    owner: {weight: tower that trains it: "user", "item", or None for a weight of no tower}
+    row_of: {weight: what its rows are: "user", "item", or None for anything else}
     """
 
     def __init__(self):
@@ -55,8 +55,8 @@ class Weights(nn.Module):
     def register(self, name, tensor, of=None, per=None):
         """Add a weight. It never holds a gradient.
 
-        of: its owner, see the class
-        per: what its rows are of, see the class
+        of: its entry in `owner`, see the class
+        per: its entry in `row_of`, see the class
         """
         setattr(self, name, nn.Parameter(tensor, requires_grad=False))
         self.owner[name], self.row_of[name] = of, per
@@ -66,7 +66,7 @@ class Weights(nn.Module):
         return {name for name, kind in self.row_of.items() if kind == "user"}
 
 
-def rows(table, index):
+def look_up(table, index):
     """Look up the rows of a table (R, D) at an index tensor of any shape.
 
     Returns (*index.shape, D), or the whole table for None.
@@ -77,7 +77,7 @@ def rows(table, index):
 
 
 class SparseProduct(torch.autograd.Function):
-    """Product matrix @ x of a sparse matrix, differentiable by x.
+    """Product matrix @ x of a sparse matrix, differentiable with respect to x.
 
     Its gradient uses a transposed matrix prepared by the caller. Autograd would transpose in each
     step.

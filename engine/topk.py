@@ -1,4 +1,4 @@
-"""The k largest scores of each row, and the places of single items in it; exact also for ties.
+"""The k largest scores of each row, and the rank of one item in its row; exact also for ties.
 
 Shapes: b users of a block, m pairs of a block, I items, K list length.
 """
@@ -9,24 +9,24 @@ import numpy as np
 import torch
 
 
-def topk_group_width(items, count):
-    """Group width, a power of two, at which the two passes of grouped_topk cost least.
+def topk_group_count(items, count):
+    """Number of groups, a power of two, at which the two passes of grouped_topk cost least.
 
-    They cost about the same there: the first pass searches `width` maxima, the second one
-    count * items / width scores.
+    They cost about the same there: the first pass searches `groups` maxima, the second one
+    count * items / groups scores.
     """
     return 1 << round(math.log2(max(count * items, 1)) / 2)
 
 
-def stable_topk(scores, k, width):
-    """torch.topk over the last axis, but ties in the order of the index. Returns (indices, values).
+def stable_topk(scores, k, groups):
+    """torch.topk over the last axis, but ties in the order of the index. Returns (values, indices).
 
     scores (b, I)
     k: list length
-    width: see grouped_topk; it divides I
+    groups: see grouped_topk; it divides I
     """
     # One more than k shows whether equal scores cross the end of the list.
-    values, indices = grouped_topk(scores, min(k + 1, scores.shape[1]), width)  # (b, k + 1)
+    values, indices = grouped_topk(scores, min(k + 1, scores.shape[1]), groups)  # (b, k + 1)
     if values.shape[1] > k:
         crossing = (values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)
         # Such rows need a stable sort of all scores, to keep the lower indices.
@@ -39,33 +39,33 @@ def stable_topk(scores, k, width):
     # Inside the list: sort by index, then stably by value.
     indices, order = indices.sort()
     values, second = values.gather(1, order).sort(stable=True, descending=True)
-    return indices.gather(1, second), values
+    return values, indices.gather(1, second)
 
 
-def grouped_topk(scores, count, width):
+def grouped_topk(scores, count, groups):
     """torch.topk over the last axis, reading the scores once. Returns (values, indices).
 
-    Ties are in any order. Columns that are equal modulo `width` are a group. The groups with the
+    Ties are in any order. Columns that are equal modulo `groups` are a group. The groups with the
     `count` largest maxima contain the `count` largest scores, or scores equal to them.
 
     scores (b, I)
     count: scores per row
-    width: number of groups; it divides I
+    groups: number of groups, G; it divides I
     """
-    if width <= count:
+    if groups <= count:
         return scores.topk(count)
     # First pass: the groups with the largest maxima.
-    maxima = scores.view(len(scores), -1, width).amax(1)  # (b, I / width, width) -> (b, width)
-    groups = maxima.topk(count, sorted=False).indices  # (b, count)
+    maxima = scores.view(len(scores), -1, groups).amax(1)  # (b, I / G, G) -> (b, G)
+    chosen = maxima.topk(count, sorted=False).indices  # (b, count)
     # Second pass: the largest scores in these groups.
-    first = torch.arange(0, scores.shape[1], width, device=scores.device)
-    members = (groups[:, None] + first[:, None]).flatten(1)  # (b, I / width * count)
+    first = torch.arange(0, scores.shape[1], groups, device=scores.device)
+    members = (chosen[:, None] + first[:, None]).flatten(1)  # (b, I / G * count)
     values, place = scores.gather(1, members).topk(count)
     return values, members.gather(1, place)
 
 
 def rank_of(scores, row, item):
-    """Places (m,), from 1 for the best, of the scores at (row, item) in their rows.
+    """Ranks (m,), from 1 for the best, of the scores at (row, item) in their rows.
 
     Of equal scores, the one with the lower index comes first.
 
@@ -83,15 +83,15 @@ def rank_of(scores, row, item):
     lower, not_higher = (
         torch.searchsorted(ordered, wanted, side=side)[row, column] for side in ("left", "right")
     )
-    places = scores.shape[1] - not_higher + 1
+    ranks = scores.shape[1] - not_higher + 1
 
     # Rows with ties need a stable sort.
     tied = not_higher - lower > 1
     if tied.any():
         rows, row_of_tied = row[tied].unique(return_inverse=True)
         order = scores[rows].argsort(stable=True, descending=True)
-        places[tied] = order.argsort()[row_of_tied, item[tied]] + 1
-    return places
+        ranks[tied] = order.argsort()[row_of_tied, item[tied]] + 1
+    return ranks
 
 
 def sorted_rows(scores):

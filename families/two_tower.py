@@ -98,7 +98,7 @@ FAMILY = Family(
         name: Model(f"model:{name}", HAS, named_after=("encoder",)) for name in ("OneBP", "TwoBP")
     },
     load_data=load_data,
-    sections={"two-tower models": FLAGS, "regularisation": regularizers.flags.FLAGS},
+    sections={"two-tower models": FLAGS, "regularization": regularizers.flags.FLAGS},
     suggest=suggest,
     presets=PRESETS,
     contradictions=contradictions,

@@ -6,30 +6,31 @@ Shapes: B batch, R rows of a table, M rows that a batch reads, D dim.
 import torch
 
 
-class WeightDecay:
-    """--regularizer decay: weight decay by the optimizer; every weight shrinks in every step.
+class Regularizer:
+    """Contract of a regularizer; the defaults do nothing.
 
-    Also the contract of a regularizer. `decay` is the weight decay that the optimizer uses.
-    `by_row` says whether the optimizer may go by the row.
+    Attributes: `decay`, the weight decay that the optimizer uses; `by_row`, whether the optimizer
+    may update only the rows of the batch.
     """
 
     def __init__(self, model, by_row):
-        """model: a recommender.BatchTrained; by_row: whether its optimizer could go by the row."""
-        self.decay = model.args.l2
-        self.by_row = by_row and not self.decay
+        """model: a recommender.BatchTrained
+        by_row: whether its optimizer could update only the rows of the batch
+        """
+        self.decay, self.by_row = 0.0, by_row
 
     def held_out(self, number, batch):
-        """The held-out batch for this step, or None when the strengths are not updated.
+        """The held-out batch for this step, or None; only lambdaopt has one.
 
         number: index of the step in the epoch, from 0
         batch: the training batch of the step
         """
         return None
 
-    def regularised(self, gradients, trained, constant, place, batch, held_out):
-        """Add the regularizer to the gradients. Returns {name: gradient}, like `gradients`.
+    def add_to_gradients(self, gradients, trained, constant, place, batch, held_out):
+        """Add the regularizer's gradients. Returns {name: gradient}, like `gradients`.
 
-        gradients: of the loss of `batch`, by `trained`
+        gradients: of the loss of `batch`, with respect to `trained`
         trained, constant, place, batch: the arguments of the model's `loss`
         held_out: what the method `held_out` returned
         """
@@ -43,7 +44,7 @@ class WeightDecay:
         """Write the regularizer's own output files of a run. Returns {topic: paths}.
 
         data: the data set of the run
-        folder: the run's
+        folder: folder of the run
         checkpoint: file with the state after the last epoch
         """
         return {}
@@ -56,17 +57,25 @@ class WeightDecay:
         """Continue from what `state_dict` returned."""
 
 
-class L2Penalty(WeightDecay):
-    """--regularizer l2: adds --l2 / B times the squares of the rows that a batch reads to its loss.
+class WeightDecay(Regularizer):
+    """--regularizer decay: weight decay by the optimizer; every weight shrinks in every step."""
 
-    A row that the batch reads c times counts c times, so its gradient grows by
-    2 c / B * strength * weights.
+    def __init__(self, model, by_row):
+        self.decay = model.args.l2
+        self.by_row = by_row and not self.decay
+
+
+class L2Penalty(Regularizer):
+    """--regularizer l2: adds --l2 / B times the squares of the rows that a batch reads.
+
+    They are added to the batch's loss. A row that the batch reads c times counts c times, so its
+    gradient grows by 2 c / B * strength * weights.
     """
 
     def __init__(self, model, by_row):
         self.model, self.strength, self.decay, self.by_row = model, model.args.l2, 0.0, by_row
 
-    def regularised(self, gradients, trained, constant, place, batch, held_out):
+    def add_to_gradients(self, gradients, trained, constant, place, batch, held_out):
         penalties = self.penalty_gradients(trained, place, len(batch[0]))
         # Weigh this process's batch in the mean over all processes' batches, like the loss.
         strength = self.model.optimizer.share * self.strength

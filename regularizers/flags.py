@@ -17,8 +17,8 @@ GRANULARITIES = {
 }
 
 # If validation chooses strengths, a user's interactions are split 60, 20 and 20 %, as in the paper
-# of lambdaOpt. It tunes its strengths on a share of the validation split. They overfit that share,
-# so the rest of the split chooses the epoch.
+# of lambdaOpt. lambdaOpt tunes its strengths on a share of the validation split. They overfit that
+# share, so the rest of the split chooses the epoch.
 TUNED = 0.9
 HELD_OUT = {"select": "valid", "valid_ratio": 0.25}
 
@@ -39,7 +39,7 @@ FLAGS = [
          help="lambdaopt: truncated takes the gradient as a constant; full differentiates the "
               "whole step"),
     Flag("lambda_clip", 100.0, positive, only=LAMBDAOPT,
-         help="lambdaopt: largest norm of the gradient by the strengths"),
+         help="lambdaopt: largest norm of the strengths' gradient"),
 ]
 # fmt: on
 

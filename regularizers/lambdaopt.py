@@ -26,13 +26,14 @@ class LambdaOpt(L2Penalty):
     --lambda_interval-th step:
 
     1. Look ahead: compute the weights after the step as a function of the strengths.
-    2. Compute the loss of a held-out batch with these weights, and its gradient by the strengths.
+    2. Compute the loss of a held-out batch with these weights, and its gradient with respect to the
+       strengths.
     3. Update the strengths by this gradient: Adam with amsgrad, --lambda_lr, never below 0.
     4. Make the step, with the new strengths.
 
     The look-ahead uses the batch of the step, so the gradient of its loss is computed once. Only
-    rows that the step changes depend on the strengths. So the held-out batch has the users of the
-    batch: active users are in both more often. Each user gets a positive from data.tune, and
+    the step's rows depend on the strengths; therefore the held-out batch has the same users. Active
+    users are in both more often. Each user gets a positive from data.tune, and
     negatives that are neither in data.tune nor in training.
 
     --lambda_grad truncated: the gradient of the batch's loss is a constant, and the look-ahead
@@ -55,17 +56,17 @@ class LambdaOpt(L2Penalty):
         known = data.train + data.tune
         self.sampler = find(SAMPLERS, args.sampler)(known, args, model.generator, data.tune)
 
-        # The strengths, and whether each row of a table has its own.
+        # The strengths, the key of each table's, and whether each row of a table has its own.
         trained = model.trained_weights()
         tables = {name: table for name, table in trained.items() if name in ("user", "item")}
-        self.strengths, self.owner = zero_strengths(args.granularity, tables)
-        self.own = {name: name in args.granularity.split("+") for name in tables}
-        self.by_row = by_row and all(self.own.values())
+        self.strengths, self.strengths_key = zero_strengths(args.granularity, tables)
+        self.has_rows = {name: name in args.granularity.split("+") for name in tables}
+        self.by_row = by_row and all(self.has_rows.values())
         self.optimizer = Adam(self.strengths, l2=0.0, by_row=self.by_row, amsgrad=True, low=0.0)
 
         # The mean strength of each frequency group after each epoch, (epochs, groups).
         counts = training_counts(data)
-        groups = {name: GROUPS if self.own[name] else 1 for name in tables}
+        groups = {name: GROUPS if self.has_rows[name] else 1 for name in tables}
         self.groups = {name: frequency_groups(counts[name], groups[name]) for name in tables}
         self.trajectory = {
             name: torch.zeros(0, groups[name], dtype=torch.float64) for name in tables
@@ -73,7 +74,7 @@ class LambdaOpt(L2Penalty):
 
     def strength_of(self, name):
         """The strengths of a table, (R or 1, D or 1)."""
-        return self.strengths[self.owner[name]]
+        return self.strengths[self.strengths_key[name]]
 
     def held_out(self, number, batch):
         if number % self.interval:
@@ -81,11 +82,11 @@ class LambdaOpt(L2Penalty):
         self.optimizer.prepare(self.lr)
         return self.sampler.positives_of(batch[0])
 
-    def regularised(self, gradients, trained, constant, place, batch, held_out):
+    def add_to_gradients(self, gradients, trained, constant, place, batch, held_out):
         index = self.model.rows_of(*batch)
         penalties = self.penalty_gradients(trained, place, len(batch[0]))
         strengths = {
-            self.owner[name]: self.optimizer.fetch(self.owner[name], index[name])[0]
+            self.strengths_key[name]: self.optimizer.fetch(self.strengths_key[name], index[name])[0]
             for name in penalties
         }
         if held_out is not None:
@@ -100,19 +101,19 @@ class LambdaOpt(L2Penalty):
                 strengths[name] = self.optimizer.step(name, *step)
             self.optimizer.count()
         return gradients | {
-            name: gradients[name] + strengths[self.owner[name]] * penalty
+            name: gradients[name] + strengths[self.strengths_key[name]] * penalty
             for name, penalty in penalties.items()
         }
 
     def hypergradient(
         self, strengths, gradients, penalties, trained, constant, place, batch, held_out
     ):
-        """The gradient, by the strengths, of the loss of `held_out` after a step on `batch`.
+        """The gradient of the loss of `held_out` after a step on `batch`, w.r.t. the strengths.
 
         strengths: {name: strengths of the rows of `trained`}
-        gradients: of the loss of `batch`, by `trained`
+        gradients: of the loss of `batch`, with respect to `trained`
         penalties: what `penalty_gradients` returned
-        trained, constant, place, batch, held_out: as in `regularised`
+        trained, constant, place, batch, held_out: as in `add_to_gradients`
 
         Returns {name: gradient}, like `strengths`.
         """
@@ -128,8 +129,8 @@ class LambdaOpt(L2Penalty):
             # Their gradients: of the loss and of the penalty, 0 for a row that the batch lacks.
             gradient = take(gradients[name], position)
             if name in penalties:
-                strength = strengths[self.owner[name]]
-                strength = take(strength, position) if self.own[name] else strength
+                strength = strengths[self.strengths_key[name]]
+                strength = take(strength, position) if self.has_rows[name] else strength
                 gradient = gradient + strength * take(penalties[name], position)
             if in_batch is not None:
                 gradient = gradient * in_batch[:, None]
@@ -182,7 +183,7 @@ class LambdaOpt(L2Penalty):
     def state_dict(self):
         return {
             "strengths": self.strengths,
-            "owner": self.owner,
+            "owner": self.strengths_key,  # the name in files
             "trajectory": dict(self.trajectory),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -203,16 +204,16 @@ def zero_strengths(granularity, tables):
     granularity: names joined by "+", see regularizers/flags.py
     tables: {name: (R, D)}
 
-    Returns the strengths, {owner: (R or 1, D or 1)}, and the owner of each table's strengths,
-    {name: owner}: the table itself, or "all" where the tables share their strengths.
+    Returns the strengths, {key: (R or 1, D or 1)}, and the key of each table's strengths,
+    {name: key}: the table's name, or "all" where the tables share their strengths.
     """
     kinds = granularity.split("+")
     shared = granularity in ("global", "dimension")
-    strengths, owner = {}, {}
+    strengths, keys = {}, {}
     for name, table in tables.items():
         rows = len(table) if name in kinds else 1
         columns = table.shape[1] if "dimension" in granularity else 1
-        owner[name] = "all" if shared else name
+        keys[name] = "all" if shared else name
         strength = torch.zeros(rows, columns, dtype=table.dtype, device=table.device)
-        strengths.setdefault(owner[name], strength)
-    return strengths, owner
+        strengths.setdefault(keys[name], strength)
+    return strengths, keys

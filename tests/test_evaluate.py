@@ -188,7 +188,7 @@ def test_ranking_of_pairs_on_the_command_line(cli, work):
             *flags[:-3], "--ranking", other, "--run_name", run, "--train_mode", "continue"
         )
         assert (status, stderr.count("\n")) == (2, 1)
-        assert f"last.pt was trained with --ranking {run}, by whose metrics it goes on" in stderr
+        assert f"last.pt chose its best epoch by --ranking {run}; give that" in stderr
     status, stdout, _ = cli(*use, "pairs")
     assert stdout.splitlines()[-1].split() == ["NDCG@100", f"{summary['best']['NDCG@100']:.4f}"]
     assert (
@@ -211,8 +211,8 @@ def test_topk_breaks_ties_by_index(device):
     scores = torch.as_tensor(random.integers(4, size=(100, 30)), dtype=torch.float32, device=device)
     scores[0] = 1.0
     scores[1, 5:] = -torch.inf
-    for k, width in ((1, 1), (5, 15), (20, 30), (29, 1), (30, 6)):
-        indices, values = stable_topk(scores.clone(), k, width)
+    for k, groups in ((1, 1), (5, 15), (20, 30), (29, 1), (30, 6)):
+        values, indices = stable_topk(scores.clone(), k, groups)
         expected = scores.sort(dim=1, stable=True, descending=True)
         assert torch.equal(values, expected.values[:, :k])
         finite = (

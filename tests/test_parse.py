@@ -95,8 +95,8 @@ def test_other_spellings():
         ("--train_mode resume", "--train_mode: 'resume' is not one of new, continue"),
         ("--aggregation max", "'max' is not one of mean, sequential, last"),
         ("--lr_dc_epoch 0", "--lr_dc_epoch: '0' is not a whole number from 1"),
-        ("--run_name a/b", "'a/b' is not a plain name for a folder"),
-        ("--run_name a\x07b", "is not a plain name for a folder"),
+        ("--run_name a/b", "'a/b' is not a plain name for a file or folder"),
+        ("--run_name a\x07b", "is not a plain name for a file or folder"),
         (
             "--preset inbatch --dataset 1M",
             "there is no --preset inbatch for 1M, only for Gowalla and Yelp2018",

@@ -1,7 +1,7 @@
 """Models of clicks: LR, FM, DeepFM and DCNv2, with the ReLoop2 memory. Loads without torch."""
 
 from cli.family import Family, Model
-from cli.flags import Flag, folder_name, number, one_of, positive, text, whole
+from cli.flags import Flag, number, one_of, plain_name, positive, text, whole
 from reports.names import RUN_FILES
 
 HAS = frozenset({"gradients", "epochs"})
@@ -92,9 +92,9 @@ STREAM = [
               "trained on"),
     Flag("memory_sigma", 0.0, number(0, 1), only=KNN_OR_LSH, decides="stream",
          help="store only examples with a larger error"),
-    Flag("eval_file_name", None, folder_name, decides="nothing",
+    Flag("eval_file_name", None, plain_name, decides="nothing",
          help="file in the run's folder for a line per evaluation"),
-    Flag("loss_file_name", None, folder_name, decides="nothing",
+    Flag("loss_file_name", None, plain_name, decides="nothing",
          help="file in the run's folder for a line per loss"),
 ]
 # fmt: on

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.topk import grouped_topk, topk_group_width
+from engine.topk import grouped_topk, topk_group_count
 from utils import make_generator
 
 BLOCK_SIMILARITIES = 1 << 23  # similarities computed at a time, 32 MB
@@ -113,8 +113,8 @@ class NearestNeighbourMemory:
             return Similar(zeros - torch.inf, zeros, zeros)
 
         # Reserve a buffer for a block of similarities, padded to whole groups for grouped_topk.
-        width = topk_group_width(len(self.keys), count)
-        padded = -(-len(self.keys) // width) * width
+        groups = topk_group_count(len(self.keys), count)
+        padded = -(-len(self.keys) // groups) * groups
         buffer = address.new_empty(max(1, BLOCK_SIMILARITIES // padded), padded)
         blocks = []
         for block in address.split(len(buffer)):
@@ -122,7 +122,7 @@ class NearestNeighbourMemory:
             stored = cosine[:, : len(self.keys)]
             torch.mm(block, self.keys.T, out=stored)  # (b, d) (d, stored) -> (b, stored)
             cosine[:, len(self.keys) :] = -torch.inf
-            similarity, row = grouped_topk(cosine, count, width)  # (b, k) each
+            similarity, row = grouped_topk(cosine, count, groups)  # (b, k) each
             blocks.append(Similar(similarity, *self.outcomes[row].unbind(2)))
         return Similar(*(torch.cat(columns) for columns in zip(*blocks, strict=True)))
 

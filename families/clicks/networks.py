@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.tables import Weights, rows
+from engine.tables import Weights, look_up
 
 STD = 1e-4  # standard deviation of the embeddings before training, as in FuxiCTR
 
@@ -75,7 +75,7 @@ class LogisticRegression(Weights):
 
         weights: {name: tensor}; the table `embedding` holds both embeddings and linear weights
         """
-        values = rows(weights["embedding"], ids)  # (B, F, D + linear_columns)
+        values = look_up(weights["embedding"], ids)  # (B, F, D + linear_columns)
         linear = values[:, :, self.dim :].flatten(1)  # (B, F), DCNv2: (B, 0)
         return self.outputs(weights, values[:, :, : self.dim], linear)
 

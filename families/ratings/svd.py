@@ -6,7 +6,7 @@ Shapes: B batch, U users, I items, D dim.
 import numpy as np
 import torch
 
-from engine.tables import SparseProduct, csr_tensor, rows
+from engine.tables import SparseProduct, csr_tensor, look_up
 from families.ratings.metrics import PredictedRatings, RatingErrors
 from model import MF
 from recommender import BatchTrained
@@ -73,7 +73,7 @@ class BiasedMF(MF):
         Their inner product is the predicted rating, not limited to the scale.
         """
         batch_rows = {
-            name: rows(table, users if self.row_of[name] == "user" else items)
+            name: look_up(table, users if self.row_of[name] == "user" else items)
             for name, table in weights.items()
         }
         p, q = self.factors(batch_rows, weights, users)
@@ -110,7 +110,7 @@ class BiasedMFWithHistory(BiasedMF):
 
     def factors(self, batch_rows, weights, users):
         implicit = SparseProduct.apply(weights["item_implicit"], *self.history)  # (U, D)
-        return batch_rows["user"] + rows(implicit, users), batch_rows["item"]
+        return batch_rows["user"] + look_up(implicit, users), batch_rows["item"]
 
 
 class SVD(BatchTrained):
@@ -145,7 +145,7 @@ class SVD(BatchTrained):
     def loss(self, trained, constant, place, users, items, ratings):
         # Look the rows up once, for the error and for the squares: (B, D) or (B, 1) each. So the
         # gradients are added to the tables once.
-        batch_rows = {name: rows(trained[name], index) for name, index in place.items()}
+        batch_rows = {name: look_up(trained[name], index) for name, index in place.items()}
         p, q = self.encoder.factors(batch_rows, trained, place["user"])
         biases = (batch_rows["user_bias"] + batch_rows["item_bias"])[:, 0]
         error = ratings - self.encoder.mean - (p * q).sum(1) - biases

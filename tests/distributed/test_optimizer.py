@@ -13,8 +13,8 @@ from distributed import collectives
 from engine import adam, tables
 
 
-def merge_first(mark, rows):
-    """Like tables.merge on one thread, but the first of equal rows is their place instead of the last."""
+def first_places(mark, rows):
+    """Like tables.shared_places on one thread, but the first of equal rows is their place instead of the last."""
     mark[rows.flip(0)] = torch.arange(len(rows)).flip(0)
     return mark.index_select(0, rows)
 
@@ -31,8 +31,8 @@ def one_step(*made):
     batch = next(iter(model.schedule.batches()))
     model.optimizer.prepare(0.05)
     # Which of equal rows is the place of all is chance on several threads, and on a GPU.
-    merge = merge_first if collectives.rank() else tables.merge
-    with mock.patch.multiple(adam, merge=merge, EPS=SMOOTH):
+    places = first_places if collectives.rank() else tables.shared_places
+    with mock.patch.multiple(adam, shared_places=places, EPS=SMOOTH):
         loss = (model.compiled_step if model.compiled else model.step)(batch)
     model.optimizer.finish()
     batch = batch[0] + model.data.first, *batch[1:3]

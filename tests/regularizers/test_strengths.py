@@ -123,7 +123,10 @@ def test_csv_against_a_slow_reference(work, granularity, name, shape):
             strength.uniform_(generator=random)
         model.regularizer.finish_epoch()
         history.append(
-            {kind: model.regularizer.strength_of(kind).clone() for kind in model.regularizer.owner}
+            {
+                kind: model.regularizer.strength_of(kind).clone()
+                for kind in model.regularizer.strengths_key
+            }
         )
     save_checkpoint(work / "last.pt", {"model": model.state_dict()})
     files = model.write_outputs(work / "runs", work / "last.pt")

@@ -201,7 +201,19 @@ def test_mistakes_end_before_the_first_run(work, run_study, started, flags, word
 )
 def test_a_killed_study_leaves_no_run_behind(work):
     process = start_study(
-        "--over", "N=1", "--seeds", 1, "--name", "k", "--", "--dim", 4, "--epochs", 100_000
+        "--over",
+        "N=1",
+        "--seeds",
+        1,
+        "--name",
+        "k",
+        "--",
+        "--dim",
+        4,
+        "--epochs",
+        100_000,
+        "--compile",
+        "off",
     )
     limit = time.time() + PATIENCE
     while not any(path.stat().st_size > 2000 for path in work.glob("studies/k/runs/*/metrics.csv")):

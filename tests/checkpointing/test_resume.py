@@ -361,7 +361,7 @@ def test_a_new_run_where_all_lies_in_one_folder(trained):
 
 
 def test_one_process_per_run(trained, work):
-    process = start("--epochs", 5000, "--dim", 8)
+    process = start("--epochs", 5000, "--dim", 8, "--compile", "off")
     wait_for_rows(
         work / f"runs/{RUN}.1/metrics.csv", 1
     )  # the new process has set the trained run aside

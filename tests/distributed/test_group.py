@@ -31,6 +31,10 @@ from parse import parse_args
 from sources.share import own_share
 
 
+# A run until something ends it. So long a one would be compiled, which nothing depends on.
+ENDLESS = ("--epochs", 10_000, "--compile", "off")
+
+
 def succeed(process):
     """Wait for a process that must not fail. Returns its output."""
     status, output, errors = finish(process)
@@ -192,7 +196,7 @@ def children(pid):
 
 
 def test_a_rank_that_does_not_answer_ends_the_run_with_a_line(work):
-    process = torchrun("--epochs", 10_000, *FLAGS, "--run_name", "silent", "--timeout", 3)
+    process = torchrun(*ENDLESS, *FLAGS, "--run_name", "silent", "--timeout", 3)
     wait_for_epoch("silent", 2)
     silent = children(process.pid)[-1]
     os.kill(silent, signal.SIGSTOP)
@@ -273,7 +277,7 @@ def test_two_nodes_train_as_two_ranks_of_one(work, nodes):
 
 
 def test_a_link_that_is_cut_ends_both_nodes_with_a_line(work, nodes):
-    processes = start_nodes(nodes, "--epochs", 10_000, *FLAGS, "--run_name", "cut", "--timeout", 5)
+    processes = start_nodes(nodes, *ENDLESS, *FLAGS, "--run_name", "cut", "--timeout", 5)
     wait_for_epoch("cut", 2)
     ip("-n", nodes[0][0], "link", "set", nodes[0][1], "down")
     begin = time.time()

@@ -1,4 +1,4 @@
-"""Fixtures: the program in this process, an empty folder, devices, the real data where it is at hand."""
+"""Fixtures: the program in this process, an empty folder, devices, the real data where present."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ from sweeps import trials
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
-# In the background of a script, or after nohup, SIGINT is ignored, also by processes that are started
+# In the background of a script, or after nohup, SIGINT is ignored, also by processes started
 # there. One with a handler of its own starts others with what is usual: the signal ends them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -46,7 +46,10 @@ def device(request):
 
 @pytest.fixture
 def real_data():
-    """The folder of the real data sets. They may not be redistributed, so they are not in the repository."""
+    """The folder of the real data sets.
+
+    They may not be redistributed, so they are not in the repository.
+    """
     if not REAL_DATA.is_dir():
         pytest.skip(f"no real data sets at {REAL_DATA} (ONEBP_TEST_DATA names another folder)")
     return REAL_DATA
@@ -78,7 +81,7 @@ def cli(work, capsys):
 
 @pytest.fixture
 def started(monkeypatch):
-    """Run main.py in this process, which has torch loaded already. Returns the command lines so far."""
+    """Run main.py in this process, which has torch loaded; returns the command lines so far."""
     commands = []
 
     def start_here(trial, running):

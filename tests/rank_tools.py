@@ -49,7 +49,7 @@ IN_BATCH = ("--sampler", "inbatch", "--similarity", "cosine")
 
 
 def whole(name, weights):
-    """The table of all users from the ranks' weights, or another one, which is the same on all ranks."""
+    """The table of all users from the ranks' weights, or another, which all ranks share."""
     tables = [own[name] for own in weights]
     if name == "user":
         return torch.cat(tables)

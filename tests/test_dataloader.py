@@ -29,11 +29,8 @@ def test_own_files(tmp_path):
     data = load_dataset("mine", tmp_path)  # any case
     assert data.name == "Mine"
     assert (data.user_ids, data.item_ids) == (["amy", "bob", "zoe"], ["10", "new", "x", "y"])
-    assert pairs(data, "train") == {
-        ("bob", "x"),
-        ("amy", "y"),
-        ("bob", "10"),
-    }  # the duplicate counts once
+    # the duplicate counts once
+    assert pairs(data, "train") == {("bob", "x"), ("amy", "y"), ("bob", "10")}
     assert pairs(data, "test") == {("amy", "x"), ("zoe", "new")}  # zoe and new are only here
     assert data.counts() == {"users": 3, "items": 4, "train": 3, "valid": 0, "test": 2}
     assert "1 users and 1 items without training" in data.describe()
@@ -143,7 +140,8 @@ def test_given_validation_file(tmp_path):
     [
         (
             {},
-            "no data set 'd': .*absent; put files there, or choose one of demo, 100k, 1M, Gowalla, Yelp2018",
+            "no data set 'd': .*absent; put files there, "
+            "or choose one of demo, 100k, 1M, Gowalla, Yelp2018",
         ),
         ({"notes.txt": "x"}, "needs train.* and test.*; it has none of them"),
         ({"train.csv": TRAIN}, "needs train.* and test.*; it has train.csv"),
@@ -207,9 +205,8 @@ def test_demo_is_the_same_everywhere():
     assert data.shape == (600, 900)
     assert 35_000 < sum(getattr(data, part).nnz for part in SPLITS) < 45_000
     popularity = np.sort(np.asarray(data.train.sum(axis=0)))
-    assert (
-        popularity[-90:].sum() > 2 * popularity[:450].sum()
-    )  # a tenth of the items outweighs the tail
+    # a tenth of the items outweighs the tail
+    assert popularity[-90:].sum() > 2 * popularity[:450].sum()
 
 
 @pytest.mark.parametrize(
@@ -242,9 +239,8 @@ def rated(data, part):
     return dict(zip(ids, matrix.data.tolist(), strict=True))
 
 
-RATINGS = "user,item,rating\n" + "".join(
-    f"u{n % 7},i{n},{n % 5}\n" for n in range(40)
-)  # 0 is a rating
+# 0 is a rating
+RATINGS = "user,item,rating\n" + "".join(f"u{n % 7},i{n},{n % 5}\n" for n in range(40))
 
 
 def test_ratings_are_split_at_random_over_all_users(tmp_path):
@@ -262,7 +258,7 @@ def test_ratings_are_split_at_random_over_all_users(tmp_path):
     )
     assert (third.train.nnz, third.valid.nnz, third.test.nnz) == (16, 4, 20)
     assert not rated(third, "train").keys() & (rated(third, "valid") | rated(third, "test")).keys()
-    # The test part does not depend on whether there is a validation part.
+    # The test split does not depend on whether there is a validation split.
     assert rated(load_dataset("d", tmp_path, ratings=True, test_ratio=0.5), "test") == rated(
         third, "test"
     )
@@ -288,7 +284,7 @@ def loaded(*flags):
 
 
 def test_parts_for_strengths_that_tune_themselves():
-    """Of each user's interactions 60, 20 and 20 %; of the validation part, 90 % tune and the rest chooses."""
+    """Of each user's interactions 60, 20 and 20 %; of validation 90 % tune and the rest chooses."""
     whole = load_dataset("demo", "nowhere")
     degree = np.diff((whole.train + whole.test).indptr)
     data = loaded()
@@ -299,7 +295,7 @@ def test_parts_for_strengths_that_tune_themselves():
         degrees["valid"] + degrees["tune"] == np.floor(0.25 * (degree - degrees["test"]) + 0.5)
     ).all()
     together = sum(parts.values())
-    assert together.max() == 1  # no pair is in two parts
+    assert together.max() == 1  # no pair is in two splits
     assert ((whole.train + whole.test) != together).nnz == 0
     shares = {name: part.nnz / together.nnz for name, part in parts.items()}
     assert shares == pytest.approx(
@@ -344,9 +340,8 @@ def test_parts_that_a_ranking_leaves_out():
 
 
 def test_a_validation_part_too_small_to_divide(cli, work):
-    lines = "".join(
-        f"u{n // 5},i{n % 5}\n" for n in range(25)
-    )  # of five interactions each: 3, 1, 1
+    # of five interactions each: 3, 1, 1
+    lines = "".join(f"u{n // 5},i{n % 5}\n" for n in range(25))
     write(work / "datasets/d/interactions.csv", "user,item\n" + lines)
     data = load_dataset("d", work / "datasets", validate=True, valid_ratio=0.25, suggested=True)
     assert (data.train.nnz, data.valid.nnz, data.test.nnz) == (15, 5, 5)

@@ -1,4 +1,4 @@
-"""Ranking against a slow reference that sorts in Python; closed forms; ties; popularity against a hand-made count."""
+"""Ranking against a slow reference that sorts in Python; closed forms; ties; popularity by hand."""
 
 import csv
 import json
@@ -73,7 +73,10 @@ def sets(part):
     [(30, 40, 3), (30, 40, 100_000), (25, 12, 2), (5, 3, 2), (200, 300, 5)],
 )
 def test_ranking_equals_the_slow_reference(device, monkeypatch, users, items, levels):
-    """Few levels of scores: many ties, inside the lists and across their ends. Empty users and short lists occur."""
+    """Few levels of scores: many ties, inside the lists and across their ends.
+
+    Empty users and short lists occur.
+    """
     monkeypatch.setattr("evaluate.BLOCK_SCORES", 7 * items)  # several blocks
     random = np.random.default_rng(users * items + levels)
     pairs = set(
@@ -103,7 +106,10 @@ def test_ranking_equals_the_slow_reference(device, monkeypatch, users, items, le
     [(30, 200, 3), (30, 200, 100_000), (25, 12, 2), (20, 300, 1), (5, 3, 2)],
 )
 def test_pairs_equal_the_slow_reference(device, monkeypatch, users, items, levels):
-    """Ties, lists shorter than 50, empty users, users with no item left but one; one level is a constant model."""
+    """Ties, lists shorter than 50, empty users, users with no item left but one.
+
+    One level is a constant model.
+    """
     random, shape = np.random.default_rng(users * items + levels), (users, items)
     drawn = random.integers(1, users - 2, size=users * 20), random.integers(items, size=users * 20)
     pairs = {*zip(*drawn, strict=True)} | {(1, item) for item in range(items)}
@@ -161,7 +167,7 @@ def test_what_is_no_number_is_behind_all_numbers(device):
 
 
 def test_ranking_of_pairs_on_the_command_line(cli, work):
-    """Columns, summary, choice of the epoch; a checkpoint is evaluated either way, but goes on as it began."""
+    """Columns, summary, choice of the epoch; a checkpoint is evaluated either way."""
     flags = ("--epochs", 3, "--dim", 8, "--ranking", "pairs", "--run_name")
     assert cli(*flags, "pairs")[0] == 0
     rows = list(csv.DictReader((work / "runs/pairs/metrics.csv").read_text().splitlines()))
@@ -215,9 +221,8 @@ def test_topk_breaks_ties_by_index(device):
         values, indices = stable_topk(scores.clone(), k, groups)
         expected = scores.sort(dim=1, stable=True, descending=True)
         assert torch.equal(values, expected.values[:, :k])
-        finite = (
-            values > -torch.inf
-        )  # where nothing is left to rank, the order is nobody's business
+        # where nothing is left to rank, the order is nobody's business
+        finite = values > -torch.inf
         assert torch.equal(indices[finite], expected.indices[:, :k][finite])
 
 

@@ -1,4 +1,4 @@
-"""The rules of the house: imports go down, rooms form no circle, what answers --help loads no torch."""
+"""The rules of the house: imports go down, rooms form no circle, --help loads no torch."""
 
 import ast
 import os
@@ -74,7 +74,10 @@ def test_imports_go_down():
 
 
 def test_modules_form_no_circle():
-    """Also inside of a room. families/__init__.py and the families' own files are one module here."""
+    """Also inside of a room.
+
+    families/__init__.py and the families' own files are one module here.
+    """
     known = modules()
     left = {module: imported(path, known.keys()) - {module} for module, path in known.items()}
     while free := [module for module, needs in left.items() if not needs & left.keys()]:

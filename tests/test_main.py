@@ -32,7 +32,7 @@ def test_mistakes_are_one_line_and_status_2(cli, work, flags, words):
 
 
 def test_the_first_command(work):
-    """What the README shows first: in time, clearly better than popularity, a line per epoch, the table.
+    """What the README shows first: in time, better than popularity, a line per epoch.
 
     No progress bar on stderr, where nobody looks.
     """
@@ -46,9 +46,8 @@ def test_the_first_command(work):
         getattr(after, name) - getattr(before, name)
         for name in ("children_user", "children_system")
     )
-    assert (
-        user + system < 30
-    )  # of a core, 6 where it is fast; the clock says more on a busy machine
+    # seconds of a core, 6 where it is fast; the clock says more on a busy machine
+    assert user + system < 30
     assert stdout.count("Recall@20") == 40 + 1
 
 

@@ -1,4 +1,4 @@
-"""Loss and gradient in closed form, the moving aggregation against loops, a toy data set with a known answer."""
+"""Loss and gradient in closed form, the moving aggregation against loops, a toy data set."""
 
 import numpy as np
 import pytest
@@ -24,15 +24,17 @@ def test_toy_answer(name, device):
 
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_gradient_closed_form(name, device):
-    """dL/dq_j = sum over the batch of (softmax_j - [j is the positive]) p_u / (t B), and likewise dL/dp_u for TwoBP."""
+    """dL/dq_j = sum over the batch of (softmax_j - [j is the positive]) p_u / (t B).
+
+    Likewise dL/dp_u for TwoBP.
+    """
     model = build(name, "--dim", 5, "--temperature", 0.5, device=device)
     p, q = (table.cpu().double().numpy() for table in model.encodings())
     users, items = [0, 1, 0, 9], [1, 2, 3, 8]
     negatives = [[20, 21], [21, 21], [20, 30], [0, 31]]
     places = {"user": torch.tensor(users, device=device)}
-    places["item"] = torch.tensor(
-        [items, *zip(*negatives, strict=True)], device=device
-    )  # (1 + N, B)
+    # (1 + N, B)
+    places["item"] = torch.tensor([items, *zip(*negatives, strict=True)], device=device)
     trained = {name: model.weights[name] for name in model.optimizer.tables}
     constant = {name: table for name, table in model.weights.items() if name not in trained}
     _, gradients = value_and_gradients(
@@ -83,9 +85,8 @@ def test_aggregation_against_a_loop(device, how, batch, users):
 
 def test_mean_does_not_depend_on_the_order_in_the_batch(device):
     random = np.random.default_rng(0)
-    q = torch.tensor(
-        random.integers(-8, 8, size=(50, 4)), dtype=torch.float32, device=device
-    )  # sums are exact
+    # sums are exact
+    q = torch.tensor(random.integers(-8, 8, size=(50, 4)), dtype=torch.float32, device=device)
     users, order = (
         torch.tensor(random.integers(6, size=50), device=device),
         torch.tensor(random.permutation(50)),
@@ -105,6 +106,5 @@ def test_l2_is_adams_weight_decay():
     model.optimizer.prepare(1e-3)
     model.train_step((torch.tensor([0]), torch.tensor([1]), torch.tensor([[9]])))
     after = model.encoder.item.detach()[31]
-    torch.testing.assert_close(
-        after, before - 1e-3 * before.sign(), atol=1e-6, rtol=0
-    )  # Adam's first step: lr * sign
+    # Adam's first step: lr * sign
+    torch.testing.assert_close(after, before - 1e-3 * before.sign(), atol=1e-6, rtol=0)

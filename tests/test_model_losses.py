@@ -106,7 +106,7 @@ COMBINATIONS = [
 @pytest.mark.parametrize("model", ["OneBP", "TwoBP"])
 @pytest.mark.parametrize(("sampler", "loss", "flags"), COMBINATIONS, ids=lambda value: str(value))
 def test_every_combination_finds_the_toy_answer(device, model, encoder, sampler, loss, flags):
-    """Cosine where the loss is a softmax or made for it; a dot product where scores must be able to grow."""
+    """Cosine for a softmax or a loss made for it; a dot product where scores must grow."""
     flags = ["--sampler", sampler, "--loss", loss, "--encoder", encoder, *flags]
     if loss not in ("BPR", "BCE"):
         flags += ["--similarity", "cosine", *(["--temperature", 0.2] if loss != "DirectAU" else [])]

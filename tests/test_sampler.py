@@ -1,4 +1,4 @@
-"""Negatives: in range, never a training item, with the right odds. Epochs: every interaction once, reproducible."""
+"""Negatives: in range, unseen, with the right odds. Epochs: each interaction once, reproducible."""
 
 from types import SimpleNamespace
 
@@ -120,7 +120,10 @@ def test_a_user_with_every_item_is_left_out(device, caplog):
 
 
 def test_by_popularity_is_exact(device):
-    """Every unseen item in proportion to its count to the power alpha, for every user; items without any count as 1."""
+    """Every unseen item in proportion to its count to the power alpha, for every user.
+
+    Items without any count as 1.
+    """
     counts = np.maximum(np.bincount(TRAIN.indices, minlength=ITEMS), 1)
     drawing = sampler("popularity", TRAIN, device, 3, "--alpha", 1.5, "--N", 4)
     for user, seen in SEEN.items():
@@ -139,9 +142,8 @@ def test_by_popularity_is_exact(device):
 def test_by_popularity_against_a_slow_reference(device, monkeypatch):
     """The r-th point that belongs to an unseen item, counted one by one."""
     weights = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8])
-    monkeypatch.setattr(
-        WeightedNegatives, "RESOLUTION", weights.sum()
-    )  # a weight is its number of points
+    # a weight is its number of points
+    monkeypatch.setattr(WeightedNegatives, "RESOLUTION", weights.sum())
     negatives = WeightedNegatives(TRAIN, weights, device)
     users = torch.arange(USERS, device=device).repeat(2, 50)
     drawn = negatives.draw(users, 3, make_generator(1, device)).cpu().numpy()
@@ -178,7 +180,10 @@ def test_dns_keeps_the_highest_scores(device):
 
 
 def test_in_batch_negatives_against_a_slow_reference(device):
-    """The positives that the user has not in training, each less the log of how often it is expected in a batch."""
+    """The positives that the user has not in training.
+
+    Each less the log of how often it is expected in a batch.
+    """
     drawing = sampler("inbatch", TRAIN, device, 0, "--batch_size", 8)
     share = np.bincount(TRAIN.indices, minlength=ITEMS) / TRAIN.nnz
     random = np.random.default_rng(0)
@@ -210,7 +215,7 @@ PART = {(1, 0), (3, 1), (3, 9), (4, 2), (4, 8), (5, 0)}  # of TRAIN
 
 @pytest.mark.parametrize("name", ["uniform", "popularity", "dns", "inbatch"])
 def test_a_batch_of_users_has_each_of_their_positives_equally_often(device, name):
-    """User 0 has none in the part, so anybody's; negatives are known in no part."""
+    """User 0 has none in the split, so anybody's; negatives are known in no split."""
     drawing = sampler(name, TRAIN, device, 5, "--batch_size", 7, part=matrix(PART, TRAIN.shape))
     wanted = torch.tensor([3, 0, 1, 3, 4, 5, 0], device=device)
     counts = [dict.fromkeys(PART, 0) for _ in wanted]

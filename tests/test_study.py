@@ -1,4 +1,4 @@
-"""Studies: the table is what the runs say, each run is made once, an interrupted study goes on, mistakes end early."""
+"""Studies: the table is what the runs say, runs are made once, studies go on after Ctrl-C."""
 
 import json
 import signal
@@ -65,12 +65,12 @@ def test_each_run_is_made_once(work, run_study, started):
     )
     assert (work / "studies/x/study.csv").read_bytes() == first
     assert count("--over", "N=1,2,3", "--seeds", 1, "--name", "x", "--", *TINY) == 1  # of three
+    # other flags
     assert (
         count("--over", "N=1,2", "--seeds", 1, "--name", "x", "--", *TINY, "--eval_every", 2) == 2
-    )  # other flags
-    assert (
-        count("--over", "N=1,2", "--seeds", 1, "--name", "x", "--", *TINY) == 0
-    )  # what they were before is kept
+    )
+    # what they were before is kept
+    assert count("--over", "N=1,2", "--seeds", 1, "--name", "x", "--", *TINY) == 0
     assert (work / "studies/x/study.csv").read_bytes() == first
     (summary,) = (work / "studies/x/runs").glob("N=3*/summary.json")
     summary.write_text("{")  # damaged

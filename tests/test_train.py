@@ -56,7 +56,7 @@ def test_progress_and_patience():
 
 
 def test_golden_metrics(cli, work):
-    """A change of these numbers is a change of the results: the demo, sampling, loss, update or ranking.
+    """If these numbers change, the demo, sampling, loss, update or ranking has changed.
 
     Written down from a run on an x86-64 CPU; the tolerance is for the rounding of other machines.
     """
@@ -144,7 +144,7 @@ def test_what_a_run_leaves(cli, work):
 
 
 def test_selection_on_validation_reports_test_for_that_epoch(cli, work):
-    """best.pt evaluated on test is what the summary reports; metrics.csv holds validation metrics only."""
+    """best.pt evaluated on test is what the summary reports; metrics.csv holds validation only."""
     from dataloader import load_dataset
     from model import OneBP
 
@@ -283,7 +283,7 @@ REFIT += ("--batch_size", 256, "--lr", 0.03, "--reg", 0.01)
 
 
 def test_refit_is_training_on_both_parts_for_the_chosen_epochs(cli, work):
-    """Against the same by hand; the test part is looked at once, at the end."""
+    """Against the same by hand; the test split is looked at once, at the end."""
     status, stdout, stderr = cli(*REFIT, "--run_name", "r")
     assert (status, stderr) == (0, "")
     chosen = json.loads((work / "runs/r/summary.json").read_text())["best"]["epoch"]
@@ -331,13 +331,9 @@ def test_interrupted_refit_goes_on(cli, work, monkeypatch):
 
 
 def test_refit_anew_where_the_choice_has_moved(cli, work):
-    """Else the first choice's look at the test part would compete with the second's."""
-    step = (
-        "--lr_schedule",
-        "step",
-        "--lr",
-        0.003,
-    )  # no overfitting in so few epochs: the last is the best
+    """Else the first choice's look at the test split would compete with the second's."""
+    # no overfitting in so few epochs: the last is the best
+    step = ("--lr_schedule", "step", "--lr", 0.003)
     assert cli(*REFIT, *step, "--run_name", "r", "--epochs", 2)[0] == 0
     status, stdout, stderr = cli(
         *REFIT, *step, "--run_name", "r", "--epochs", 4, "--train_mode", "continue"
@@ -377,7 +373,8 @@ def test_refit_only_with_the_flags_that_chose(cli, work):
     assert "was trained with --reg 0.01, and a refit with 0.2 would not be of that run" in stderr
     assert stderr.count("\n") == 1
     assert cli(*REFIT, "--run_name", "r", "--train_mode", "continue")[0] == 0
-    # An old refit of other flags is not taken for this run's, nor is a refit continued as an ordinary run.
+    # An old refit of other flags is not taken for this run's, nor is a refit continued as an
+    # ordinary run.
     assert cli(*REFIT[:4], *REFIT[5:], "--run_name", "r", "--reg", 0.2)[0] == 0
     assert cli(*REFIT, "--run_name", "r", "--reg", 0.2, "--train_mode", "continue")[0] == 0
     assert json.loads((work / "runs/r-refit/summary.json").read_text())["flags"]["reg"] == 0.2

@@ -53,7 +53,7 @@ def torchrun(*words, count=2, restarts=0, program=ROOT / "main.py", **settings):
 
 
 def on_ranks(function, *arguments, count=2):
-    """[function(*arguments) on each of `count` ranks], in other processes; a UserError instead of a result."""
+    """[function(*arguments) on each of `count` ranks], in other processes; or a UserError."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -87,7 +87,7 @@ def as_rank(rank, count, port, function, arguments):
 def train_on_ranks(*words, count=2):
     """Train as main.py does on `count` ranks, in the current directory: the output of each.
 
-    The processes are those of `on_ranks`, which have torch loaded already; `torchrun` starts new ones.
+    The processes are those of `on_ranks`, which have torch loaded; `torchrun` starts new ones.
     """
     return on_ranks(trained_in, Path.cwd(), list(map(str, words)), count=count)
 
@@ -144,7 +144,10 @@ def ratings(train, test, shape):
 
 
 def toy_data(groups=4, size=8):
-    """Users of a group have all of its items but one each; that one is tested. The perfect list starts with it."""
+    """Users of a group have all of its items but one each, which is tested.
+
+    The perfect list starts with it.
+    """
     train, test = set(), set()
     for group in range(groups):
         for user in range(size):
@@ -165,7 +168,7 @@ def made_data(users=50, items=200, count=1500):
 
 
 def save_arrays(folder, **arrays):
-    """Write toy_data as a data set of arrays, with other ones where `arrays` has them, by <part>_<array>."""
+    """Write toy_data as a data set of arrays; `arrays` replaces some, by <split>_<array>."""
     data = toy_data()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "about.json").write_text(

@@ -1,4 +1,4 @@
-"""Exact resume in new processes, kill -9 at any moment, Ctrl-C, and every checkpoint that does not fit."""
+"""Exact resume in new processes, kill -9 at any moment, Ctrl-C, and checkpoints that do not fit."""
 
 import itertools
 import os
@@ -72,7 +72,7 @@ def test_resume_is_exact(cli, work, flags):
     ],
 )
 def test_resume_is_exact_with_every_module(cli, work, flags):
-    """The same in this process. A model that is solved at once has nothing left to do, and says so."""
+    """The same in this process. A model solved at once has nothing left to do, and says so."""
     size = ["--save_every", 1] if "EASE" in flags or "Popularity" in flags else ["--dim", 8]
     for epochs, name, mode in ((4, "whole", "new"), (2, "parts", "new"), (4, "parts", "continue")):
         count = [] if size[0] == "--save_every" else ["--epochs", epochs]
@@ -108,9 +108,8 @@ def test_killed_runs_end_like_an_undisturbed_one(cli, work):
         load_checkpoint(work / f"checkpoints/{RUN}/last.pt")
     rows = (work / f"runs/{RUN}/metrics.csv").read_text().splitlines()
     later = ",".join(["13", *rows[-1].split(",")[1:]])  # of an epoch after the checkpoint
-    (work / f"runs/{RUN}/metrics.csv").write_text(
-        "\n".join([*rows, later, "14,0.5"])
-    )  # and one that a kill cut off
+    # and one that a kill cut off
+    (work / f"runs/{RUN}/metrics.csv").write_text("\n".join([*rows, later, "14,0.5"]))
     assert cli(*flags, "--train_mode", "continue")[0] == 0
     for name in ("last.pt", "best.pt"):
         assert (work / f"checkpoints/{RUN}/{name}").read_bytes() == (
@@ -122,7 +121,7 @@ def test_killed_runs_end_like_an_undisturbed_one(cli, work):
 
 
 def test_kill_while_saving(tmp_path):
-    """Forty children that only save are killed at random moments; the file is always one of the two states, whole."""
+    """Forty children that only save are killed at random; the file is always one state, whole."""
     path = tmp_path / "last.pt"
     states = [{"epoch": epoch, "table": torch.full((500, 400), float(epoch))} for epoch in (1, 2)]
     save_checkpoint(path, states[0])
@@ -201,9 +200,8 @@ def test_a_checkpoint_of_something_else(trained, work, flags, words):
     assert status == 2
     assert stderr.count("\n") == 1
     assert words in stderr
-    assert before == {
-        path: path.read_bytes() for path in work.rglob("*") if path.is_file()
-    }  # nothing written
+    # nothing written
+    assert before == {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
 
 
 def test_a_checkpoint_of_another_data_set(trained, work):
@@ -319,9 +317,8 @@ def test_damaged_metrics_lose_only_the_damaged_rows(trained, work):
 def test_a_checkpoint_of_another_kind_of_device(trained, work):
     path = work / f"checkpoints/{RUN}/last.pt"
     state = load_checkpoint(path)
-    state["model"]["generator"] = torch.zeros(
-        16, dtype=torch.uint8
-    )  # as long as a CUDA generator's
+    # as long as a CUDA generator's
+    state["model"]["generator"] = torch.zeros(16, dtype=torch.uint8)
     save_checkpoint(path, state)
     status, stdout, _ = trained(
         "--epochs", 3, "--dim", 8, "--train_mode", "continue", "--device", "cpu"
@@ -362,9 +359,8 @@ def test_a_new_run_where_all_lies_in_one_folder(trained):
 
 def test_one_process_per_run(trained, work):
     process = start("--epochs", 5000, "--dim", 8, "--compile", "off")
-    wait_for_rows(
-        work / f"runs/{RUN}.1/metrics.csv", 1
-    )  # the new process has set the trained run aside
+    # the new process has set the trained run aside
+    wait_for_rows(work / f"runs/{RUN}.1/metrics.csv", 1)
     wait_for_rows(work / f"runs/{RUN}/metrics.csv", 1)
     status, _, stderr = trained("--epochs", 2, "--dim", 8)
     process.kill()
@@ -385,7 +381,7 @@ def test_a_folder_that_cannot_be_made_costs_no_earlier_run(trained, work, flag):
 
 
 def test_best_always_fits_last(tmp_path):
-    """Whichever of the writes is the last before a kill, `recover` leaves the best state that last.pt names."""
+    """Whichever write is the last before a kill, `recover` leaves the best state last.pt names."""
     from checkpointing.last_and_best import Checkpoints
 
     def state(epoch, best_epoch):

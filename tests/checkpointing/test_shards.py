@@ -30,7 +30,7 @@ def test_only_files_of_ranks_are_stale(tmp_path):
 
 
 def saved_and_loaded(folder, lr=0.05):
-    """The moments of this rank's piece of the items after an epoch, and those that a new model loads."""
+    """The moments of this rank's piece of the items after an epoch, and those a new model loads."""
     model, again = trained_and_loaded(folder, lr, "OneBP", 5)
     assert torch.equal(model.weights["item"], again.weights["item"])
     assert model.optimizer.ways == again.optimizer.ways == PIECES
@@ -50,7 +50,7 @@ def test_moments_of_pieces_become_whole_in_a_checkpoint(tmp_path):
 
 
 def best_written_late(folder):
-    """The items after the first of two epochs, which was the best, and those in best.pt, written after the second."""
+    """The items after the first of two epochs, the best, and those in best.pt, written later."""
     model, seen = made_model("OneBP", 5), []
     checkpoints = Checkpoints(folder, 2, model.data)
     for epoch in (1, 2):

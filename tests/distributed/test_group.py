@@ -30,7 +30,6 @@ from model import OneBP
 from parse import parse_args
 from sources.share import own_share
 
-
 # A run until something ends it. So long a one would be compiled, which nothing depends on.
 ENDLESS = ("--epochs", 10_000, "--compile", "off")
 
@@ -75,7 +74,7 @@ def test_one_rank_is_bit_equal_to_no_torchrun(cli, work):
 
 
 def test_two_ranks_go_on_as_if_never_interrupted_also_as_one(cli, work):
-    """2 -> 2 is exact, in new processes; 2 -> 1 -> 2 trains on; one process has the metrics of two."""
+    """2 -> 2 is exact, in new processes; 2 -> 1 -> 2 trains on; one process has two's metrics."""
     flags = ("--model", "TwoBP", *FLAGS)
     train_on_ranks("--epochs", 4, *flags, "--run_name", "whole")
     train_on_ranks("--epochs", 2, *flags, "--run_name", "cut")
@@ -128,7 +127,7 @@ def test_evaluation_is_that_of_one_process(work):
 
 
 def evaluated_first_users(part):
-    """The metrics of this rank where only the users of the first one have anything in a part."""
+    """The metrics of this rank where only the users of the first one have anything in a split."""
     data, args = (
         toy_data(),
         own_flags(parse_args([*map(str, FLAGS), "--ranking", "pairs", "--select", part])),

@@ -14,7 +14,7 @@ from engine import adam, tables
 
 
 def first_places(mark, rows):
-    """Like tables.shared_places on one thread, but the first of equal rows is their place instead of the last."""
+    """Like tables.shared_places on one thread, but of equal rows the first is their place."""
     mark[rows.flip(0)] = torch.arange(len(rows)).flip(0)
     return mark.index_select(0, rows)
 
@@ -25,7 +25,7 @@ SMOOTH = 1e-3
 
 
 def one_step(*made):
-    """This rank's weights before and after a step, its batch, the loss, and how the tables are exchanged."""
+    """This rank's weights before and after a step, its batch, its loss, how tables are shared."""
     model = made_model(*made)
     before = {name: table.clone() for name, table in model.weights.items()}
     batch = next(iter(model.schedule.batches()))
@@ -71,7 +71,10 @@ ALL_SUMS = dict.fromkeys(("user_matrices", "user_biases"), "sum") | SUMS
     ],
 )
 def test_a_step_is_that_of_one_process(kind, groups, flags, ways):
-    """Ranks with 7 and 6 (5, 4 and 4) interactions of a batch of 13: the weights move as by one batch of all of them."""
+    """The weights move as by one batch of all interactions.
+
+    The ranks have 7 and 6 (or 5, 4 and 4) interactions of a batch of 13.
+    """
     count = 3 if "dns" in flags else 2
     found = on_ranks(one_step, kind, groups, "--batch_size", 13, *flags, count=count)
     befores, afters, batches, losses, found_ways = zip(*found, strict=True)

@@ -37,7 +37,10 @@ def test_a_rank_may_have_no_interactions_left(flags):
 
 
 def train_beside_who_has_every_item():
-    """The sizes of this rank's batches where the first user, who alone is the first rank's, has every item."""
+    """The sizes of this rank's batches where the first user has every item.
+
+    That user alone is the first rank's.
+    """
     train = {(0, item) for item in range(20)} | {(user, user) for user in range(1, 20)}
     data = interactions(train, {(user, 0) for user in range(1, 20)}, (20, 20))
     model = OneBP(
@@ -71,9 +74,8 @@ def steps(batch_size):
 @pytest.mark.parametrize("batch_size", [2, 9, 31, 500])
 def test_every_interaction_is_in_one_batch(batch_size):
     found = on_ranks(steps, batch_size, count=3 if batch_size > 2 else 2)
-    sizes = np.array(
-        [[pairs.shape[1] for pairs in batches] for batches, _ in found]
-    )  # (ranks, steps)
+    # (ranks, steps)
+    sizes = np.array([[pairs.shape[1] for pairs in batches] for batches, _ in found])
     assert sizes.tolist() == [announced for _, announced in found]
     pairs = torch.cat([pairs for batches, _ in found for pairs in batches], dim=1)
     assert sorted(pairs.T.tolist()) == np.argwhere(toy_data().train.toarray()).tolist()

@@ -1,4 +1,4 @@
-"""Adam and SGD against torch.optim; compiled, eager and a slow NumPy reference agree; when to compile."""
+"""Adam and SGD against torch.optim; compiled, eager and slow NumPy steps agree; when to compile."""
 
 import os
 
@@ -14,13 +14,12 @@ from engine.tables import value_and_gradients
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])
-@pytest.mark.parametrize(
-    "scale", [1.0, 1e-5, 1e-9]
-)  # of the gradients: far above Adam's eps, and below it
+# scale of the gradients: far above Adam's eps, and below it
+@pytest.mark.parametrize("scale", [1.0, 1e-5, 1e-9])
 def test_rows_follow_torch_adam(device, scale, amsgrad):
-    """As close to torch.optim.Adam in float64 as that is in float32, for rows often and hardly ever touched.
+    """As close to torch.optim.Adam in float64 as that is in float32.
 
-    The learning rate changes from epoch to epoch.
+    For rows often and hardly ever touched. The learning rate changes from epoch to epoch.
     """
     rows, dim = 60, 4
     random = np.random.default_rng(0)
@@ -99,7 +98,10 @@ RATES = (0.03, 0.03, 0.01, 0.02)
 
 
 def slopes(random, device, steps=40, shape=(30, 4)):
-    """Gradients whose size falls and rises, so that the largest second moment is not always the last; some are 0."""
+    """Gradients whose size falls and rises, and some that are 0.
+
+    So the largest second moment is not always the last.
+    """
     sizes = 1 + 5 * np.cos(np.arange(steps)[:, None, None] / 6) ** 2
     values = (
         random.normal(size=(steps, *shape)) * sizes * (random.random((steps, shape[0], 1)) < 0.7)
@@ -178,7 +180,7 @@ def test_adam_on_whole_tables_is_torch_adam(device, amsgrad, low, l2):
 
 
 def test_compiled_amsgrad_is_torch_adam(device):
-    """On whole tables and by the row; by the row, what was not read lately is brought up to date in the end."""
+    """On whole tables and by the row, where rows not read lately catch up at the end."""
     if not compiles(device):
         pytest.skip("torch.compile does not work here")
     torch.compiler.reset()
@@ -246,7 +248,11 @@ def test_update_is_what_step_does(device, amsgrad, by_row):
 
 @pytest.mark.parametrize("amsgrad", [False, True])
 def test_slope_of_an_update(device, amsgrad):
-    """By the gradient g: at 0 without moments the step is lr g / eps to first order; else as small differences say."""
+    """How the step changes with the gradient g.
+
+    At 0 without moments the step is lr g / eps to first order; else it is as small differences
+    say.
+    """
     weights = torch.zeros(3, 1, device=device)
     adam = Adam({"item": weights}, 0.0, amsgrad=amsgrad)
     adam.prepare(1e-3)
@@ -260,7 +266,8 @@ def test_slope_of_an_update(device, amsgrad):
     assert found.isfinite().all()
     assert found[0].item() == pytest.approx(-1e-3 / 1e-8, rel=1e-3)
     assert abs(found[1].item()) < 1e-9  # the first step is lr times the sign, however large g is
-    # -lr 0.1 g / 0.1 / sqrt((0.999 * 0.04 + 0.001 g^2) / 0.001); with amsgrad the old moment is no bound: 0
+    # -lr 0.1 g / 0.1 / sqrt((0.999 * 0.04 + 0.001 g^2) / 0.001);
+    # with amsgrad the old moment is no bound: 0
     second = 0.999 * 0.04 + 0.001 * 9
     assert found[2].item() == pytest.approx(
         -1e-3 * (0.999 * 0.04) * 0.001**0.5 / second**1.5, rel=1e-4
@@ -313,7 +320,10 @@ class Reference:
     ("name", "l2", "by_row"), [("OneBP", 0, True), ("OneBP", 1e-3, False), ("TwoBP", 0, True)]
 )
 def test_fifty_steps_against_a_slow_reference(device, name, l2, by_row, compile):
-    """Losses to 1e-6, weights to 1e-5 (of order 0.3) after 50 steps: by the row, whole, compiled and eager."""
+    """After 50 steps losses agree to 1e-6, weights (of order 0.3) to 1e-5.
+
+    By the row and on whole tables, compiled and eager.
+    """
     if compile == "on" and not compiles(device):
         pytest.skip("torch.compile does not work here")
     torch.compiler.reset()  # it counts how often one function is compiled in a process
@@ -362,7 +372,10 @@ def test_fifty_steps_against_a_slow_reference(device, name, l2, by_row, compile)
     ],
 )
 def test_other_modules_compiled_and_eager_agree(device, flags):
-    """By the losses of four epochs: a weight that the loss does not depend on may drift, as Adam enlarges rounding."""
+    """Compared by the losses of four epochs.
+
+    A weight that the loss does not depend on may drift, as Adam enlarges rounding.
+    """
     if not compiles(device):
         pytest.skip("torch.compile does not work here")
     torch.compiler.reset()

@@ -22,7 +22,9 @@ def load_data(args):
 
 FAMILY = Family(
     title="random scores",
-    models={"Random": Model("families.chance.model:Random", frozenset({"pairs", "ranking", "epochs"}))},
+    models={
+        "Random": Model("families.chance.model:Random", frozenset({"pairs", "ranking", "epochs"}))
+    },
     load_data=load_data,
     sections={"random scores": [Flag("spread", 1.0, number(0), "standard deviation of a score")]},
     suggested={"Random": {"": {"epochs": 3}}},

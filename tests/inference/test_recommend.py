@@ -115,9 +115,8 @@ def test_recommend_to_some_and_what_they_have_seen(shop, cli, command):
     assert len(new) < len(every)  # lists end where nothing unseen is left
     merged = new.merge(every, on=["user", "item"])
     assert len(merged) == len(new)
-    stdout = command(
-        "--mode", "recommend", *USE, "--users", "u1", "--topk", 3
-    )  # the data set is the checkpoint's
+    # the data set is the checkpoint's
+    stdout = command("--mode", "recommend", *USE, "--users", "u1", "--topk", 3)
     assert [line.split()[:2] for line in stdout.splitlines()[-3:]] == [
         ["u1", "1"],
         ["u1", "2"],
@@ -133,7 +132,10 @@ def test_lists_end_where_no_item_is_left():
 
 
 def test_new_users_are_moved_as_in_training(shop, cli, command):
-    """One interaction after the other, in file order, twice, from the mean encoding; unknown items are left out."""
+    """One interaction after the other, in file order, twice, from the mean encoding.
+
+    Unknown items are left out.
+    """
     history = [("new", "i03"), ("other", "i07"), ("new", "i01"), ("new", "??"), ("new", "i03")]
     write(shop / "new.csv", "user,item\n" + "".join(f"{user},{item}\n" for user, item in history))
     use = ("--mode", "recommend", *USE, "--history", "new.csv", "--passes", 2, "--topk", 99)
@@ -230,7 +232,9 @@ MISTAKES = {
     "recommend --history absent.csv": "cannot read absent.csv (No such file",
     "recommend --history datasets/shop/items.csv": "no user column",
     "evaluate --checkpoint_dir absent": "no checkpoint at absent/mine/best.pt",
-    "recommend --users all --output datasets": "--output datasets is a folder; give the name of a file",
+    "recommend --users all --output datasets": (
+        "--output datasets is a folder; give the name of a file"
+    ),
     "export --output datasets/shop/items.csv": "datasets/shop/items.csv: ",
 }
 

@@ -1,4 +1,4 @@
-"""lambdaOpt's gradient by the strengths against finite differences, and its two paths against each other."""
+"""lambdaOpt's gradient by the strengths against finite differences, and its two paths."""
 
 import itertools
 
@@ -16,7 +16,7 @@ PATHS = ("truncated", "full")
 
 
 def made(seed=0):
-    """Interactions of few users and items, in four parts."""
+    """Interactions of few users and items, in four splits."""
     random = np.random.default_rng(seed)
     pairs = random.permutation([(u, i) for u in range(USERS) for i in range(ITEMS - 1)])[:40]
     train, tune, valid, test = (set(map(tuple, part)) for part in np.split(pairs, [22, 32, 36]))
@@ -24,7 +24,10 @@ def made(seed=0):
 
 
 def prepared(name, *flags, device="cpu", dtype=torch.float64):
-    """A model in the midst of training, with strengths and moments that are not 0, a batch and a held-out batch."""
+    """A model in the midst of training, a batch and a held-out batch.
+
+    Its strengths and moments are not 0.
+    """
     words = (
         "--regularizer",
         "lambdaopt",
@@ -53,9 +56,8 @@ def prepared(name, *flags, device="cpu", dtype=torch.float64):
             torch.rand(base.tables[name].shape, generator=generator, dtype=dtype).to(device)
             for _ in moments
         ]
-        base.moments[name] = tuple(
-            0.01 * moment for moment in own
-        )  # the second moments are positive
+        # the second moments are positive
+        base.moments[name] = tuple(0.01 * moment for moment in own)
     for optimizer, rate in ((base, 0.1), (model.regularizer.optimizer, 0.01)):
         optimizer.prepare(rate)
     batch = next(model.schedule.batches())
@@ -72,8 +74,9 @@ def hypergradient_of(model, batch, held_out):
 
 
 def held_out_loss(model, strengths, batch, held_out, moves):
-    """The loss of `held_out` after an ordinary training step with fixed strengths, by the program's own step.
+    """The loss of `held_out` after an ordinary training step with fixed strengths.
 
+    The step is the program's own.
     moves: whether the users of OneBP are moved in it.
     """
     saved = [tensor.clone() for tensor in tensors(model)]
@@ -105,7 +108,10 @@ def tensors(model):
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
 @pytest.mark.parametrize("granularity", GRANULARITIES.values())
 def test_finite_differences(name, path, optimizer, granularity):
-    """OneBP's users move after the step; the full path follows them, the truncated one leaves them where they are."""
+    """OneBP's users move after the step.
+
+    The full path follows them, the truncated one leaves them where they are.
+    """
     words = (
         "--loss",
         "BPR",
@@ -180,10 +186,10 @@ def test_both_paths_are_the_same_derivative(device):
     ("name", "path", "interval"), [("OneBP", "full", 1), ("TwoBP", "truncated", 3)]
 )
 def test_by_the_row_as_on_whole_tables(device, name, path, interval, monkeypatch):
-    """Epochs of steps by the row, compiled, end where eager steps on whole tables end, strengths included.
+    """Epochs of compiled steps by the row end where eager steps on whole tables end.
 
-    Where a gradient is all but 0, rounding decides its sign. Adam's eps is larger here, so that this
-    decides no step.
+    Strengths included. Where a gradient is all but 0, rounding decides its sign. Adam's eps is
+    larger here, so that this decides no step.
     """
     if not compiles(device):
         pytest.skip("torch.compile does not work here")

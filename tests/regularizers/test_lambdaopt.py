@@ -1,4 +1,4 @@
-"""The regularizers against slow references; strengths that find planted noise; exact resume; refusals in one line."""
+"""The regularizers against slow references; strengths that find planted noise; resume; refusals."""
 
 import json
 import math
@@ -34,7 +34,7 @@ SHAPES = {
 
 
 def tuned_data():
-    """Random interactions in four parts."""
+    """Random interactions in four splits."""
     random = np.random.default_rng(3)
     order = random.permutation(USERS * ITEMS)[:200]
     pairs = [(int(n) // ITEMS, int(n) % ITEMS) for n in order]
@@ -57,9 +57,9 @@ def train(model, epochs, on_step=lambda: None):
 
 
 def slow_weights(model, batches, strengths):
-    """User and item encodings after steps down the loss as it is written, in float64, by torch.optim.
+    """User and item encodings after steps down the loss, in float64, by torch.optim.
 
-    strengths: {table: what broadcasts to it}; each row that a batch touches counts as often as it is touched.
+    strengths: {table: what broadcasts to it}; a row counts as often as a batch touches it.
     """
     tables = {
         name: model.weights[name].detach().cpu().double().clone() for name in ("user", "item")
@@ -91,9 +91,8 @@ def slow_weights(model, batches, strengths):
 
 def check_steps(model, strengths, count, step):
     batches = [batch for _ in range(3) for batch in model.sampler.epoch()][:count]
-    assert any(
-        len(set(users.tolist())) < len(users) for users, _, _ in batches
-    )  # rows are touched twice
+    # rows are touched twice
+    assert any(len(set(users.tolist())) < len(users) for users, _, _ in batches)
     expected = slow_weights(model, batches, strengths)
     for batch in batches:
         model.optimizer.prepare(model.args.lr)
@@ -153,7 +152,7 @@ def test_l2_compiled(device, name, optimizer, N, by_row):
 @pytest.mark.parametrize("name", ["OneBP", "TwoBP"])
 @pytest.mark.parametrize("granularity", SHAPES)
 def test_each_weight_has_the_strength_that_the_granularity_says(device, name, granularity):
-    """Shapes; what is shared; all 0 at the start; the step that they make, against the slow reference."""
+    """Shapes; what is shared; all 0 at the start; their step, against the slow reference."""
     model = lambdaopt(name, "--granularity", granularity, "--optimizer", "SGD", device=device)
     regularizer, own = model.regularizer, {}
     generator = torch.Generator().manual_seed(1)
@@ -229,7 +228,7 @@ def first_gradient(model):
 
 
 def test_clip_bounds_the_norm_over_all_strengths(device):
-    """It shortens a gradient that is too long, and leaves its direction; a short one stays as it is."""
+    """It shortens a gradient that is too long, not its direction; a short one stays as it is."""
     flags = ("--optimizer", "SGD", "--granularity", "user+item")
     whole, clipped, short = (
         first_gradient(lambdaopt("TwoBP", *flags, "--lambda_clip", clip, device=device))
@@ -242,7 +241,7 @@ def test_clip_bounds_the_norm_over_all_strengths(device):
 
 
 def planted_data(noisy, seed, users=60, clusters=4, size=30):
-    """Every second user, from `noisy` on, has items at random; the others have theirs from one cluster of items each.
+    """Every second user, from `noisy` on, has items at random; the others those of one cluster.
 
     All have 15 to train on, 5 to tune, 5 to test.
     """
@@ -262,9 +261,10 @@ def planted_data(noisy, seed, users=60, clusters=4, size=30):
 @pytest.mark.parametrize("noisy", [0, 1])
 @pytest.mark.parametrize("granularity", ["user+item", "dimension+user+item"])
 def test_planted_noise_gets_the_larger_strengths(granularity, noisy, seed):
-    """What is learnt of users with random items does not help on held-out ones, so they are to be shrunk.
+    """What is learnt of users with random items does not help on held-out ones: shrink them.
 
-    Users of both kinds have equally many interactions. Found: 10 times as large and more, and twice by dimension.
+    Users of both kinds have equally many interactions. Found: 10 times as large and more, and
+    twice by dimension.
     """
     flags = (
         "--loss",
@@ -283,15 +283,17 @@ def test_planted_noise_gets_the_larger_strengths(granularity, noisy, seed):
     flags += ("--regularizer", "lambdaopt", "--granularity", granularity, "--lambda_lr", 0.03)
     model = build("TwoBP", *flags, data=planted_data(noisy, seed))
     train(model, 15)
-    mean = (
-        model.regularizer.strength_of("user").mean(1).view(-1, 2).mean(0)
-    )  # of even and of odd users
+    # of even and of odd users
+    mean = model.regularizer.strength_of("user").mean(1).view(-1, 2).mean(0)
     assert mean[noisy] > (5 if granularity == "user+item" else 1.5) * mean[1 - noisy]
     assert mean[noisy] > 0.1
 
 
 def test_held_out_batches(device):
-    """Of the batch's users, positives are of tune; negatives neither there nor in training, and no other is spared."""
+    """Of the batch's users, positives are of tune and negatives neither of tune nor of training.
+
+    No other pair is spared.
+    """
     data = tuned_data()
     model = lambdaopt("TwoBP", "--N", 4, data=data, device=device)
     train_pairs, tune, spared = (
@@ -316,7 +318,10 @@ def test_held_out_batches(device):
 
 
 def test_rankings_leave_out_what_was_seen():
-    """One user, scores that fall with the index: the part's item comes first once the seen ones are left out."""
+    """One user whose scores fall with the index.
+
+    The split's item comes first once the seen ones are left out.
+    """
     shape, pairs = (1, 30), {"train": 0, "tune": 1, "valid": 2, "test": 3}
     parts = {name: matrix({(0, item)}, shape) for name, item in pairs.items()}
     data = Interactions("made", ["0"], [str(n) for n in range(30)], **parts, digest="made")
@@ -325,7 +330,8 @@ def test_rankings_leave_out_what_was_seen():
     scores = -torch.arange(30.0)
     model.weights["item"].copy_(scores[:, None])
     assert [model.evaluate(part)["NDCG@5"] for part in ("valid", "test")] == [1.0, 1.0]
-    scores[3] = 1  # the test item goes before that of the validation part: it is not left out there
+    # the test item goes before that of the validation split: it is not left out there
+    scores[3] = 1
     model.weights["item"].copy_(scores[:, None])
     assert model.evaluate("valid")["NDCG@5"] == pytest.approx(1 / math.log2(3))
 
@@ -334,7 +340,10 @@ def test_rankings_leave_out_what_was_seen():
 @pytest.mark.parametrize("name", ["OneBP", "TwoBP"])
 def test_resume_is_exact(cli, work, name, grad):
     """Six epochs in one go, or three and three: the same bytes, strengths included."""
-    flags = f"--model {name} --regularizer lambdaopt --lambda_interval 2 --lambda_grad {grad} --dim 8 --lambda_lr 0.01"
+    flags = (
+        f"--model {name} --regularizer lambdaopt --lambda_interval 2 --lambda_grad {grad} --dim 8 "
+        "--lambda_lr 0.01"
+    )
     for epochs, run, mode in ((6, "whole", "new"), (3, "parts", "new"), (6, "parts", "continue")):
         status, stdout, stderr = cli(
             *flags.split(), "--epochs", epochs, "--run_name", run, "--train_mode", mode
@@ -354,13 +363,16 @@ def test_resume_is_exact(cli, work, name, grad):
 @pytest.fixture
 def trained(cli):
     """A run with lambdaopt, two epochs; returns `cli`."""
-    flags = "--model TwoBP --regularizer lambdaopt --granularity ui --dim 8 --epochs 2 --run_name tuned --lr 0.05"
+    flags = (
+        "--model TwoBP --regularizer lambdaopt --granularity ui --dim 8 --epochs 2 "
+        "--run_name tuned --lr 0.05"
+    )
     assert cli(*flags.split(), "--lambda_lr", 0.05)[0] == 0
     return cli
 
 
 def test_its_checkpoint_is_used_like_any_other(trained, work):
-    """Evaluated to the same numbers; items to train, to tune or to choose on are not recommended."""
+    """Evaluated to the same numbers; items to train, tune or choose on are not recommended."""
     summary = json.loads((work / "runs/tuned/summary.json").read_text())
     status, stdout, stderr = trained("--mode", "evaluate", "--run_name", "tuned")
     assert (status, stderr) == (0, "")
@@ -406,7 +418,10 @@ def test_its_checkpoint_is_used_like_any_other(trained, work):
 )
 def test_a_checkpoint_of_other_strengths(trained, work, flags, words):
     before = (work / "checkpoints/tuned/last.pt").read_bytes()
-    tuned = "--model TwoBP --regularizer lambdaopt --granularity ui --dim 8 --epochs 4 --run_name tuned --lr 0.05"
+    tuned = (
+        "--model TwoBP --regularizer lambdaopt --granularity ui --dim 8 --epochs 4 "
+        "--run_name tuned --lr 0.05"
+    )
     status, _, stderr = trained(*tuned.split(), *flags.split(), "--train_mode", "continue")
     assert status == 2
     assert stderr.count("\n") == 1
@@ -415,7 +430,7 @@ def test_a_checkpoint_of_other_strengths(trained, work, flags, words):
 
 
 def test_without_a_part_to_choose_on(cli, work):
-    """--select test tunes on the whole validation part."""
+    """--select test tunes on the whole validation split."""
     status, stdout, stderr = cli(
         "--regularizer", "lambdaopt", "--select", "test", "--epochs", 2, "--dim", 4
     )

@@ -1,4 +1,4 @@
-"""What lambdaOpt's strengths leave: the files of a run and of an export, against slow references."""
+"""What lambdaOpt's strengths leave: the files of a run and an export, against slow references."""
 
 import json
 
@@ -70,7 +70,7 @@ def shop(work):
 
 
 def made(shape=(7, 12)):
-    """Interactions of few users and items, in three parts."""
+    """Interactions of few users and items, in three splits."""
     pairs = [
         (user, item)
         for user in range(shape[0])
@@ -138,7 +138,10 @@ def test_csv_against_a_slow_reference(work, granularity, name, shape):
 
 
 def test_panels(work):
-    """A panel per kind with a line per group, one where all share; then the dimensions, where strengths have them."""
+    """A panel per kind with a line per group, one where all share.
+
+    Then the dimensions, where strengths have them.
+    """
     model = build(
         "TwoBP", "--regularizer", "lambdaopt", "--granularity", "di", "--dim", 3, data=made()
     )
@@ -232,7 +235,10 @@ def test_continued_run_leaves_the_same_files(shop, cli):
 
 
 def test_patience_and_the_checkpoint_that_is_exported(shop, cli):
-    """A run that stops early has all its epochs in the table; the best epoch's strengths are not the last's."""
+    """A run that stops early has all its epochs in the table.
+
+    The best epoch's strengths are not the last's.
+    """
     assert cli(*RUN, *OWN, "--epochs", 200, "--patience", 2)[0] == 0
     summary = json.loads((shop / "runs/mine/summary.json").read_text())
     best, last = summary["best"]["epoch"], summary["last"]["epoch"]
@@ -245,9 +251,8 @@ def test_patience_and_the_checkpoint_that_is_exported(shop, cli):
         for name in ("user", "item"):
             exported.append(np.load(f"out/{name}_strengths.npy", allow_pickle=False))
             mean = table[(table["epoch"] == epoch) & (table["kind"] == name)]["strength"].mean()
-            assert exported[-1].mean() == pytest.approx(
-                mean, rel=1e-5
-            )  # the groups are of one size
+            # the groups are of one size
+            assert exported[-1].mean() == pytest.approx(mean, rel=1e-5)
     assert not np.array_equal(exported[0], exported[2])
 
 

@@ -164,7 +164,7 @@ def test_one_process_and_two_train_and_recommend(cli, work):
 
 
 def test_with_a_validation_part(cli, work):
-    """It chooses a strength, and is trained on by a refit, whose checkpoint is used with the same data."""
+    """It chooses a strength, a refit trains on it, and the checkpoint serves the same data."""
     valid = {f"valid_{name}": getattr(toy_data().test, name) for name in ("indptr", "indices")}
     others = {"test_indptr": np.minimum(np.arange(33), 8), "test_indices": np.arange(8, 16)}
     save_arrays(work / "datasets" / "made", **valid, **others)

@@ -20,7 +20,7 @@ FILES = {"train.csv": b"user,item\na,x\nb,y\n" + b"c,z\n" * 5000, "test.csv": b"
 
 
 class Server(BaseHTTPRequestHandler):
-    """/good/NAME, /short/NAME (cut off), /slow/NAME (in drops), /stall/NAME (never ends), anything else: 404."""
+    """/good/NAME, /short/NAME (cut off), /slow/NAME (in drops), /stall/NAME (endless), or 404."""
 
     def do_GET(self):
         way, name = self.path.strip("/").split("/")

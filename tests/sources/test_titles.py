@@ -32,9 +32,8 @@ def test_own_table(work, data):
     assert table["genres"].tolist() == ["", "x|y", ""]
     write(work / "datasets/shop/items.csv", "item_id,title\nb,B\n")
     assert item_titles(data, "datasets")["genres"].tolist() == ["", "", ""]
-    write(
-        work / "datasets/shop/items.csv", "item_id,title,genres\nb,B\na\n"
-    )  # fields absent at the end of a row
+    # fields absent at the end of a row
+    write(work / "datasets/shop/items.csv", "item_id,title,genres\nb,B\na\n")
     assert item_titles(data, "datasets").to_numpy().tolist() == [["B", ""], ["", ""], ["", ""]]
 
 

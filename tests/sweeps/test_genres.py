@@ -42,7 +42,11 @@ def test_clusters(work, run_study, started):
 
 
 def test_nearest_items_by_hand(monkeypatch):
-    """By cosine to x's mean (1, 1): 2, then 0 and 1 alike, 3, 4; y's (1.5, 2.5): 2, 1, 0, 3, 4; z's: 3, 0, 2, 1, 4."""
+    """By cosine to each genre's mean; equally near items in the order of their numbers.
+
+    x's mean is (1, 1): 2, then 0 and 1 alike, 3, 4. y's is (1.5, 2.5): 2, 1, 0, 3, 4. z's order is
+    3, 0, 2, 1, 4.
+    """
     monkeypatch.setattr(genres, "NEAREST", (2, 3, 6))  # there are no 6
     encodings = np.array([[1.0, 0], [0, 2], [3, 3], [5, -1], [-1, 0]])
     member = pd.DataFrame(
@@ -66,7 +70,7 @@ def test_nearest_items_by_hand(monkeypatch):
 
 
 def test_projection():
-    """Points in a plane keep their distances; genres come by frequency, the rare ones are left out."""
+    """Points in a plane keep their distances; genres come by frequency, without the rare ones."""
     plane = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 2)))[0]  # (5, 2)
     encodings = np.random.default_rng(1).normal(size=(40, 2)) @ plane.T
     names = pd.Series(

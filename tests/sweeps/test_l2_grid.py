@@ -1,4 +1,4 @@
-"""The grid of --l2: what it chooses, that its runs are ordinary ones, what ends it early, what it refuses."""
+"""The grid of --l2: its choice, that its runs are ordinary, what ends it early, what it refuses."""
 
 import gc
 import json
@@ -42,7 +42,7 @@ def same_weights(work, *names):
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Make the n-th training epoch from here on a Ctrl-C, where its checkpoint is not written yet."""
+    """Make the n-th training epoch from here on a Ctrl-C, before its checkpoint is written."""
 
     def at(number):
         def train_epoch(self, *arguments):
@@ -124,7 +124,7 @@ def test_a_member_is_the_run_that_its_flags_make(cli, work):
 
 
 def test_every_member_has_its_whole_log(cli, work):
-    """What loading the data says is said once, and is in the log of each; nothing of the others is."""
+    """What loading the data says is said once, and is in each log; nothing of the others is."""
     pairs = [(user, item) for user in range(30) for item in range(user % 3, 30, 3)]
     lines = "".join(f"{user},{item},3\n" for user, item in [*pairs, pairs[0]])
     write(work / "datasets/shop/ratings.csv", "user,item,rating\n" + lines).rename(
@@ -168,7 +168,7 @@ def test_every_member_has_its_whole_log(cli, work):
 def test_interrupted_and_continued_is_the_undisturbed_one(
     cli, work, interrupt, monkeypatch, epoch, words
 ):
-    """In the second run's second epoch, and in its first, where there is no checkpoint to go on from."""
+    """In the second run's second epoch, and in its first, where it has no checkpoint yet."""
     assert cli(*GRID, "--run_name", "whole")[0] == 0
     monkeypatch.setattr("sys.argv", ["main.py", *map(str, GRID)])
     interrupt(epoch)
@@ -233,8 +233,8 @@ def test_a_diverging_member_costs_only_itself(cli, work):
     status, stdout, stderr = cli(*FLAGS, "--l2_grid", "1e300", "1e-4", "--run_name", "g")
     assert (status, stderr) == (0, "")
     assert (
-        "warning: g-l2=1e+300 cannot be chosen: the loss is nan in epoch 1; lower --lr (0.02), or lower"
-        in stdout
+        "warning: g-l2=1e+300 cannot be chosen: the loss is nan in epoch 1; "
+        "lower --lr (0.02), or lower" in stdout
     )
     assert "chosen: --l2 0.0001, " in stdout
     assert "1 finished trainings took" in stdout
@@ -252,14 +252,14 @@ def test_where_all_diverge(cli, work):
 
 
 def test_other_mistakes_end_the_grid(cli, work):
-    """One grid has one set of flags; and a run that cannot be written is no matter of its strength."""
+    """One grid has one set of flags; a run that cannot be written is no matter of its strength."""
     assert cli(*GRID)[0] == 0
     before = (work / "runs/g/grid.csv").read_bytes()
     status, _, stderr = cli(*GRID, "--lr", 0.03, "--train_mode", "continue")
     assert (status, stderr.count("\n")) == (2, 1)
     assert (
-        "g-l2=0.01/last.pt was trained with --lr 0.02, not 0.03, and all runs of a grid need the same"
-        in stderr
+        "g-l2=0.01/last.pt was trained with --lr 0.02, not 0.03, "
+        "and all runs of a grid need the same" in stderr
     )
     assert (work / "runs/g/grid.csv").read_bytes() == before
     write(work / "runs/h-l2=0.0001", "not a folder")
@@ -290,9 +290,8 @@ def test_more_compiled_members_than_pytorch_keeps_compiled_steps(cli):
     import torch
 
     flags = ("--epochs", 1, "--batch_size", 256, "--compile", "on")
-    with torch._dynamo.config.patch(
-        recompile_limit=1
-    ):  # pytest's own would leave it without a value
+    # pytest's own would leave it without a value
+    with torch._dynamo.config.patch(recompile_limit=1):
         status, _, stderr = cli(*FLAGS, *flags, "--l2_grid", "1e-3", "1e-4", "1e-5")
     assert (status, stderr) == (0, "")
 
@@ -330,10 +329,8 @@ def test_flags_that_follow_from_the_grid():
         ("--l2_grid", "--l2_grid: expected at least one argument"),
         ("--l2_grid 1 -1", "--l2_grid: '-1' is not a number from 0"),
         ("--l2_grid 1 0.1 1e0", "--l2_grid has a strength twice"),
-        (
-            "--l2_grid 0.12345678 0.12345679",
-            "--l2_grid has a strength twice",
-        ),  # one name for two runs
+        # one name for two runs
+        ("--l2_grid 0.12345678 0.12345679", "--l2_grid has a strength twice"),
         ("--l2_grid 0 -0", "--l2_grid has a strength twice"),
         ("--l2_grid 1 --l2 1", "leave --l2 out"),
         ("--l2_grid 1 --select test", "chooses on the validation split: leave --select test out"),

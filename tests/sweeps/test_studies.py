@@ -59,9 +59,8 @@ def test_efficiency(work, run_study, started):
     assert table["dim"].tolist() == [dim for dim in (32, 64, 128, 256, 512, 1024) for _ in "12"]
     assert table["model"].tolist() == ["OneBP", "TwoBP"] * 6
     metrics = pd.read_csv(next(work.glob("studies/*/runs/dim=32,model=OneBP*/metrics.csv")))
-    assert table["epoch_seconds_mean"][0] == pytest.approx(
-        metrics["train_seconds"][1:].mean()
-    )  # of two: the median
+    # of two: the median
+    assert table["epoch_seconds_mean"][0] == pytest.approx(metrics["train_seconds"][1:].mean())
     assert f"{table['epoch_seconds_mean'][0]:.4f}" in stdout
     assert is_png(work / "studies/efficiency-shop/study.png")
 

@@ -50,7 +50,7 @@ def test_popularity_scores_by_count():
 
 
 def test_als_solves_its_normal_equations(device):
-    """After an iteration the items are where, with the users as they are, the weighted sum of squares is least."""
+    """After an iteration the items minimise the weighted sum of squares, the users as they are."""
     pytest.importorskip("implicit")
     data = made_data(users=30, items=20, count=300)
     model = build("ALS", "--dim", 4, "--reg", 0.7, "--confidence", 3, data=data, device=device)
@@ -61,9 +61,8 @@ def test_als_solves_its_normal_equations(device):
     for item in range(20):
         weight = np.where(x[:, item] > 0, 3.0, 1.0)
         exact = np.linalg.solve((p.T * weight) @ p + 0.7 * np.eye(4), (p.T * weight) @ x[:, item])
-        np.testing.assert_allclose(
-            q[item], exact, atol=2e-3
-        )  # implicit makes three steps of conjugate gradients
+        # implicit makes three steps of conjugate gradients
+        np.testing.assert_allclose(q[item], exact, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", ["EASE", "ALS"])

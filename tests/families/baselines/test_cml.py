@@ -1,4 +1,4 @@
-"""Collaborative metric learning: distances, the unit ball, the loss by a loop, a toy data set with a known answer."""
+"""Collaborative metric learning: distances, the unit ball, the loss by a loop, a toy data set."""
 
 import math
 
@@ -46,9 +46,8 @@ def test_toy_answer_in_the_unit_ball(device, compile):
     for epoch in range(100):
         model.train_epoch(0.05 * (1 - epoch / 100), lambda: None)
         assert all(table.norm(dim=1).max() <= 1 + 1e-5 for table in model.weights.values())
-    assert (
-        max(table.norm(dim=1).max() for table in model.weights.values()) > 0.99
-    )  # the ball was reached
+    # the ball was reached
+    assert max(table.norm(dim=1).max() for table in model.weights.values()) > 0.99
     metrics = model.evaluate("test")
     assert metrics["Recall@5"] == 1.0
     assert metrics["NDCG@5"] > 0.95

@@ -1,4 +1,4 @@
-"""The encoded copy: ids by a slow reference, nothing of later parts in them, whole or not there."""
+"""The encoded copy: ids by a slow reference, nothing of later splits in them; whole or absent."""
 
 import hashlib
 import json

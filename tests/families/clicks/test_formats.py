@@ -134,7 +134,10 @@ RATED = [(2, 1, 5, 300), (1, 2, 3, 100), (1, 1, 4, 200), (2, 3, 1, 200)]
 
 
 def movielens(folder, times):
-    """A small MovieLens 1M; times: whether they are with the ratings, or, of the latest two, in a file of their own."""
+    """A small MovieLens 1M.
+
+    times: whether they are with the ratings or, of the latest two, in a file of their own.
+    """
     (folder / "ml-1m").mkdir()
     (folder / "ml-1m" / "movies.dat").write_bytes(MOVIES.encode("latin-1"))
     write(folder / "ml-1m" / "users.dat", USERS)

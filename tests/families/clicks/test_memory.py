@@ -39,7 +39,7 @@ def assert_equal_reads(first, second, keys):
 
 
 def numpy_neighbours(query, stored, count):
-    """The `count` stored (key, label, prediction) with the largest cosine, the largest first: (k, 3) each."""
+    """The `count` stored (key, label, prediction) of largest cosine, largest first: (k, 3) each."""
     found = []
     for key in query.cpu().double().numpy():
         cosine = [
@@ -55,7 +55,7 @@ def numpy_neighbours(query, stored, count):
     "sizes", [[3], [17, 17], [40], [39, 1, 1], [25, 25, 25], [7] * 20, [130], [5, 130, 11]]
 )
 def test_knn_is_brute_force_over_the_latest(device, sizes, block, monkeypatch):
-    """Before and after the ring is full, with fewer than --memory_k stored, with writes larger than it."""
+    """Before and after the ring is full, with fewer than --memory_k stored, with larger writes."""
     monkeypatch.setattr("families.clicks.memory.BLOCK_SIMILARITIES", block)
     built, stored = memory("knn", device), []
     for number, size in enumerate(sizes):
@@ -91,7 +91,7 @@ def test_an_empty_memory_corrects_nothing(device, kind):
 
 @pytest.mark.parametrize("degrees", [5, 30, 60, 90, 120, 170])
 def test_simhash_agrees_in_a_bit_with_probability_one_less_angle_over_pi(device, degrees):
-    """160,000 bits, directions of ten seeds: the standard error is 0.00125, and 4.5 of them are tolerated."""
+    """160,000 bits, directions of ten seeds: standard error 0.00125, of which 4.5 are allowed."""
     angle, bits = math.radians(degrees), []
     for seed in range(10):
         built = memory("lsh", device, memory_k=16_000, memory_bits=1, seed=seed)
@@ -103,14 +103,16 @@ def test_simhash_agrees_in_a_bit_with_probability_one_less_angle_over_pi(device,
 
 
 def test_buckets_of_simhash(device):
-    """A bucket's number is made of all bits of its array: equal with the probability of one bit to their power."""
+    """A bucket's number is made of all bits of its array.
+
+    It is equal with the probability of one equal bit to the power of their number.
+    """
     built = memory("lsh", device, width=16, memory_k=4000, memory_bits=6)
     keys, angle = torch.zeros(2, 16, device=device), math.radians(20)
     keys[0, 0], keys[1, 0], keys[1, 1] = 1, math.cos(angle), math.sin(angle)
     address = built.address(torch.cat([keys, examples(200, device, width=16)[0]]))
-    assert torch.equal(
-        address >> 6, torch.arange(4000, device=device).expand(202, -1)
-    )  # each array has its own
+    # each array has its own
+    assert torch.equal(address >> 6, torch.arange(4000, device=device).expand(202, -1))
     assert len((address & 63).unique()) == 64
     expected = (1 - angle / math.pi) ** 6
     error = math.sqrt(expected * (1 - expected) / 4000)
@@ -120,7 +122,7 @@ def test_buckets_of_simhash(device):
 
 
 def test_lsh_by_a_dictionary(device):
-    """Sums by loops; a read gives the bucket's means, and as similarity its share of all examples."""
+    """Sums by loops; a read gives the bucket's means and, as similarity, its share of all."""
     built = memory("lsh", device, memory_k=7, memory_bits=5)
     sums, total = {}, 0
     for number, size in enumerate([30, 1, 100]):
@@ -171,7 +173,10 @@ def test_a_write_is_that_of_its_parts(device, kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [0, 11, 100])
 def test_state_dict(device, kind, count):
-    """A memory that took it over goes on like the other, but by itself; whatever its directions were before."""
+    """A memory that took the state over goes on like the other, but by itself.
+
+    Whatever its directions were before.
+    """
     built, other = memory(kind, device), memory(kind, device, seed=4)
     for seed, part in enumerate((count, count // 4)):
         write(built, *examples(part, device, seed=seed))

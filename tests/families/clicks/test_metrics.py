@@ -1,4 +1,4 @@
-"""AUC, gAUC and logloss against scikit-learn and by a loop over pairs; ties, users with one class, certainty."""
+"""AUC, gAUC and logloss against scikit-learn and a loop over pairs; ties; users with one class."""
 
 import math
 
@@ -11,7 +11,7 @@ from families.clicks.metrics import auc, auc_by_group, click_metrics, gauc, logl
 
 
 def made(rows, values, users, seed=0):
-    """Labels, scores of so many different values, users of any number: (rows,) each, as numpy arrays."""
+    """Labels, scores of so many different values, users of any number: (rows,) each, in numpy."""
     random = np.random.default_rng(seed)
     labels = (random.random(rows) < 0.3).astype(np.float32)
     scores = (
@@ -35,7 +35,7 @@ def test_auc_is_that_of_scikit_learn(device, rows, values):
 
 
 def test_auc_by_pairs(device):
-    """Each pair of a click and another impression counts 1, half where the scores are equal, or 0."""
+    """Each pair of a click and another impression counts 1, half for equal scores, or 0."""
     labels, scores, _ = made(80, 7, 1, seed=1)
     pairs = [(click, other) for click in scores[labels == 1] for other in scores[labels == 0]]
     expected = np.mean([(click > other) + (click == other) / 2 for click, other in pairs])

@@ -1,4 +1,4 @@
-"""Models of clicks by slow loops; the FM term by its double sum; training: gradients, weight decay, exact resume."""
+"""Models of clicks by slow loops; the FM term by its double sum; training and exact resume."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ SIZES["DCNv2"] = (*SIZES["DeepFM"], "--layers", 2)
 
 
 def made_clicks(folder, rows=600, seed=0, user="viewer"):
-    """A data set of three fields, of which two count only together. The field `user` may name the users."""
+    """A data set of three fields, two of which count only together; `user` may name the users."""
     random = np.random.default_rng(seed)
     fields = [random.integers(size, size=rows) for size in (12, 9, 4)]
     score = np.where(fields[0] % 2 == fields[1] % 2, 2, -2) + fields[2] - 1.5
@@ -105,7 +105,7 @@ def test_outputs_by_loops(tmp_path, device, name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_loss_and_gradient_of_a_batch(tmp_path, device, name):
-    """The loss by its formula; the gradient as small differences of it say, in random directions of every weight."""
+    """The loss by its formula; its gradient by small differences in random directions."""
     model = made_model(name, tmp_path, device=device)
     randomised(model, 0.5)
     ids, labels = (torch.tensor(column, device=device) for column in model.data.rows(0, 30))
@@ -169,7 +169,7 @@ def test_weight_decay_shrinks_embeddings_alone(tmp_path, device, optimizer):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_start(tmp_path, device, name):
-    """What is out of the vocabulary adds nothing, embeddings are small, and no chance is far from a half."""
+    """Unknown values add nothing, embeddings are small, and no probability is far from a half."""
     model = made_model(name, tmp_path, device=device)
     assert (model.encoder.embedding[torch.tensor(model.data.offsets, device=device)] == 0).all()
     assert model.encoder.embedding.abs().max() < 1e-3
@@ -187,7 +187,10 @@ def test_values_unseen_in_training_stay_out(tmp_path, device, name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_what_they_learn(tmp_path, device, name):
-    """Logistic regression sees only the field that counts by itself; the others come near the best possible, 0.91."""
+    """Logistic regression sees only the field that counts by itself.
+
+    The others come near the best possible AUC, 0.91.
+    """
     flags = ("--lr", 0.02, "--batch_size", 128)
     model = made_model(name, tmp_path, *flags, rows=6000, seed=1, device=device)
     for _ in range(15):

@@ -1,4 +1,4 @@
-"""The test split as a stream: what is known when, planted drift, settings from the validation split, exact resume."""
+"""The test split as a stream: what is known when, planted drift, settings from validation."""
 
 import copy
 import json
@@ -26,7 +26,7 @@ SIZE = ("--dim", 4, "--hidden", 16, 8, "--batch_size", 256, "--lr", 0.02, "--l2"
 
 
 def made_rows(drift=ROWS, seed=0, noise=1.0):
-    """[label, viewer, movie, hour]: movies are liked or not, and each the opposite from row `drift` on."""
+    """[label, viewer, movie, hour]: a movie is liked or not; the opposite from row `drift` on."""
     random = np.random.default_rng(seed)
     viewer, movie, hour = (random.integers(size, size=ROWS) for size in (30, 16, 5))
     score = np.where(movie % 2, 2, -2) + 0.5 * (hour - 2)
@@ -84,7 +84,7 @@ def test_base_is_the_static_evaluation(tmp_path, device):
 
 @pytest.mark.parametrize("kind", MEMORIES)
 def test_a_slot_is_predicted_before_its_labels_are_known(tmp_path, device, kind):
-    """Other labels in slot 3 change nothing up to slot 3, and all that learns from then on; base never changes."""
+    """Other labels in slot 3 change nothing up to it, then all that learns; never base."""
     flags, rows = (*MEMORIES[kind], "--incremental"), made_rows()
     first = streamed(saved_clicks(tmp_path / "first", rows), *flags, device=device)
     assert list(first.probabilities) == [
@@ -102,9 +102,8 @@ def test_a_slot_is_predicted_before_its_labels_are_known(tmp_path, device, kind)
                 probabilities[slot : slot + 80], other.probabilities[name][slot : slot + 80]
             )
             assert same == (name == "base"), (name, slot)
-    assert torch.equal(
-        first.probabilities["base"][:80], first.probabilities[f"base + {kind}"][:80]
-    )  # nothing is known yet
+    # nothing is known yet
+    assert torch.equal(first.probabilities["base"][:80], first.probabilities[f"base + {kind}"][:80])
 
 
 @pytest.mark.parametrize("key", ["hidden", "embedding"])
@@ -118,7 +117,7 @@ def test_planted_drift_is_corrected_after_one_slot(tmp_path, device, kind, key):
 
 
 def test_planted_drift_is_learned_by_going_on(tmp_path, device):
-    """At a learning rate of its own, --lr by default; so small a one that the model stays as it is."""
+    """At a learning rate of its own, --lr by default; one so small leaves the model as it is."""
     data, found = saved_clicks(tmp_path, made_rows(drift=TEST)), []
     for rate in ((), ("--incremental_lr", 0.02), ("--incremental_lr", 1e-9)):
         found.append(streamed(data, "--incremental", "--batch_size", 8, *rate, device=device))
@@ -149,7 +148,7 @@ def test_the_epoch_of_the_checkpoint_is_streamed(tmp_path, device):
 
 @pytest.mark.parametrize("kind", MEMORIES)
 def test_a_memory_by_hand(tmp_path, device, kind):
-    """Of errors above --memory_sigma: what is stored after two slots, and that the filter is strict."""
+    """Of errors above --memory_sigma: what is stored after two slots, and a strict filter."""
     data = saved_clicks(tmp_path, made_rows(drift=TEST))
     stream = streamed(data, *MEMORIES[kind], "--memory_sigma", 0.5, device=device)
     learner = stream.make_learner("base", {})
@@ -205,7 +204,7 @@ def test_a_model_that_went_on_remembers_the_latest_anew(tmp_path, device, size):
 
 @pytest.mark.parametrize("kind", MEMORIES)
 def test_tuning_does_not_look_at_the_test_split(tmp_path, device, kind):
-    """Whatever happens there, the validation split chooses the same; if it drifts itself, a correction."""
+    """Whatever happens there, the choice is the same; drift in validation gives a correction."""
     flags, chosen = ("--memory", kind, "--memory_tune"), []
     for name, drift in (("none", ROWS), ("test", TEST), ("valid", VALID)):
         data = saved_clicks(tmp_path / name, made_rows(drift))
@@ -368,10 +367,18 @@ def test_logs_in_the_form_of_the_papers_repository(cli, work, monkeypatch):
     rows = pd.read_csv(folder / "metrics.csv", dtype=str)
     date = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
     for name, form, columns in (
-        ("loss.log", rf"{date} epoch: (\d+) step: (\d+), loss is (\S+)", ["epoch", "steps", "loss"]),
-        ("quality.log", rf"{date} == EvalCallBack model.eval\(\): dict_values\(\[(\S+)\]\); eval_time: (\S+)s",
-         ["AUC", "eval_seconds"]),
-    ):  # fmt: skip
+        (
+            "loss.log",
+            rf"{date} epoch: (\d+) step: (\d+), loss is (\S+)",
+            ["epoch", "steps", "loss"],
+        ),
+        (
+            "quality.log",
+            rf"{date} == EvalCallBack model.eval\(\): dict_values\(\[(\S+)\]\); "
+            r"eval_time: (\S+)s",
+            ["AUC", "eval_seconds"],
+        ),
+    ):
         lines = pd.Series((folder / name).read_text().splitlines())
         found = lines.str.extract(f"^{form}$").set_axis(columns, axis=1)
         pd.testing.assert_frame_equal(found, rows.assign(steps="13")[columns], check_names=False)

@@ -1,4 +1,4 @@
-"""Models of ratings: gradient in closed form, SVD++'s set of items by a loop, known answers, the real data."""
+"""Models of ratings: gradient in closed form, SVD++'s items by a loop, known answers, real data."""
 
 import json
 import math
@@ -18,7 +18,7 @@ MODELS = ("SVD", "SVDpp")
 
 
 def rank_one(seed=0, users=60, items=40, known=0.5):
-    """A matrix a_u b_i of rank one, of which half is known and a tenth of the rest tested; all of it (U, I)."""
+    """A matrix a_u b_i of rank one, half of it known, a tenth of the rest tested; and all of it."""
     random = np.random.default_rng(seed)
     full = np.outer(random.uniform(1, 2, users), random.uniform(0.5, 2.5, items))
     place = random.random(full.shape)
@@ -44,9 +44,10 @@ def small(seed=0, users=9, items=7):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_gradient_closed_form(name, device):
-    """With e = r - prediction, of the mean over the batch: dL/dp_u = -2 e q_i + 2 reg p_u, and so on; by a loop.
+    """With e = r - prediction, of the batch's mean: dL/dp_u = -2 e q_i + 2 reg p_u and so on.
 
-    In SVD++ <p_u + |N(u)|^-1/2 sum_j y_j, q_i> is in the prediction, so dL/dy_j = -2 e |N(u)|^-1/2 q_i for j in N(u).
+    In SVD++ <p_u + |N(u)|^-1/2 sum_j y_j, q_i> is in the prediction,
+    so dL/dy_j = -2 e |N(u)|^-1/2 q_i for j in N(u).
     """
     data, reg = small(), 0.3
     model = build(name, "--dim", 3, "--reg", reg, data=data, device=device)
@@ -119,10 +120,8 @@ def test_prediction_within_the_scale_and_by_a_loop(device, block, monkeypatch):
     assert found["MAE"] == pytest.approx(np.mean(np.abs(errors)), rel=1e-5)
     every = [torch.arange(size, device=device).repeat(other) for size, other in ((9, 7), (7, 9))]
     predicted = model.scorer().predict(*every)
-    assert (predicted.min().item(), predicted.max().item()) == (
-        1.0,
-        5.0,
-    )  # weights this large go beyond both ends
+    # weights this large go beyond both ends
+    assert (predicted.min().item(), predicted.max().item()) == (1.0, 5.0)
 
 
 @pytest.mark.parametrize("name", MODELS)

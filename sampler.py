@@ -151,7 +151,7 @@ class NoNegatives(Sampler):
 
 
 class Uniform(Sampler):
-    """--N negatives: items that the user never interacted with, all equally likely."""
+    """--N negatives: items without a training interaction of the user, all equally likely."""
 
     def __init__(self, known, args, generator, positives=None):
         """Raises UserError if no user has an item that could be a negative."""

@@ -94,19 +94,19 @@ class Evaluator:
         raise NotImplementedError
 
     def sums(self, scorer):
-        """Sums over what is evaluated, float64 (n,), that can be added up over parts of the users.
+        """A list of float64 tensors (n,) that add up over parts of the users.
 
-        The last elements are numbers of users (pairs, ratings), by which `metrics_from` divides.
+        Sums over users (pairs, ratings), and their numbers, by which `metrics_from` divides.
         """
         raise NotImplementedError
 
-    def metrics_from(self, sums):
-        """{metric: float} from `sums`."""
+    def metrics_from(self, *sums):
+        """{metric: float} from the tensors of `sums`."""
         raise NotImplementedError
 
     def evaluate(self, scorer):
         """{metric: float} of what `scorer` predicts."""
-        return self.metrics_from(self.sums(scorer))
+        return self.metrics_from(*self.sums(scorer))
 
 
 class Ranking(Evaluator):
@@ -148,10 +148,10 @@ class Ranking(Evaluator):
             place = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
             hits = ((self.keys[place] == wanted) & (scores > -torch.inf)).double()  # (b, k)
             sums += ranking_metrics(hits, self.relevant[users]).sum(0)
-        return torch.cat([sums, sums.new_tensor([len(self.users)])])
+        return [sums, sums.new_tensor([len(self.users)])]
 
-    def metrics_from(self, sums):
-        return dict(zip(METRICS, (sums[:-1] / sums[-1]).tolist(), strict=True))
+    def metrics_from(self, sums, count):
+        return dict(zip(METRICS, (sums / count).tolist(), strict=True))
 
 
 def ranking_metrics(hits, relevant):
@@ -217,13 +217,12 @@ class PairRanking(Ranking):
             scored = scores[row, item] > -torch.inf
             rank = torch.where(scored, rank_of(scores, row, item), candidates)
             sums += pair_metrics(rank, candidates).sum(0)
-        counts = sums.new_tensor([self.sizes["pairs_evaluated"]])
-        return torch.cat([super().sums(scorer), sums, counts])
+        count = sums.new_tensor([self.sizes["pairs_evaluated"]])
+        return [*super().sums(scorer), sums, count]  # the scores are computed once more
 
-    def metrics_from(self, sums):
-        of_users, of_pairs = sums.split([len(METRICS) + 1, len(PAIR_METRICS) + 1])
-        means = dict(zip(PAIR_METRICS, (of_pairs[:-1] / of_pairs[-1]).tolist(), strict=True))
-        return super().metrics_from(of_users) | means
+    def metrics_from(self, sums, count, pair_sums, pair_count):
+        means = dict(zip(PAIR_METRICS, (pair_sums / pair_count).tolist(), strict=True))
+        return super().metrics_from(sums, count) | means
 
 
 def pair_metrics(rank, candidates):

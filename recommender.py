@@ -112,7 +112,7 @@ class Recommender:
     def metrics_of(self, scorer, split):
         """{metric: float} of a scorer on a split, over the users of all processes."""
         evaluator = self.evaluators[split]
-        return evaluator.metrics_from(collectives.all_reduce_(evaluator.sums(scorer)))
+        return evaluator.metrics_from(*map(collectives.all_reduce_, evaluator.sums(scorer)))
 
     def better(self, metrics, others):
         """Whether `metrics` are better than `others`, by the metric that is monitored."""

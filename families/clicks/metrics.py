@@ -133,7 +133,7 @@ class ClickMetrics(Evaluator):
         """The metrics, float64. predict: function of ids (m, F) that returns probabilities (m,)."""
         probabilities = torch.cat([predict(ids) for ids, _ in self.rows.blocks()])
         found = click_metrics(self.labels, probabilities, self.users)
-        return torch.tensor([found[name] for name in self.metrics], dtype=torch.float64)
+        return [torch.tensor([found[name] for name in self.metrics], dtype=torch.float64)]
 
     def metrics_from(self, sums):
         return dict(zip(self.metrics, sums.tolist(), strict=True))

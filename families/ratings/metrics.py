@@ -70,8 +70,8 @@ class RatingErrors(Evaluator):
         for users, items, ratings in zip(*blocks, strict=True):
             error = scorer.predict(users, items).double() - ratings  # (b,)
             square, absolute = square + error.square().sum(), absolute + error.abs().sum()
-        return torch.stack([square, absolute, square.new_tensor(len(self.ratings))])
+        return [torch.stack([square, absolute]), square.new_tensor([len(self.ratings)])]
 
-    def metrics_from(self, sums):
-        mse, mae = (sums[:2] / sums[2]).tolist()
+    def metrics_from(self, sums, count):
+        mse, mae = (sums / count).tolist()
         return {"RMSE": math.sqrt(mse), "MAE": mae, "MSE": mse}

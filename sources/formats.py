@@ -1,0 +1,279 @@
+"""Recognise the format of a file by its content: path -> Layout, or a refusal with the readings.
+
+Formats: separated tables with or without a header (MovieLens, RecBole, check-ins, Excel's CSV);
+JSON lines; Parquet and Arrow; lines of a user and its items (LightGCN), or of a number of items and
+these items (citeulike). Compressed files of these, see sources/files.py.
+"""
+
+import csv
+import re
+from dataclasses import replace
+
+from cli.errors import UserError
+from sources import records
+from sources.columns import NAMES, is_value, kind_of, plain_name
+from sources.files import PIECE, Content, head_of
+from sources.layout import SEPARATORS, Layout
+
+SAMPLED = 1000  # rows that are looked at to recognise a table
+WIDEST = 8  # fields of the widest table of integers that is recognised without a header
+LETTERS = ("\t", "::")  # separators of tables where quotation marks are letters
+FORMATS = ("csv", "table", "json", "lightgcn", "counted")
+
+
+class Ambiguous(UserError):
+    """A file that can be read in two ways. readings: the Layouts"""
+
+    def __init__(self, message, readings):
+        super().__init__(message)
+        self.readings = readings
+
+
+def recognise_all(paths, wanted):
+    """[Layout] of files of one data set. What is ambiguous in one is read as the others are.
+
+    paths: the files
+    wanted (Wanted): what flags say
+    """
+    layouts, unclear = {}, {}
+    for path in paths:
+        try:
+            layouts[path] = recognise(path, wanted)
+        except Ambiguous as error:
+            unclear[path] = error
+    known = {layout.signature for layout in layouts.values()}
+    for path, error in unclear.items():
+        fitting = [layout for layout in error.readings if layout.signature in known]
+        if len(fitting) != 1:
+            raise error
+        layouts[path] = fitting[0]
+    return [layouts[path] for path in paths]
+
+
+def recognise(path, wanted):
+    """The Layout of a file. Raises UserError, or Ambiguous if it can be read in two ways."""
+    head = head_of(path)
+    with Content(path) as content:
+        compression = content.compression
+    if head.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
+        return records.binary_layout(path, head, compression)
+
+    # Text: skip the byte order mark and blank lines.
+    text = head.removeprefix(b"\xef\xbb\xbf")
+    newline = b"\r" if b"\r" in text and b"\n" not in text else b"\n"
+    blank = re.match(rb"(?:[ \t]*[\r\n])*", text).end()
+    skipped = len(head) - len(text) + blank
+    plain = Layout(
+        path,
+        "table",
+        compression,
+        newline=newline,
+        skip_bytes=skipped,
+        skip_lines=head.count(newline, 0, skipped),
+    )
+    text = text[blank:]
+    if not text.strip():
+        raise UserError(f"{path} is empty")
+    if wanted.format == "json" or (wanted.format is None and text[:1] == b"{"):
+        return records.json_layout(plain, text)
+    if wanted.format is None and re.match(rb"\[\s*[\[{\]]|<[!?A-Za-z]", text):
+        kind = "a JSON array" if text[:1] == b"[" else "markup"
+        raise UserError(f"{path} is {kind}; write a JSON object a line, or a table")
+    if wanted.format in ("lightgcn", "counted"):
+        return replace(plain, kind=wanted.format)
+
+    lines = _lines(text, newline, whole=len(head) < PIECE)
+    if wanted.format is None and wanted.separator is None and not wanted.columns():
+        found = _lines_of_integers(plain, lines)
+        if found:
+            return found
+    return _table(plain, text, lines[: SAMPLED + 1], wanted)
+
+
+def _lines(text, newline, whole):
+    """The lines of the beginning of a file that are not blank. whole: whether it is all of it"""
+    if not whole:
+        text = text[: text.rfind(newline) + 1] or text
+    try:
+        decoded = text.decode()
+    except UnicodeDecodeError:
+        decoded = text.decode("latin-1")
+    lines = decoded.replace("\r\n", "\n").split(newline.decode())
+    return [line for line in lines if line.strip()]
+
+
+def _lines_of_integers(plain, lines):
+    """The Layout of lines of integers and blanks, or None if it is a table, or of other content.
+
+    Raises Ambiguous if it is not sure.
+    """
+    whole = [line for line in lines if re.fullmatch(r"[0-9 ]+", line)]
+    if len(whole) < max(0.9 * len(lines), 1):
+        return None
+    path = plain.path
+    fields = [line.split() for line in whole]
+    widths = [len(line) for line in fields]
+    firsts = [line[0] for line in fields]
+    usual = max(set(widths), key=widths.count)
+    constant = widths.count(usual) >= (0.9 if len(lines) >= 10 else 1) * len(lines)
+    repeated = len(set(firsts)) < len(firsts)
+    lightgcn, counted = replace(plain, kind="lightgcn"), replace(plain, kind="counted")
+    if whole[0] != lines[0]:  # a header; or a broken line, which the reader reports
+        return None if constant else lightgcn
+
+    if len(whole) == len(lines) and all(int(line[0]) == len(line) - 1 for line in fields):
+        if repeated:
+            return counted
+        raise Ambiguous(
+            f"{path}: each line begins with the number of the integers that follow: lines of a user "
+            "and its items (--format lightgcn), or of a number of items and these items "
+            "(--format counted)",
+            [lightgcn, counted],
+        )
+    if not repeated and (not constant or usual <= 2 or usual > WIDEST):
+        return lightgcn
+    if repeated and usual > 1 and constant:
+        return None  # a table; its reader reports lines of another width
+    names = tuple(map(str, range(1, usual + 1)))
+    table = replace(plain, names=names, separator=" ", samples=tuple(fields[:SAMPLED]))
+    if repeated:
+        line = next(place for place, first in enumerate(firsts) if first in firsts[:place])
+        reason = (
+            f"the users repeat (line {plain.skip_lines + line + 1}) and the lines differ in length"
+        )
+    else:
+        reason = (
+            f"all lines have {usual} integers"
+            if min(widths) == max(widths)
+            else (f"nearly all lines have {usual} integers")
+        )
+    raise Ambiguous(
+        f"{path}: {reason}: lines of a user and its items (--format lightgcn), or a table "
+        "(--format table)",
+        [lightgcn, table],
+    )
+
+
+def _table(plain, text, lines, wanted):
+    """The Layout of a separated table."""
+    # Excel writes the separator into a line of its own.
+    if hint := re.fullmatch(r'"?sep=([,;|\t])"?', lines[0]):
+        plain, text = _below_first_line(plain, text)
+        lines = lines[1:]
+        wanted = replace(wanted, separator=wanted.separator or hint[1])
+    if not lines:
+        raise UserError(f"{plain.path} is empty")
+    layout = _with_separator(plain, lines, wanted)
+    first, *rows = _rows(layout, lines)
+    rows = [row for row in rows if len(row) == len(first)]
+
+    # The two readings of the first row.
+    names = tuple(map(str, range(1, len(first) + 1)))
+    bare = replace(layout, names=names, samples=(first, *rows))
+    below, _ = _below_first_line(layout, text)
+    names = tuple(name.strip() for name in first)
+    headed = replace(below, names=names, header=True, samples=tuple(rows))
+    is_header = _is_header(first, rows, wanted)
+    if is_header is None:
+        other = first[1] if len(first) > 1 else "?"
+        raise Ambiguous(
+            f"{layout.path}: the first row {layout.separator.join(first)[:60]!r} may be a header "
+            f"or an interaction: name columns of a header, as --user_column {first[0]!r} "
+            f"--item_column {other!r}, or number them, as --user_column 1 --item_column 2",
+            [bare, headed],
+        )
+    return headed if is_header else bare
+
+
+def _below_first_line(layout, text):
+    """(the Layout without its first line, the rest of its text)"""
+    size = text.find(layout.newline) + 1 or len(text)
+    below = replace(layout, skip_bytes=layout.skip_bytes + size, skip_lines=layout.skip_lines + 1)
+    return below, text[size:]
+
+
+def _with_separator(plain, lines, wanted):
+    """The Layout with its separator, and whether quotation marks enclose fields."""
+
+    def with_sign(sign):
+        quoted = {"csv": True, "table": False}.get(wanted.format, sign not in LETTERS)
+        return replace(plain, separator=sign, quoted=quoted)
+
+    if wanted.separator is not None:
+        return with_sign(wanted.separator)
+    candidates = [with_sign(sign) for sign in ("::", "\t", ",", ";", "|", " ") if sign in lines[0]]
+    if not candidates:
+        raise UserError(
+            f"{plain.path}: line {plain.skip_lines + 1} ({lines[0][:60]!r}) has one column only; "
+            "a table has a column of users and one of items; name its --separator"
+        )
+    # A header that names a user and an item is sure.
+    for layout in candidates:
+        names = {plain_name(name) for name in _rows(layout, lines[:1])[0]}
+        if all(names & {*NAMES[role][0], *NAMES[role][1]} for role in ("user", "item")):
+            return layout
+    # Else a separator divides every row alike. A blank counts only if nothing else does.
+    even = [layout for layout in candidates if _is_even(_rows(layout, lines))]
+    signs = [layout for layout in even if layout.separator != " "] or even or candidates
+    if {"::", "\t"} & {layout.separator for layout in signs}:
+        signs = signs[:1]
+    if len(signs) > 1 and even:
+        counts = " or ".join(
+            f"{SEPARATORS[layout.separator]} ({len(_rows(layout, lines[:1])[0])} columns)"
+            for layout in signs
+        )
+        raise UserError(
+            f"{plain.path}: the separator may be {counts}; name it by --separator, as "
+            f"--separator {SEPARATORS[signs[0].separator]}"
+        )
+    return signs[0]
+
+
+def _is_even(rows):
+    """Whether all rows but a tenth have as many fields as the first."""
+    return sum(len(row) == len(rows[0]) for row in rows) >= 0.9 * len(rows)
+
+
+def _rows(layout, lines):
+    """Fields of lines. Fields that go on in the next line are cut: this is for a look only."""
+    if layout.separator == " ":
+        lines = [re.sub(" +", " ", line.strip()) for line in lines]
+    if layout.separator == "::":
+        return [line.split("::") for line in lines]
+    quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
+    reader = csv.reader(lines, delimiter=layout.separator, quoting=quoting)
+    return [row for row in reader if row]
+
+
+def _is_header(first, rows, wanted):
+    """Whether the first row holds the names of the columns; None if that is not sure.
+
+    first: its fields
+    rows: fields of other rows, as many
+    wanted (Wanted)
+    """
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(first)
+    spelled = {name.split(":")[0].strip() for name in first} | {name.strip() for name in first}
+    named = wanted.columns().values()
+    if spelled & set(named):
+        return True
+    known = [
+        {plain_name(name) for name in first} & {*NAMES[role][0], *NAMES[role][1]}
+        for role in ("user", "item")
+    ]
+    if all(known):
+        return True
+    # A number among numbers, or a value that occurs again in its column, is no name.
+    fields = [(name, kind_of(column), column) for name, column in zip(first, columns, strict=True)]
+    fields = [field for field in fields if field[0]]
+    if any(name in column for name, _, column in fields):
+        return False
+    if any(kind != "text" and is_value(name) for name, kind, _ in fields):
+        return False
+    # A known name, or a text above numbers or times, is one.
+    if any(known) or any(kind != "text" and not is_value(name) for name, kind, _ in fields):
+        return True
+    if all(is_value(name) for name, _, _ in fields):
+        return False
+    # The flags number the columns.
+    return False if named and all(name.isdigit() for name in named) else None

@@ -1,0 +1,223 @@
+"""Read a separated table of text by blocks of rows: quotation marks, broken lines, line numbers.
+
+A quotation mark is a letter; or it encloses a field (RFC 4180), where `Layout.quoted` says so. It
+never joins rows that are rows by themselves. Shapes: m rows of a block.
+"""
+
+import csv
+import io
+import re
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from cli.errors import UserError
+from sources.files import PIECE, pieces
+from sources.layout import SEPARATORS, Block
+
+TEXT = pa.dictionary(pa.int32(), pa.binary())  # type of a column: few of its values are distinct
+THREADS = 2
+LONGEST_FIELD = 8 * PIECE  # bytes that are searched for the end of a quoted field
+csv.field_size_limit(2**31 - 1)  # the largest that every platform takes
+
+
+def read_table(layout, types, broken=None):
+    """Yield the rows of a table of text as Blocks.
+
+    layout (Layout)
+    types: {position of a column to read: TEXT, or pa.binary() if most of its values are distinct}
+    broken: list that takes the numbers of the broken lines, which are left out; None: raise
+
+    Raises UserError for a line with too few or too many fields, for a quotation mark that is open
+    or encloses several rows, and for a NUL character.
+    """
+    with ThreadPoolExecutor(THREADS) as threads:
+        parsed = (threads.submit(_parse, layout, types, *text) for text in row_texts(layout))
+        # Keep as many blocks under way as there are threads, and one to hand out.
+        under_way = list(islice(parsed, THREADS + 1))
+        while under_way:
+            block, lines = under_way.pop(0).result()
+            if lines and broken is None:
+                raise UserError(lines[0][1])
+            if lines:
+                broken.extend(line for line, _ in lines)
+            if len(next(iter(block.columns.values()))):
+                yield block
+            under_way.extend(islice(parsed, 1))
+
+
+def row_texts(layout):
+    """Yield (text of whole rows, number of its first line from 1) of all that is below a header."""
+    line = 1 + layout.skip_lines
+    for text in _whole_rows(layout):
+        yield text, line
+        line += text.count(layout.newline)
+
+
+def _whole_rows(layout):
+    """Yield the content below the header by pieces that end where a row ends."""
+    rest, skip = b"", layout.skip_bytes
+    for piece in pieces(layout.path, PIECE):
+        text = rest + piece[skip:]
+        skip = max(0, skip - len(piece))
+        end = text.rfind(layout.newline) + 1
+        if layout.quoted and text.count(b'"', 0, end) % 2 and len(text) < LONGEST_FIELD:
+            end = _last_row_end(text, layout.newline)
+        if end:
+            yield text[:end]
+        rest = text[end:]
+    if rest:
+        yield rest
+
+
+def _last_row_end(text, newline):
+    """Where the last row ends that is surely whole.
+
+    Within a quoted field a line may end, but no row: there the number of marks before is odd.
+    """
+    signs = np.frombuffer(text, np.uint8)
+    marks, ends = np.flatnonzero(signs == ord('"')), np.flatnonzero(signs == ord(newline))
+    outside = ends[np.searchsorted(marks, ends) % 2 == 0]
+    return int(outside[-1]) + 1 if len(outside) else 0
+
+
+def _parse(layout, types, text, first_line):
+    """Parse whole rows. Returns (Block, [(number of a broken line, what is wrong with it)])."""
+    if b"\0" in text:
+        line = first_line + text.count(layout.newline, 0, text.index(b"\0"))
+        raise UserError(
+            f"{layout.path}, line {line}: a NUL character; this is not a text file, or it is "
+            "damaged"
+        )
+    quoted = layout.quoted and b'"' in text
+    if quoted:
+        _check_quotes(layout, text, first_line)
+    plain, delimiter = _with_one_sign(text, layout)
+
+    n_broken = 0
+
+    def leave_out(row):
+        nonlocal n_broken
+        n_broken += 1
+        return "skip"
+
+    table = pa.csv.read_csv(
+        pa.BufferReader(plain),
+        read_options=pa.csv.ReadOptions(
+            use_threads=False,
+            block_size=len(plain) + 1,
+            column_names=[str(number) for number in range(len(layout.names))],
+        ),
+        parse_options=pa.csv.ParseOptions(
+            delimiter=delimiter,
+            quote_char='"' if quoted else False,
+            newlines_in_values=quoted,
+            invalid_row_handler=leave_out,
+        ),
+        convert_options=pa.csv.ConvertOptions(
+            column_types={str(position): kind for position, kind in types.items()},
+            include_columns=[str(position) for position in types],
+            strings_can_be_null=False,
+        ),
+    )
+    columns = {}
+    for position, kind in types.items():
+        chunks = table.column(str(position)).chunks
+        columns[position] = chunks[0] if chunks else pa.array([], kind)
+
+    def line_of(row):
+        rows = (line for line, fields in _records(layout, text) if len(fields) == len(layout.names))
+        return f"line {first_line + next(islice(rows, row, None))}"
+
+    lines = _broken_lines(layout, text, first_line) if n_broken else []
+    return Block(columns, line_of), lines
+
+
+def _with_one_sign(text, layout):
+    """(text, separator of one character), as pyarrow needs it."""
+    if layout.separator == " ":  # runs of blanks are one separator
+        text = re.sub(rb" {2,}", b" ", text) if b"  " in text else text
+        if b" \n" in text or b"\n " in text or b" \r" in text or text[:1] == b" ":
+            text = re.sub(rb"(?m)^ +| +(?=\r?$)", b"", text)
+        return text, " "
+    if layout.separator == "::":
+        sign = next(sign for sign in (b"\t", b"\x1f", b"\x1e", b"\x1d") if sign not in text)
+        return text.replace(b"::", sign), sign.decode()
+    return text, layout.separator
+
+
+def _records(layout, text):
+    """Yield (lines before it, fields) of each row: slow, for messages."""
+    plain, delimiter = _with_one_sign(text, layout)
+    lines = io.StringIO(plain.decode("latin-1"), newline="")
+    quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting)
+    before = 0
+    for fields in reader:
+        if fields:
+            yield before, fields
+        before = reader.line_num
+
+
+def _broken_lines(layout, text, first_line):
+    """[(line, message)] of the rows with too few or too many fields."""
+    lines = []
+    width = len(layout.names)
+    for before, fields in _records(layout, text):
+        if len(fields) != width:
+            line = first_line + before
+            message = (
+                f"{layout.path}, line {line}: {len(fields)} fields instead of {width} "
+                f"(separator {SEPARATORS[layout.separator]}); correct or remove it"
+            )
+            if '"' in "".join(fields) and not layout.quoted:
+                message += ", or say --format csv if quotation marks enclose fields"
+            lines.append((line, message))
+    return lines
+
+
+def _check_quotes(layout, text, first_line):
+    """Raise UserError unless each field that begins with a mark ends with one, in its own row."""
+    sign = re.escape(layout.separator.encode())
+    begin, end = rb"(?:^|(?<=\n)|(?<=\r)|(?<=" + sign + rb"))", rb"(?=" + sign + rb"|[\r\n]|\Z)"
+    whole = re.compile(begin + rb'"[^"]*(?:""[^"]*)*"' + end)
+
+    # A mark at the beginning of a field that is not such a field is open, or goes on after its end.
+    place = 0
+    for match in whole.finditer(text):
+        _check_open(layout, text, place, match.start(), first_line, begin)
+        if b"\n" in match.group():
+            _check_not_rows(layout, text, match, first_line)
+        place = match.end()
+    _check_open(layout, text, place, len(text), first_line, begin)
+
+
+def _check_open(layout, text, start, stop, first_line, begin):
+    """Raise UserError if a field in text[start:stop] begins with a mark."""
+    if text.find(b'"', start, stop) < 0:
+        return
+    found = re.compile(begin + b'"').search(text, start, stop)
+    if found:
+        line = first_line + text.count(layout.newline, 0, found.start())
+        raise UserError(
+            f"{layout.path}, line {line}: a quotation mark begins a field and does not end it; "
+            "correct it, or say --format table if quotation marks are letters"
+        )
+
+
+def _check_not_rows(layout, text, match, first_line):
+    """Raise UserError if a quoted field of several lines could as well be several rows."""
+    start = text.rfind(layout.newline, 0, match.start()) + 1
+    stop = text.find(layout.newline, match.end())
+    lines = text[start : stop if stop >= 0 else len(text)].split(layout.newline)
+    sign = layout.separator.encode()
+    if all(line.count(sign) == len(layout.names) - 1 for line in lines):
+        first = first_line + text.count(layout.newline, 0, start)
+        raise UserError(
+            f"{layout.path}, line {first}: a quotation mark opens here and closes in line "
+            f"{first + len(lines) - 1}: one field of {len(lines)} lines (say --format csv), or "
+            f"{len(lines)} rows (say --format table)"
+        )

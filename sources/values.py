@@ -1,0 +1,102 @@
+"""Ratings and times of a column, whatever type it has; what is none of these is missing.
+
+Shapes: m values.
+"""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+MISSING = np.iinfo(np.int64).min  # stands for no time
+SECOND = 1_000_000  # microseconds
+
+
+def ratings_of(column, decimal_comma):
+    """The ratings (m,) float32 of a column; NaN where there is no finite number.
+
+    column: pyarrow array of numbers or texts
+    decimal_comma: whether "3,5" is 3.5
+    """
+    if _is_text(column.type):
+        codes, texts = _distinct(column)
+        if decimal_comma:
+            texts = texts.str.replace(",", ".", regex=False)
+        distinct = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
+    else:
+        codes = slice(None)
+        distinct = column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):  # inf is no rating, see below
+        ratings = distinct.astype(np.float32)
+    return np.where(np.isfinite(ratings), ratings, np.float32(np.nan))[codes]
+
+
+def times_of(column):
+    """(times (m,) int64, unit) of a column; MISSING where there is none.
+
+    column: pyarrow array of whole numbers, dates, or texts of either
+
+    The unit is "number", for whole numbers as they are, or "us", for microseconds since 1970.
+    """
+    if pa.types.is_temporal(column.type):
+        return _integers(column.cast(pa.timestamp("us")).cast(pa.int64())), "us"
+    if pa.types.is_integer(column.type):
+        return _integers(column.cast(pa.int64())), "number"
+    if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        return _from_seconds(column.cast(pa.float64()).fill_null(np.nan).to_numpy(False)), "us"
+    if not pa.types.is_dictionary(column.type):
+        try:
+            return _integers(column.cast(pa.string()).cast(pa.int64())), "number"
+        except pa.ArrowInvalid:
+            pass
+
+    # Texts: whole numbers, with some missing; or dates and decimal numbers.
+    codes, texts = _distinct(column)
+    texts = texts.str.strip()
+    whole = texts.str.fullmatch(r"[-+]?\d{1,18}").to_numpy(bool)
+    numbers = pd.to_numeric(texts, errors="coerce")
+    if (whole | numbers.isna().to_numpy()).all() and whole.any():
+        times = np.full(len(texts), MISSING)
+        times[whole] = texts[whole].astype(np.int64)
+        return times[codes], "number"
+    times = _from_seconds(numbers.to_numpy(np.float64))
+    dates = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+    known = dates.notna().to_numpy() & numbers.isna().to_numpy()
+    times[known] = dates[known].dt.as_unit("us").astype(np.int64)
+    return times[codes], "us"
+
+
+def _is_text(kind):
+    """Whether a pyarrow type is of texts."""
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return not (
+        pa.types.is_integer(value)
+        or pa.types.is_floating(value)
+        or pa.types.is_decimal(value)
+        or pa.types.is_boolean(value)
+    )
+
+
+def _distinct(column):
+    """(codes (m,), the distinct texts as a pandas Series of str)"""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    texts = [
+        (value or b"").decode("latin-1") if isinstance(value, bytes | None) else str(value)
+        for value in column.dictionary.to_pylist()
+    ]
+    codes = pc.fill_null(column.indices, len(texts)).to_numpy(zero_copy_only=False)
+    return codes, pd.Series([*texts, ""], dtype=object)
+
+
+def _integers(column):
+    """The whole numbers (m,) int64; MISSING for null."""
+    return pc.fill_null(column, MISSING).to_numpy(zero_copy_only=False)
+
+
+def _from_seconds(seconds):
+    """Microseconds (m,) int64 of seconds (m,) float64; MISSING where there is no number."""
+    known = np.isfinite(seconds) & (np.abs(seconds) < 9e12)
+    times = np.full(len(seconds), MISSING)
+    times[known] = np.round(seconds[known] * SECOND).astype(np.int64)
+    return times

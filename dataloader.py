@@ -1,4 +1,4 @@
-"""A data set by name -> Interactions: find its files, read, number, split, and share them out."""
+"""A data set by name -> Interactions: find its files, read, filter, split, and share them out."""
 
 import logging
 from itertools import combinations
@@ -10,20 +10,17 @@ from scipy.sparse import csr_array
 from cli.errors import UserError
 from distributed.agreement import check_equal_on_ranks, raise_on_all_ranks
 from regularizers.flags import TUNED
-from sources import demo
+from sources import demo, filters
 from sources.arrays import find_arrays, load_arrays
-from sources.cache import number_ids, read_cached
+from sources.cache import parse, read_cached
+from sources.columns import wanted_of
 from sources.download import REGISTRY
+from sources.filters import Choice
 from sources.folders import find_folder, find_sources
-from sources.interactions import (
-    SPLITS,
-    Interactions,
-    digest_of,
-    pair_matrix,
-    split_at_random,
-    split_per_user,
-)
+from sources.interactions import SPLITS, Interactions, digest_of
+from sources.readers import WANTED
 from sources.share import own_share
+from sources.splits import Splitter
 
 log = logging.getLogger("onebp")
 
@@ -52,6 +49,8 @@ def load_interactions(args, ratings):
                 suggested=not args.given("valid_ratio"),
                 split_seed=args.split_seed,
                 download=not args.no_download,
+                wanted=wanted_of(args),
+                choice=Choice.of(args),
             )
         check_equal_on_ranks({"data with digest": data.digest})
         data = own_share(data)
@@ -83,106 +82,138 @@ def load_dataset(
     suggested=False,
     split_seed=0,
     download=True,
+    wanted=WANTED,
+    choice=None,
 ):
     """Load the data set `name` from <data_dir>/<name>/, fetched first if need be; or make `demo`.
 
-    ratings: whether to keep the ratings, and split them at random. Without them, each user's
-        interactions are split at random.
+    ratings: whether to keep the ratings, and split them at random over all users. Without them,
+        each user's interactions are split at random.
     fold: take the split u<fold>.base and u<fold>.test, as in MovieLens 100K
     test_ratio: share to test on, if the data set is one file; None: 0.1 of ratings, 0.2 of each
-        user's interactions
-    validate: whether a validation split is wanted. Without a valid.* file, it is a share of the
-        training split.
-    valid_ratio: that share; None: 0.1
+        user's interactions, 0.2 of all interactions by time
+    validate: whether a validation split is wanted. Without a valid.* file, it is made of the
+        training split as the test split was made of all.
+    valid_ratio: its share; None: 0.1
     suggested: whether valid_ratio is only a suggestion, which a valid.* file overrules
     split_seed: of both random splits
     download: whether the data set may be fetched
+    wanted (Wanted): how files are read
+    choice (Choice): which interactions count, and how they are split; None: the defaults
 
     Returns Interactions. Raises UserError for anything wrong with the name, the files, the ratios.
     """
-    if name == "demo":
-        if fold:
-            raise UserError("--fold does not apply: demo has no folds; leave the flag out")
-        sources = {"interactions": "demo"}
-        user_ids, item_ids, pairs = number_ids({"interactions": demo.demo_interactions()})
-    else:
-        folder = find_folder(name, Path(data_dir))
-        name = folder.name
-        sources = find_sources(name, folder, download, fold)
-        user_ids, item_ids, pairs = read_cached(folder, sources)
-    shape = (len(user_ids), len(item_ids))
-    splits = _matrices(pairs, shape, ratings, sources)
+    choice = choice or Choice()
+    name, sources, parsed = read_dataset(name, data_dir, fold, download, wanted)
+    check_columns(parsed, sources, ratings or choice.min_rating is not None)
+    user_ids, item_ids, pairs = filters.counting(parsed, sources, choice, ratings)
 
     # The test split.
-    random = np.random.default_rng(split_seed)
-    split = split_at_random if ratings else split_per_user
+    splitter = Splitter(choice, ratings, split_seed, parsed, sources)
     if "interactions" in sources:
-        ratio = (0.1 if ratings else 0.2) if test_ratio is None else test_ratio
-        splits["train"], splits["test"] = split(splits.pop("interactions"), ratio, random)
-    elif test_ratio is not None:
-        what = f"{sources['test']} is the test split"
-        raise UserError(f"--test_ratio does not apply: {what}; leave the flag out")
-    _check_disjoint(user_ids, item_ids, splits, sources)
-    if name in REGISTRY:
-        _check_published(name, shape, splits)
+        pairs["train"], pairs["test"] = splitter.split_test(pairs.pop("interactions"), test_ratio)
+    else:
+        check_own_test(sources, choice, test_ratio, divided=validate and "valid" not in sources)
+    pairs = disjoint(user_ids, item_ids, pairs, sources, choice)
+    if name in REGISTRY and choice == Choice():
+        check_published(name, (len(user_ids), len(item_ids)), pairs)
 
     # The validation split.
     if validate and "valid" not in sources:
-        splits["train"], splits["valid"] = split(splits["train"], valid_ratio or 0.1, random)
+        pairs["train"], pairs["valid"] = splitter.split_valid(pairs["train"], valid_ratio)
     elif valid_ratio is not None and "valid" in sources and not suggested:
         what = f"{sources['valid']} is the validation split"
         raise UserError(f"--valid_ratio does not apply: {what}; leave the flag out")
-    for wanted in ("train", "valid", "test") if validate else ("train", "test"):
-        if not splits[wanted].nnz:
-            why = f"there are too few, or {wanted}.* is empty"
-            raise UserError(f"data set {name}: no {wanted} interaction; {why}")
-    digest = digest_of(user_ids, item_ids, splits)
-    return Interactions(name, user_ids, item_ids, **splits, digest=digest)
 
+    # Users and items that training does not know.
+    pairs, cold = filters.without_cold(pairs, choice)
+    if "drop" in (choice.cold_users, choice.cold_items):
+        user_ids, item_ids, pairs = filters.without_unused(user_ids, item_ids, pairs)
+    for split in ("train", "valid", "test") if validate else ("train", "test"):
+        if not len(pairs[split]):
+            why = f"there are too few, or {split}.* is empty"
+            raise UserError(f"data set {name}: no {split} interaction; {why}")
 
-def _matrices(pairs, shape, ratings, sources):
-    """{split: (users, items, ratings or None)} -> {split: csr_array (U, I)}, absent ones empty."""
+    shape = (len(user_ids), len(item_ids))
     empty = csr_array(shape, dtype=np.float32 if ratings else np.int8)
-    splits = dict.fromkeys(SPLITS, empty)
-    for name, (users, items, values) in pairs.items():
-        if ratings and values is None:
+    matrices = {
+        split: pairs[split].matrix(ratings) if split in pairs else empty for split in SPLITS
+    }
+    digest = digest_of(user_ids, item_ids, matrices)
+    protocol = {"split": splitter.said, "unknown to training": cold}
+    return Interactions(name, user_ids, item_ids, **matrices, digest=digest, protocol=protocol)
+
+
+def read_dataset(name, data_dir, fold, download, wanted):
+    """Find and read the files of a data set, or make `demo`; for the arguments see load_dataset.
+
+    Returns (name of its folder, {split: path, or a name for messages}, Parsed).
+    """
+    own = (Path(data_dir) / name).is_dir()
+    if name == "demo" and not own:
+        if fold:
+            raise UserError("--fold does not apply: demo has no folds; leave the flag out")
+        return name, {"interactions": "demo"}, parse({"interactions": demo.demo_rows()}, wanted)
+    if name == "demo":
+        log.info("the data set is the folder %s, not the generated one", Path(data_dir) / name)
+    folder = find_folder(name, Path(data_dir))
+    sources = find_sources(folder.name, folder, download, fold)
+    return folder.name, sources, read_cached(folder, sources, wanted)
+
+
+def check_columns(parsed, sources, needs_ratings):
+    """Raise UserError if ratings are needed, and a file does not have all of them."""
+    for split, part in parsed.pairs.items():
+        if needs_ratings and (part.ratings is None or np.isnan(part.ratings).any()):
             raise UserError(
-                f"{sources[name]} has no ratings; name its column of them rating, "
-                "or take another --model"
+                f"{sources[split]}{parsed.gaps[split]['rating']}, or take another --model"
             )
-        splits[name] = pair_matrix(users, items, values if ratings else None, shape)
-        if ratings and (repeated := len(users) - splits[name].nnz):
-            text = "warning: %s: %d ratings are replaced by later ones of their pairs"
-            log.warning(text, sources[name], repeated)
-    return splits
 
 
-def _check_disjoint(user_ids, item_ids, splits, sources):
-    """Raise UserError, with the first pair, if two splits share one."""
-    for first, second in combinations(SPLITS, 2):
-        shared = _ones(splits[first]).multiply(_ones(splits[second])).tocoo()
-        if shared.nnz:
-            user, item = user_ids[shared.coords[0][0]], item_ids[shared.coords[1][0]]
-            more = f" (and {shared.nnz - 1} more)" if shared.nnz > 1 else ""
-            files = f"{sources[first]} and {sources[second]}"
+def check_own_test(sources, choice, test_ratio, divided):
+    """Raise UserError for flags that make a test split, if the files have one.
+
+    divided: whether the training split is divided, to validate
+    """
+    made = {"test_ratio": test_ratio, "test_from": choice.test_from}
+    if choice.split != "random" and not divided:
+        made["split"] = choice.split
+    for flag, value in made.items():
+        if value is not None:
+            what = f"{sources['test']} is the test split"
+            raise UserError(f"--{flag} does not apply: {what}; leave the flag out")
+
+
+def disjoint(user_ids, item_ids, pairs, sources, choice):
+    """The splits without the pairs that an earlier one of train, valid and test has.
+
+    Raises UserError, with the first of these pairs, unless --overlap drop allows to leave them out.
+    """
+    for first, second in combinations([split for split in SPLITS if split in pairs], 2):
+        shared = filters.in_both(pairs[first], pairs[second])
+        if not shared.any():
+            continue
+        place = int(np.argmax(shared))
+        user, item = user_ids[pairs[second].users[place]], item_ids[pairs[second].items[place]]
+        more = f" (and {shared.sum() - 1:,} more)" if shared.sum() > 1 else ""
+        files = f"{sources.get(first, first)} and {sources.get(second, second)}"
+        if choice.overlap == "refuse":
             raise UserError(
-                f"user {user!r} with item {item!r}{more} is in both {files}; "
-                "keep each pair in one of them"
+                f"user {user!r} with item {item!r}{more} is in both {files}; keep each pair in one "
+                "of them, or leave them out of the second by --overlap drop"
             )
+        log.info("overlap: %d pairs of %s are left out of the second", shared.sum(), files)
+        pairs = pairs | {second: pairs[second].take(~shared)}
+    return pairs
 
 
-def _ones(matrix):
-    """The same entries, all of them 1."""
-    return csr_array((np.ones(matrix.nnz, np.int8), matrix.indices, matrix.indptr), matrix.shape)
-
-
-def _check_published(name, shape, splits):
+def check_published(name, shape, pairs):
     """Warn if a named data set differs from the published one: its results would not compare."""
-    sizes = {split: matrix.nnz for split, matrix in splits.items()}
+    sizes = {split: len(part) for split, part in pairs.items()}
     users, items = shape
     found = {"users": users, "items": items, **sizes, "interactions": sum(sizes.values())}
     published = REGISTRY[name].counts
-    found = {what: found[what] for what in published}
+    found = {what: found.get(what, 0) for what in published}
     if found != published:
         here, there = (
             ", ".join(f"{number} {what}" for what, number in counts.items())

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import families
 from cli import launch
@@ -147,12 +148,13 @@ def parse_args(argv=None):
     given = vars(parser.parse_args(words))
     defaults = {name: flag.default for name, flag in flags_of(model).items()}
 
-    # The data set as it is spelled, and the preset that there is for it.
+    # The data set: a folder as it is spelled, or a named one in any case; and its preset.
     dataset = given.get("dataset", defaults["dataset"])
     named = DATASETS | {
         name: values for other in families.FAMILIES for name, values in other.datasets.items()
     }
-    dataset = next((name for name in named if name.lower() == dataset.lower()), dataset)
+    if not (Path(given.get("data_dir", defaults["data_dir"])) / dataset).is_dir():
+        dataset = next((name for name in named if name.lower() == dataset.lower()), dataset)
     preset = given.get("preset", "paper") if serves("preset", model) else "paper"
     if preset != "paper" and dataset not in family.presets[preset]:
         known = " and ".join(family.presets[preset])
@@ -290,6 +292,13 @@ def shared_contradictions(args, given):
             yield f"--l2_grid chooses on the validation split: leave --select {args.select} out"
         if args.refit:
             yield "--refit does nothing with --l2_grid; train the chosen strength with it, by --l2"
+    if args.split == "last":
+        for flag in given.keys() & {"test_ratio", "valid_ratio"}:
+            yield f"--{flag} does nothing with --split last; --test_last says how many are held out"
+    if args.test_from is not None and args.test_ratio is not None:
+        yield "--test_from says which interactions are the test split: leave --test_ratio out"
+    if args.repeats == "all" and args.split == "random" and args.overlap == "refuse":
+        yield "--repeats all may put a pair into both splits: say --overlap drop"
     if args.valid_ratio is not None and not args.validates:
         yield "--valid_ratio needs --select valid"
     if args.refit and args.select != "valid":

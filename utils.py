@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import resource
+import shutil
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -169,6 +170,37 @@ def atomic_file(path, mode="wb", **open_args):
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(path):
+    """Make a temporary folder that becomes `path` if the block ends without an error.
+
+    A folder that another process made meanwhile stays. What killed processes left is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        with suppress(FileExistsError):
+            if not path.exists():
+                temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_unfinished(folder):
+    """Remove the temporary files and folders, .<name>.<process>.tmp, of killed processes."""
+    for stale in folder.glob(".*.tmp"):
+        process = stale.name.split(".")[-2]
+        try:
+            os.kill(int(process), 0)  # signal 0 only asks whether the process exists
+        except (ValueError, ProcessLookupError):
+            shutil.rmtree(stale, ignore_errors=True)
+        except PermissionError:
+            pass  # the process exists
 
 
 def write_csv(path, table):

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from cli import launch
@@ -137,6 +138,22 @@ def text(word):
 
 
 text.metavar = "TEXT"
+
+
+def moment(text):
+    """A converter for a flag: a date, with or without a time of day, or a number."""
+    try:
+        float(text)
+    except ValueError:
+        try:
+            datetime.fromisoformat(text)
+        except ValueError:
+            wrong = f"{text!r} is no date as 2003-01-31 or 2003-01-31T18:00:00, and no number"
+            raise argparse.ArgumentTypeError(wrong) from None
+    return text
+
+
+moment.metavar = "DATE"
 
 
 def plain_name(text):

@@ -39,3 +39,15 @@ def find(registry, name):
             f"there is no {name!r}, only {', '.join(registry)}; to add it, see docs/extending.md"
         )
     return pkgutil.resolve_name(registry[name])
+
+
+# How a file may be read, see sources/formats.py, and the words for separators.
+FORMATS = ("csv", "table", "json", "lightgcn", "counted")
+SEPARATORS = {
+    "comma": ",",
+    "tab": "\t",
+    "semicolon": ";",
+    "bar": "|",
+    "colons": "::",
+    "blank": " ",
+}

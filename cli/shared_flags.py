@@ -2,11 +2,12 @@
 
 import os
 
-from cli.flags import Flag, number, one_of, plain_name, positive, share, whole
-from cli.registry import RANKINGS
+from cli.flags import Flag, moment, number, one_of, plain_name, positive, share, text, whole
+from cli.registry import FORMATS, RANKINGS, SEPARATORS
 
 # Data sets with suggested values. 100k to Yelp2018: from the README of the paper's repository,
 # epochs from its example commands. Those of demo are this project's.
+SIGNS = {sign: word for word, sign in SEPARATORS.items()} | {"\\t": "tab"}
 # fmt: off
 DATASETS = {
     "demo": {"batch_size": 1024, "l2": 3e-5, "lr": 5e-3, "dim": 32, "beta": 0.99, "N": 5,
@@ -56,11 +57,45 @@ DATA = [
          help="folder of the data sets"),
     Flag("no_download", False, None, decides="nothing", local=True,
          help="never fetch a data set that is absent"),
+    Flag("format", None, one_of(*FORMATS), loads=True,
+         help="what files are, if their content can be read in two ways: csv: quotation marks "
+              "enclose fields; table: they are letters; json: an object a line; lightgcn: lines of "
+              "a user and its items; counted: lines of a number of items and these items"),
+    Flag("separator", None, one_of(*SEPARATORS, **SIGNS), loads=True,
+         help="between two fields of a table (default: recognised)"),
+    Flag("user_column", None, text, loads=True,
+         help="column of users: its name, or its number from 1 (default: recognised)"),
+    Flag("item_column", None, text, needs="pairs", loads=True, help="column of items, likewise"),
+    Flag("rating_column", None, text, needs="pairs", loads=True,
+         help="column of ratings, likewise"),
+    Flag("time_column", None, text, needs="pairs", loads=True, help="column of times, likewise"),
+    Flag("min_rating", None, number(), needs="ranking", loads=True,
+         help="a positive is a rating of at least this (default: every row is one)"),
+    Flag("min_user_interactions", 1, whole(1), needs="pairs", loads=True,
+         help="leave out users with fewer, until all users and items have enough (k-core)"),
+    Flag("min_item_interactions", 1, whole(1), needs="pairs", loads=True,
+         help="leave out items with fewer, likewise"),
+    Flag("repeats", "last", one_of("last", "first", "all"), needs="pairs", loads=True,
+         help="of a pair that occurs more than once, keep the last or the first by time (by the "
+              "file's order without times), or all, which the split may divide"),
+    Flag("overlap", "refuse", one_of("refuse", "drop"), needs="pairs", loads=True,
+         help="pairs in both train and test: refuse the data, or leave them out of test"),
+    Flag("split", "random", one_of("random", "last", "time"), needs="pairs", loads=True,
+         help="hold out interactions at random, the last of each user, or all from a time on"),
+    Flag("test_last", 1, whole(1), needs="pairs", only={"split": ("last",)}, loads=True,
+         help="split last: interactions of each user to test on, and to validate on"),
+    Flag("test_from", None, moment, needs="pairs", only={"split": ("time",)}, loads=True,
+         help="split time: test on all from this time on (default: the latest --test_ratio)"),
+    Flag("cold_users", "keep", one_of("keep", "drop"), needs="pairs", loads=True,
+         help="users that training does not know: keep them, or leave them out"),
+    Flag("cold_items", "keep", one_of("keep", "drop"), needs="pairs", loads=True,
+         help="items that training does not know: keep them as candidates, or leave them out"),
     Flag("fold", None, number(1, 5, kind=int), needs="pairs", loads=True,
          help="take the split u1, ..., u5 that comes with the data set, as ml-100k's"),
     Flag("test_ratio", None, share, loads=True,
          help="share to test on, for data sets of one file "
-              "(default: 0.2 of a user's interactions; 0.1 of ratings, of clicks)"),
+              "(default: 0.2 of a user's interactions, or of all by time; 0.1 of ratings, of "
+              "clicks)"),
     Flag("valid_ratio", None, share, loads=True,
          help="share of the training split (of clicks: of all) to validate on (default: 0.1)"),
     Flag("split_seed", 0, whole(0), needs="pairs", loads=True,

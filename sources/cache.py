@@ -1,111 +1,150 @@
-"""Number the users and items of a data set, and keep a parsed copy of its files."""
+"""The parsed copy of a data set's files: numbered and sorted, in arrays to map into memory."""
 
 import glob
 import hashlib
 import json
 import logging
+import shutil
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
-from sources.readers import read_interactions
-from utils import atomic_file, file_sha256
+from sources.files import digest_of_file
+from sources.numbering import number_ids
+from sources.pairs import Pairs
+from sources.readers import WANTED, read_files
+from sources.values import in_microseconds
+from utils import atomic_folder
 
 log = logging.getLogger("onebp")
 
+COPY_FORMAT = 3
+ARRAYS = ("indptr", "items", "places", "ratings", "times")
 
-CACHE_FORMAT = 2
+
+@dataclass(frozen=True)
+class Parsed:
+    """The files of a data set as they were read.
+
+    user_ids, item_ids: all ids, sorted; see sources.numbering
+    pairs: {split, or "interactions": Pairs}
+    unit: of the times, see sources.values.times_of
+    about: {split: what was recognised in its file}
+    gaps: {split: {"rating" or "time": what is missing}}, see sources.readers.Rows
+    """
+
+    user_ids: list
+    item_ids: list
+    pairs: dict
+    unit: str
+    about: dict
+    gaps: dict
 
 
-def read_cached(folder, sources):
+def read_cached(folder, sources, wanted):
     """Load the parsed copy of the sources, or parse them and keep a copy in <folder>/.cache.
 
     folder (Path): of the data set
     sources: {split: path}
+    wanted (Wanted): how flags want the files to be read
 
-    Returns what `number_ids` returns.
+    Returns Parsed; the log says what was recognised. Raises UserError for what cannot be read.
     """
     # The copy's name contains a digest of the sources: it is never that of other content.
-    digests = {split: file_sha256(path) for split, path in sources.items()}
-    key = hashlib.sha256(json.dumps([CACHE_FORMAT, digests]).encode()).hexdigest()
     names = "+".join(path.name for path in sources.values())  # a folder may hold several folds
-    copy = folder / ".cache" / f"{names}.{key[:16]}.npz"
-    if copy.is_file():
+    content = _short_digest([COPY_FORMAT, *map(digest_of_file, sources.values())])
+    how = f".{_short_digest(vars(wanted))}" if wanted != WANTED else ""
+    copy = folder / ".cache" / f"{names}.{content}{how}"
+    parsed = None
+    if copy.is_dir():
         try:
-            return _load(copy, sources)
+            parsed = _load(copy)
         except Exception:  # damage can raise anything; the sources are there to read again
             log.warning("the parsed copy %s is damaged; reading the files again", copy)
+    if parsed is None:
+        rows = read_files(list(sources.values()), wanted)
+        parsed = parse(dict(zip(sources, rows, strict=True)), wanted)
+        _keep(copy, names, content, parsed)
+    for split, text in parsed.about.items():
+        log.info("%s: %s", sources[split], text)
+    return parsed
 
-    tables = {split: read_interactions(path) for split, path in sources.items()}
-    user_ids, item_ids, pairs = number_ids(tables)
+
+def _short_digest(content):
+    """The beginning of the sha256 of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def parse(tables, wanted):
+    """Number and sort interactions. tables: {split: Rows}; wanted (Wanted). Returns Parsed."""
+    rows = list(tables.values())
+    as_spelled = wanted.format is not None
+    user_ids, users = number_ids([table.users for table in rows], "user", as_spelled)
+    item_ids, items = number_ids([table.items for table in rows], "item", as_spelled)
+    unit = _common_unit(rows)
+    shape = (len(user_ids), len(item_ids))
+    pairs = {
+        split: Pairs.of(*numbers, shape, table.ratings, table.times)
+        for (split, table), *numbers in zip(tables.items(), users, items, strict=True)
+    }
+    about = {split: f"{table.about}; {len(table):,} rows" for split, table in tables.items()}
+    gaps = {split: table.gaps for split, table in tables.items()}
+    return Parsed(user_ids, item_ids, pairs, unit, about, gaps)
+
+
+def _common_unit(rows):
+    """The unit of the times of all files; whole numbers become microseconds beside dates."""
+    units = {table.unit for table in rows if table.times is not None}
+    if len(units) < 2:
+        return max(units, default="")
+    for table in rows:
+        table.times = in_microseconds(table.times, table.unit)
+    return "us"
+
+
+def _load(copy):
+    """What `_keep` wrote. Raises any error if it is damaged."""
+    about = json.loads((copy / "about.json").read_text())
+    for name, digest in about.pop("digests").items():
+        if digest_of_file(copy / name) != digest:
+            raise ValueError(f"{name} has changed")
+    ids = [json.loads((copy / f"{kind}_ids.json").read_bytes()) for kind in ("user", "item")]
+    pairs = {}
+    for split in about["about"]:
+        # Mapped with copy on write: whoever writes gets a page of its own.
+        arrays = {
+            name: np.asarray(
+                np.load(copy / f"{split}.{name}.npy", mmap_mode="c", allow_pickle=False)
+            )
+            for name in ARRAYS
+            if (copy / f"{split}.{name}.npy").exists()
+        }
+        pairs[split] = Pairs(**arrays, n_items=len(ids[1]))
+    return Parsed(*ids, pairs, **about)
+
+
+def _keep(copy, names, content, parsed):
+    """Write a copy, and remove those of other content of the same files."""
     try:
-        for stale in copy.parent.glob(f"{glob.escape(names)}.*.npz"):
-            stale.unlink(missing_ok=True)
-        _save(copy, user_ids, item_ids, pairs)
+        for stale in copy.parent.glob(f"{glob.escape(names)}.*"):
+            if stale.name.startswith(f"{names}.{content}") and stale != copy:
+                continue
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
+        with atomic_folder(copy) as folder:
+            for kind, ids in (("user", parsed.user_ids), ("item", parsed.item_ids)):
+                (folder / f"{kind}_ids.json").write_text(json.dumps(ids))
+            for split, pairs in parsed.pairs.items():
+                for name in ARRAYS:
+                    if (array := getattr(pairs, name)) is not None:
+                        np.save(folder / f"{split}.{name}.npy", array, allow_pickle=False)
+            about = {"unit": parsed.unit, "about": parsed.about, "gaps": parsed.gaps}
+            about["digests"] = {
+                path.name: digest_of_file(path) for path in sorted(folder.iterdir())
+            }
+            (folder / "about.json").write_text(json.dumps(about))
     except OSError as error:  # a read-only folder is no reason not to train
         log.warning(
             "no parsed copy kept in %s (%s): the next start parses again",
             copy.parent,
             error.strerror,
         )
-    return user_ids, item_ids, pairs
-
-
-def _load(copy, splits):
-    """What `_save` wrote: (user_ids, item_ids, pairs)."""
-    with np.load(copy, allow_pickle=False) as arrays:
-        ids = [json.loads(arrays[name].tobytes()) for name in ("user_ids", "item_ids")]
-        ratings = {split: arrays.get(f"{split}_ratings") for split in splits}
-        return *ids, {split: (*arrays[split], ratings[split]) for split in splits}
-
-
-def _save(copy, user_ids, item_ids, pairs):
-    """Write the result of `number_ids` into an .npz file, without pickle: the ids are JSON."""
-    ids = {
-        name: np.frombuffer(json.dumps(values).encode(), np.uint8)
-        for name, values in (("user_ids", user_ids), ("item_ids", item_ids))
-    }
-    with atomic_file(copy) as file:
-        ratings = {
-            f"{split}_ratings": values
-            for split, (_, _, values) in pairs.items()
-            if values is not None
-        }
-        indices = {split: np.stack(columns[:2]) for split, columns in pairs.items()}
-        np.savez(file, **ids, **ratings, **indices)
-
-
-def number_ids(tables):
-    """Number users and items from 0, in the order of their ids.
-
-    tables: {split: (users, items, ratings)}, arrays (interactions,) of strings; ratings or None
-
-    Returns (user_ids, item_ids, tables with users and items as int32 indices into these lists).
-    """
-    numbered, ids = [], []
-    for column in (0, 1):
-        values = np.concatenate([table[column] for table in tables.values()])
-        codes, uniques = pd.factorize(values)  # by first appearance
-        names = uniques.tolist()
-        order = sorted(range(len(names)), key=_id_order(names))
-        position = np.empty(len(names), np.int32)
-        position[order] = np.arange(len(names), dtype=np.int32)
-        numbered.append(position[codes])
-        ids.append([names[index] for index in order])
-    # Divide the columns among the splits again.
-    ends = np.cumsum([len(table[0]) for table in tables.values()])[:-1]
-    users, items = (np.split(codes, ends) for codes in numbered)
-    return *ids, {
-        split: (*pair, tables[split][2]) for split, *pair in zip(tables, users, items, strict=True)
-    }
-
-
-def _id_order(names):
-    """Sort key for indices into `names`: as numbers if every name is digits only, else as text.
-
-    Numbers may have any length: the key compares the number of digits, then the digits.
-    """
-    if all(name.isascii() and name.isdigit() for name in names):
-        digits = [name.lstrip("0") for name in names]
-        return lambda index: (len(digits[index]), digits[index], names[index])
-    return names.__getitem__

@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 
 from cli.errors import UserError
+from cli.registry import SEPARATORS
 
-# Plain names (see `plain_name`) of columns. A name of the first group goes before one of the second.
+# Plain names (see `plain_name`) of columns. The first group goes before the second.
 # fmt: off
 NAMES = {
     "user": (
@@ -42,7 +43,7 @@ class Wanted:
     """How the user wants files to be read; None: recognise it.
 
     format: csv (quotation marks enclose fields), table (they are letters), json, lightgcn, counted
-    separator: a key of sources.layout.SEPARATORS
+    separator: a sign of cli.registry.SEPARATORS
     user, item, rating, time: a column's name, or its number from 1
     """
 
@@ -58,9 +59,18 @@ class Wanted:
         return {role: name for role in ROLES if (name := getattr(self, role)) is not None}
 
 
+def wanted_of(args):
+    """The Wanted of the flags `args`."""
+    columns = {role: getattr(args, f"{role}_column") for role in ROLES}
+    return Wanted(args.format, SEPARATORS.get(args.separator), **columns)
+
+
 @dataclass(frozen=True)
 class Unclear:
-    """Stands for a role that several columns could have; it matters only if the role is needed."""
+    """Stands for a role that several columns could have; it matters only if the role is needed.
+
+    message: to be put after the file's name
+    """
 
     message: str
 
@@ -85,7 +95,7 @@ def choose_columns(layout, wanted):
         chosen |= found(layout, others, set(chosen.values()))
     for role in ("user", "item"):
         if isinstance(chosen[role], Unclear):
-            raise UserError(chosen[role].message)
+            raise UserError(f"{layout.path}{chosen[role].message}")
     positions = [place for place in chosen.values() if isinstance(place, int)]
     if len(set(positions)) < len(positions):
         twice = next(place for place in positions if positions.count(place) > 1)
@@ -127,12 +137,11 @@ def _by_name(layout, roles, taken):
         listed = _list([layout.names[place] for place in places] or layout.names)
         if len(places) > 1:
             found[role] = Unclear(
-                f"{layout.path}: several columns could be the {role}: {listed}; "
-                f"name one by --{role}_column"
+                f": several columns could be the {role}: {listed}; name one by --{role}_column"
             )
         elif not places and role in ("user", "item"):
             found[role] = Unclear(
-                f"{layout.path}: no column is known to be the {role}; it has {listed}; "
+                f": no column is known to be the {role}; it has {listed}; "
                 f"name one by --{role}_column"
             )
     return found
@@ -146,7 +155,7 @@ def _by_content(layout, roles, taken):
     if by_number is None or taken:
         first = layout.separator.join(layout.samples[0])[:60]
         line = (
-            f"{layout.path} has {len(columns)} columns and no header (first row {first!r}): "
+            f" has {len(columns)} columns and no header (first row {first!r}): "
             f"say which is which, as --user_column 1 --item_column 2"
         )
         by_number = {role: Unclear(line) for role in ("user", "item")}

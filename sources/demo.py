@@ -9,6 +9,9 @@ popularity within the genre; the rest are drawn from all albums.
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+
+from sources.readers import Rows
 
 USERS, ITEMS, DRAWS = 600, 900, 106_000  # about 40,000 of the draws are distinct pairs
 # fmt: off
@@ -21,6 +24,16 @@ FAVOURITE_SHARE = 0.85
 SEED = 2024
 IMPRESSIONS, CLICK_LISTENERS, CLICK_ALBUMS = 120_000, 1500, 400
 CLICK_FIELDS = ["listener", "album", "genre", "hour", "device"]
+
+
+def demo_rows():
+    """The interactions of the demo as sources.readers.Rows."""
+    users, items, ratings = demo_interactions()
+    users, items = (
+        pa.array(ids, pa.string()).cast(pa.binary()).dictionary_encode() for ids in (users, items)
+    )
+    gaps = {"time": " has no times"}
+    return Rows([users], [items], ratings, about="generated", gaps=gaps)
 
 
 def demo_interactions():

@@ -1,13 +1,28 @@
 """Find the folder and the files of a data set by its name."""
 
+from fnmatch import fnmatch
 from pathlib import Path
 
 from cli.errors import UserError
 from sources.download import REGISTRY, fetch
-from sources.interactions import SPLITS
 
-# MovieLens' names of a file of all interactions
-MOVIELENS = ("u.data*", "ratings*.dat*", "ratings.csv*")
+# First words of the files of a split.
+SPLIT_NAMES = {
+    "train": ("train",),
+    "valid": ("valid", "val", "validation", "dev"),
+    "test": ("test",),
+}
+# Names of a file of all interactions: the first pattern that matches a file counts.
+WHOLE = ("interactions.*", "u.data*", "ratings.*", "rating.*", "ratings*.dat*")
+# Files beside a table that are none of interactions.
+# fmt: off
+BESIDE = (
+    ".*", "readme*", "license*", "licence*", "*.md", "*.html", "*.pdf", "*.png", "*.npy",
+    "about.json", "movies.*", "tags.*", "links.*", "items.*", "users.*", "genome-*", "*_map.csv",
+    "u.item", "u.genre", "u.user", "u.occupation", "u.info", "u?.base*", "u?.test*", "*.item",
+    "*.user", "*.kg", "*.link",
+)
+# fmt: on
 
 
 def find_folder(name, data_dir, known=REGISTRY):
@@ -50,51 +65,103 @@ def find_sources(name, folder, download, fold=None):
     Returns {"train": path, "test": path}, perhaps with "valid", or {"interactions": path}. Raises
     UserError if files are missing or ambiguous.
     """
-    # The sets of files that the folder may hold, {split: pattern}; the first that is there counts.
-    if fold:
-        forms = [{"train": f"u{fold}.base*", "test": f"u{fold}.test*"}]
-    else:
-        by_split = {split: f"{split}.*" for split in (*SPLITS, "interactions")}
-        forms = [by_split, *({"interactions": pattern} for pattern in MOVIELENS)]
-
-    # Download the files that are absent.
     for remote in REGISTRY[name].files if name in REGISTRY else ():
         if fold and f"u{fold}.base" not in remote.members:
             continue  # the data set has no such fold
         if remote.members:
-            # A fold needs both of its files, otherwise one file is enough.
-            enough = all if fold else any
-            present = any(
-                enough(any(folder.glob(pattern)) for pattern in form.values()) for form in forms
-            )
+            present = _fold(folder, fold) if fold else _splits(folder) or _whole(folder)
         else:
             present = any(folder.glob(remote.pattern))
         if not present:
             fetch(remote, folder, allowed=download)
-
-    # Take the first set that is there, and check that it is complete.
-    sources = next(filter(None, (_matching(folder, form) for form in forms)), {})
-    if fold and len(sources) < 2:
-        raise UserError(
-            f"{folder} has no fold {fold}: it needs u{fold}.base and u{fold}.test; leave --fold out"
-        )
-    if not (sources.keys() == {"interactions"} or {"train", "test"} <= sources.keys() <= {*SPLITS}):
+    if fold:
+        sources = _fold(folder, fold)
+        if not sources:
+            raise UserError(
+                f"{folder} has no fold {fold}: it needs u{fold}.base and u{fold}.test; "
+                "leave --fold out"
+            )
+        return sources
+    splits, whole = _splits(folder), _whole(folder)
+    if (
+        splits
+        and whole.keys() & {"interactions"}
+        and fnmatch(_name(whole["interactions"]), WHOLE[0])
+    ):
+        splits |= whole
+    sources = splits or whole or _only_table(folder)
+    if not (
+        sources.keys() == {"interactions"} or {"train", "test"} <= sources.keys() <= {*SPLIT_NAMES}
+    ):
         found = ", ".join(path.name for path in sources.values()) or "none of them"
         raise UserError(
             f"{folder} needs train.* and test.* (and optionally valid.*), or one of "
-            f"interactions.*, u.data and ratings.*; it has {found}"
+            f"interactions.*, u.data and ratings.*, or one table of any name; it has {found}"
         )
     return sources
 
 
-def _matching(folder, form):
-    """{split: the file that matches} for {split: pattern}. Raises UserError if several match."""
+def _files(folder):
+    """The files of a folder, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+
+
+def _name(path):
+    """The name of a file as patterns spell it."""
+    return path.name.lower()
+
+
+def _one(folder, paths):
+    """The only one of some files, or None. Raises UserError if there are several."""
+    if len(paths) > 1:
+        names = " and ".join(path.name for path in paths)
+        raise UserError(f"{folder} holds {names}; move all but one of them away")
+    return paths[0] if paths else None
+
+
+def _fold(folder, fold):
+    """{"train", "test": path} of a fold of MovieLens, or {} if a file is absent."""
+    sources = {
+        split: _one(folder, [path for path in _files(folder) if fnmatch(_name(path), pattern)])
+        for split, pattern in (("train", f"u{fold}.base*"), ("test", f"u{fold}.test*"))
+    }
+    return sources if all(sources.values()) else {}
+
+
+def _splits(folder):
+    """{split: path} of the files of splits."""
     sources = {}
-    for split, pattern in form.items():
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
-        if len(found) > 1:
-            names = " and ".join(path.name for path in found)
-            raise UserError(f"{folder} holds {names}; move all but one of them away")
-        if found:
-            sources[split] = found[0]
+    for split, names in SPLIT_NAMES.items():
+        found = [
+            path
+            for path in _files(folder)
+            if _name(path).split(".")[0] in names and not fnmatch(_name(path), "*.npy")
+        ]
+        if path := _one(folder, found):
+            sources[split] = path
     return sources
+
+
+def _whole(folder):
+    """{"interactions": path} of the file of all interactions by its usual name, or {}."""
+    for pattern in WHOLE:
+        if path := _one(folder, [path for path in _files(folder) if fnmatch(_name(path), pattern)]):
+            return {"interactions": path}
+    return {}
+
+
+def _only_table(folder):
+    """{"interactions": path} of the only file that may be a table, or {} if there is none.
+
+    Raises UserError if there are several.
+    """
+    others = [
+        path for path in _files(folder) if not any(fnmatch(_name(path), name) for name in BESIDE)
+    ]
+    if len(others) > 1:
+        names = ", ".join(path.name for path in others[:5])
+        raise UserError(
+            f"{folder} holds {names}; call the table of interactions interactions.* (with its own "
+            "ending), or move the others away"
+        )
+    return {"interactions": others[0]} if others else {}

@@ -13,12 +13,11 @@ from cli.errors import UserError
 from sources import records
 from sources.columns import NAMES, is_value, kind_of, plain_name
 from sources.files import PIECE, Content, head_of
-from sources.layout import SEPARATORS, Layout
+from sources.layout import WORDS, Layout
 
 SAMPLED = 1000  # rows that are looked at to recognise a table
 WIDEST = 8  # fields of the widest table of integers that is recognised without a header
 LETTERS = ("\t", "::")  # separators of tables where quotation marks are letters
-FORMATS = ("csv", "table", "json", "lightgcn", "counted")
 
 
 class Ambiguous(UserError):
@@ -125,8 +124,8 @@ def _lines_of_integers(plain, lines):
         if repeated:
             return counted
         raise Ambiguous(
-            f"{path}: each line begins with the number of the integers that follow: lines of a user "
-            "and its items (--format lightgcn), or of a number of items and these items "
+            f"{path}: each line begins with the number of the integers that follow: lines of a "
+            "user and its items (--format lightgcn), or of a number of items and these items "
             "(--format counted)",
             [lightgcn, counted],
         )
@@ -219,12 +218,12 @@ def _with_separator(plain, lines, wanted):
         signs = signs[:1]
     if len(signs) > 1 and even:
         counts = " or ".join(
-            f"{SEPARATORS[layout.separator]} ({len(_rows(layout, lines[:1])[0])} columns)"
+            f"{WORDS[layout.separator]} ({len(_rows(layout, lines[:1])[0])} columns)"
             for layout in signs
         )
         raise UserError(
             f"{plain.path}: the separator may be {counts}; name it by --separator, as "
-            f"--separator {SEPARATORS[signs[0].separator]}"
+            f"--separator {WORDS[signs[0].separator]}"
         )
     return signs[0]
 

@@ -5,13 +5,14 @@ Shapes: U users, I items.
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array, csr_array
 
 from cli.errors import UserError
+from sources.splits import random_overall
 
 SPLITS = ("train", "valid", "test")
 
@@ -25,6 +26,7 @@ class Interactions:
     train, valid, test: csr_array (U, I) with sorted indices, of ones or of ratings (float32). A
         rating may be 0, so an entry counts whatever its value. valid may be empty.
     digest: of the ids and splits
+    protocol: {topic: line} on how the splits were made, for summary.json
     tune: a fourth split for regularizers/lambdaopt.py, or None
     """
 
@@ -36,6 +38,7 @@ class Interactions:
     test: csr_array
     digest: str
     tune: csr_array | None = None
+    protocol: dict = field(default_factory=dict)
 
     @property
     def shape(self):
@@ -74,7 +77,9 @@ class Interactions:
         if ratio == 1:
             valid, tune = empty, self.valid
         else:
-            tune, valid = split_at_random(self.valid, 1 - ratio, np.random.default_rng(split_seed))
+            random = np.random.default_rng(split_seed)
+            chosen = random_overall(self.valid.nnz, 1 - ratio, random)
+            tune, valid = entries(self.valid, ~chosen), entries(self.valid, chosen)
             if not valid.nnz:
                 raise UserError(
                     f"data set {self.name}: {self.valid.nnz} validation interactions are too few "
@@ -124,38 +129,11 @@ def pair_matrix(users, items, values, shape):
     return matrix
 
 
-def split_per_user(matrix, ratio, random):
-    """Split the interactions of every user at random. Returns two matrices: (rest, held out).
-
-    matrix: csr_array (U, I)
-    ratio: share of a user's interactions that is held out, rounded to the nearest whole number;
-        at least one interaction stays in the rest
-    random: numpy Generator
-    """
-    users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((random.random(matrix.nnz), users))  # by user, then at random
-    position = np.arange(matrix.nnz) - matrix.indptr[users]  # within the user, in that order
-    degree = np.diff(matrix.indptr)[users]
-    held_out = position < np.minimum(np.floor(degree * ratio + 0.5), degree - 1)
-    return tuple(_entries(matrix, chosen) for chosen in (order[~held_out], order[held_out]))
-
-
-def split_at_random(matrix, ratio, random):
-    """Split all interactions at random. Returns two matrices: (rest, held out).
-
-    matrix: csr_array (U, I)
-    ratio: share that is held out; at least one interaction stays in the rest
-    random: numpy Generator
-    """
-    order = random.permutation(matrix.nnz)
-    held_out = min(round(matrix.nnz * ratio), matrix.nnz - 1)
-    return tuple(_entries(matrix, chosen) for chosen in (order[held_out:], order[:held_out]))
-
-
-def _entries(matrix, chosen):
-    """csr_array of some entries of a matrix. chosen: their positions among its entries."""
-    users, items = matrix.tocoo().coords
-    return pair_matrix(users[chosen], items[chosen], matrix.data[chosen], matrix.shape)
+def entries(matrix, chosen):
+    """csr_array of some entries of a matrix. chosen: mask over them"""
+    before = np.concatenate([[0], np.cumsum(chosen)]).astype(matrix.indptr.dtype)
+    arrays = matrix.data[chosen], matrix.indices[chosen], before[matrix.indptr]
+    return csr_array(arrays, shape=matrix.shape)
 
 
 def digest_of(user_ids, item_ids, splits):

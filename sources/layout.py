@@ -5,15 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-# The words for separators, as messages and --separator spell them.
-SEPARATORS = {
-    ",": "comma",
-    "\t": "tab",
-    ";": "semicolon",
-    "|": "bar",
-    "::": "colons",
-    " ": "blank",
-}
+from cli.registry import SEPARATORS
+
+# The words for separators.
+WORDS = {sign: word for word, sign in SEPARATORS.items()}
 KINDS = {
     "table": "table",
     "json": "JSON lines",
@@ -33,7 +28,7 @@ class Layout:
     compression: see sources.files.Content
     names: of the columns; "1", "2", ... if the file has no header
     header: whether the first line holds the names
-    separator: between two fields, a key of SEPARATORS; runs of blanks are one separator
+    separator: between two fields, a key of WORDS; runs of blanks are one separator
     quoted: whether a field may be enclosed in quotation marks
     newline: end of a line
     skip_bytes, skip_lines: what comes before the first row, the header say
@@ -61,7 +56,7 @@ class Layout:
         marks = "quotation marks enclose fields" if self.quoted else "quotation marks are letters"
         if self.header and any(":" in name for name in self.names) and self.separator == "\t":
             return f"{packed}RecBole's table, {marks}"
-        return f"{packed}table with {header}, separator {SEPARATORS[self.separator]}, {marks}"
+        return f"{packed}table with {header}, separator {WORDS[self.separator]}, {marks}"
 
     @property
     def signature(self):

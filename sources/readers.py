@@ -16,7 +16,7 @@ from sources.formats import recognise_all
 from sources.lines import ITEM, USER, read_lines
 from sources.records import read_binary, read_json
 from sources.tables import TEXT, read_table
-from sources.values import MISSING, ratings_of, times_of
+from sources.values import MISSING, in_microseconds, ratings_of, times_of
 
 log = logging.getLogger("onebp")
 
@@ -31,8 +31,9 @@ class Rows:
     ratings (n,): float32, NaN where the file has no number; None: the file has no such column
     times (n,): int64, MISSING where the file has none; None: no such column
     unit: of the times, see sources.values.times_of
-    about: what was recognised, one line
-    gaps: {"rating" or "time": why the column is absent, or how many of its values are missing}
+    about: what was recognised
+    gaps: {"rating" or "time": why the column is absent, or where its first value is missing}; to
+        be put after the file's name
     """
 
     users: list = field(default_factory=list)
@@ -83,9 +84,9 @@ def _read_file(layout, wanted):
         rows.ratings = np.concatenate([*ratings, np.empty(0, np.float32)])
     if "time" in places:
         rows.times, rows.unit = _one_unit(times)
-    _say_gaps(rows, layout, columns, first_gap)
+    _say_gaps(rows, columns, first_gap)
     said = say_columns(layout, columns)
-    rows.about = f"{layout.path}: {layout.describe()}{': ' if said else ''}{said}"
+    rows.about = f"{layout.describe()}{': ' if said else ''}{said}"
     return rows
 
 
@@ -105,8 +106,8 @@ def _ids(layout, block, place, role):
     column = block.columns[place]
     if column.type != TEXT:
         raise UserError(
-            f"{layout.path}: column {layout.names[place]!r} of the {role}s holds {column.type}; ids are "
-            "whole numbers or text; convert it"
+            f"{layout.path}: column {layout.names[place]!r} of the {role}s holds {column.type}; "
+            "ids are whole numbers or text; convert it"
         )
     missing = pc.index(column.dictionary, b"").as_py()
     if missing >= 0:
@@ -140,38 +141,27 @@ def _note_gap(first_gap, role, is_missing, column, block):
         first_gap[role] = (count + int(is_missing.sum()), *first)
 
 
-def _say_gaps(rows, layout, columns, first_gap):
+def _say_gaps(rows, columns, first_gap):
     """Note in rows.gaps why there is no rating or time."""
     for role in ("rating", "time"):
         if isinstance(columns.get(role), Unclear):
             rows.gaps[role] = columns[role].message
         elif columns.get(role) is None:
-            rows.gaps[role] = (
-                f"{layout.path} has no {role}s; name its column of them by --{role}_column"
-                if columns
-                else f"{layout.path} has no {role}s"
-            )
+            advice = f"; name its column of them by --{role}_column" if columns else ""
+            rows.gaps[role] = f" has no {role}s{advice}"
         elif role in first_gap:
             count, place, value = first_gap[role]
             text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             more = f" (and {count - 1:,} more)" if count > 1 else ""
-            rows.gaps[role] = f"{layout.path}, {place}{more}: {text!r} is no {role}; correct it"
+            rows.gaps[role] = f", {place}{more}: {text!r} is no {role}; correct it"
 
 
 def _one_unit(times):
     """(times (n,), unit) of the times of all blocks. times: what times_of returned of each"""
     units = {unit for _, unit in times}
-    if len(units) < 2:
-        return np.concatenate([np.empty(0, np.int64), *(part for part, _ in times)]), max(
-            units, default=""
-        )
-    # Seconds in some blocks, dates or fractions in others.
-    return (
-        np.concatenate(
-            [
-                np.where(part == MISSING, part, part * 1_000_000) if unit == "number" else part
-                for part, unit in times
-            ]
-        ),
-        "us",
+    if len(units) > 1:  # seconds in some blocks, dates or fractions in others
+        times = [(in_microseconds(*part), "us") for part in times]
+        units = {"us"}
+    return np.concatenate([np.empty(0, np.int64), *(part for part, _ in times)]), max(
+        units, default=""
     )

@@ -6,7 +6,6 @@ A field of a nested object is named by its way, as `user.id`. Shapes: m rows of 
 import ast
 import json
 from dataclasses import replace
-from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc

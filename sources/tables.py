@@ -16,7 +16,7 @@ import pyarrow.csv
 
 from cli.errors import UserError
 from sources.files import PIECE, pieces
-from sources.layout import SEPARATORS, Block
+from sources.layout import WORDS, Block
 
 TEXT = pa.dictionary(pa.int32(), pa.binary())  # type of a column: few of its values are distinct
 THREADS = 2
@@ -171,7 +171,7 @@ def _broken_lines(layout, text, first_line):
             line = first_line + before
             message = (
                 f"{layout.path}, line {line}: {len(fields)} fields instead of {width} "
-                f"(separator {SEPARATORS[layout.separator]}); correct or remove it"
+                f"(separator {WORDS[layout.separator]}); correct or remove it"
             )
             if '"' in "".join(fields) and not layout.quoted:
                 message += ", or say --format csv if quotation marks enclose fields"

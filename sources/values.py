@@ -3,10 +3,14 @@
 Shapes: m values.
 """
 
+from datetime import datetime, timedelta, timezone
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from sources.columns import NUMBER
 
 MISSING = np.iinfo(np.int64).min  # stands for no time
 SECOND = 1_000_000  # microseconds
@@ -64,6 +68,49 @@ def times_of(column):
     known = dates.notna().to_numpy() & numbers.isna().to_numpy()
     times[known] = dates[known].dt.as_unit("us").astype(np.int64)
     return times[codes], "us"
+
+
+def in_microseconds(times, unit):
+    """Times (n,) in microseconds: whole numbers are taken for seconds. unit: see `times_of`"""
+    if times is None or unit == "us":
+        return times
+    known = (times != MISSING) & (np.abs(times) < 9 * 10**12)
+    return np.where(known, times * SECOND, MISSING)
+
+
+def ticks_per_second(times, unit):
+    """How many of their unit are a second: of whole numbers, by their size.
+
+    times (n,): not empty; without MISSING
+    unit: see `times_of`
+    """
+    if unit == "us":
+        return SECOND
+    largest = int(np.abs(times).max())
+    return next((10**power for power in (0, 3, 6) if largest < 10 ** (11 + power)), 10**9)
+
+
+def moment(text, times, unit):
+    """The time that --test_from names, in the unit of the times.
+
+    text: a number, in this unit; or a date, with or without a time of day, in UTC
+    times (n,), unit: see `ticks_per_second`
+    """
+    if NUMBER.fullmatch(text):
+        return int(float(text))
+    date = datetime.fromisoformat(text)
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=timezone.utc)
+    microseconds = (date - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
+    return microseconds * ticks_per_second(times, unit) // SECOND
+
+
+def say_time(time, times, unit):
+    """A time in words: its date, or the number if it is too small for one (before 1980)."""
+    seconds = time / ticks_per_second(times, unit)
+    if not 10 * 365.25 * 86400 < seconds < 253402300800:
+        return str(time)
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S}"
 
 
 def _is_text(kind):

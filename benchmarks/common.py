@@ -26,6 +26,10 @@ from utils import choose_device, keep_freed_memory  # noqa: E402
 
 keep_freed_memory()  # as main.py does
 
+# Their versions stand above each table.
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "pyarrow", "polars", "implicit", "recbole")
+PACKAGES += ("scikit-surprise", "fuxictr")
+
 
 def options(description, **numbers):
     """Parse a benchmark's command line: --data_dir, and a flag for each of `numbers`.
@@ -94,7 +98,7 @@ def show(title, rows):
     rows: {name of the row: {column: value}}
     """
     packages = []
-    for name in ("torch", "numpy", "scipy", "implicit", "recbole", "scikit-surprise", "fuxictr"):
+    for name in PACKAGES:
         try:
             packages.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:

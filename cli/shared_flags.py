@@ -20,6 +20,11 @@ DATASETS = {
     "Yelp2018": {"batch_size": 1024, "l2": 0.0, "lr": 5e-5, "dim": 2048, "beta": 0.999, "N": 5},
     "ml-100k": {},
     "ml-1m": {},
+    "ml-10m": {},
+    "ml-20m": {},
+    "ml-25m": {},
+    "ml-32m": {},
+    "ml-latest-small": {},
 }
 
 RUN = [

@@ -1,8 +1,10 @@
 """Download the named data sets: the addresses, digests and published counts of their files."""
 
 import hashlib
-import io
 import logging
+import os
+import shutil
+import tempfile
 import zipfile
 from dataclasses import dataclass
 
@@ -20,6 +22,7 @@ ONEBP = f"{GITHUB}/studentcej/OneBP/8ad479b982ebbbbdb384704d27795465be170d97/dat
 LIGHTGCN = f"{GITHUB}/gusye1234/LightGCN-PyTorch/947ca2b/data"
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 TIMEOUT_S = 30  # seconds without a byte from the server
+PIECE = 1 << 20  # bytes in memory at a time: archives have hundreds of MB
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class RemoteFile:
 
     name: in the data set's folder; of a zip archive, the name of the folder in it
     url: its address
-    digest: "sha256:...", of the content, or "git:...", its id as a git blob: sha1 of
+    digest: "sha256:..." or "md5:...", of the content, or "git:...", its id as a git blob: sha1 of
         `blob <length>\\0` + content
     members: the files of a zip archive that are kept; the archive is not
     """
@@ -65,15 +68,16 @@ def _published(base, files, counts):
     )
 
 
-def _movielens(name, sha256, members, counts):
+def _movielens(name, digest, members, counts, inside=None):
     """A data set of GroupLens: a zip archive.
 
     name: of the data set
-    sha256: of the archive
+    digest: of the archive, see RemoteFile
     members: files of the archive that are kept
-    counts: number of users, items and interactions
+    counts: number of users, items (with a rating) and interactions
+    inside: name of the folder in the archive; None: the data set's
     """
-    archive = RemoteFile(name, f"{GROUPLENS}/{name}.zip", f"sha256:{sha256}", members)
+    archive = RemoteFile(inside or name, f"{GROUPLENS}/{name}.zip", digest, members)
     return Published((archive,), dict(zip(("users", "items", "interactions"), counts, strict=True)))
 
 
@@ -136,7 +140,7 @@ REGISTRY = {
     ),
     "ml-100k": _movielens(
         "ml-100k",
-        "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
+        "sha256:50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
         (
             "README",
             "u.item",
@@ -148,45 +152,79 @@ REGISTRY = {
     ),
     "ml-1m": _movielens(
         "ml-1m",
-        "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
+        "sha256:a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
         ("README", "movies.dat", "users.dat", "ratings.dat"),
         counts=(6040, 3706, 1_000_209),
+    ),
+    # The MD5 sums are those that GroupLens publishes beside the archives, as <name>.zip.md5.
+    "ml-10m": _movielens(
+        "ml-10m",
+        "md5:ce571fd55effeba0271552578f2648bd",
+        ("README.html", "movies.dat", "ratings.dat"),
+        counts=(69_878, 10_677, 10_000_054),
+        inside="ml-10M100K",
+    ),
+    "ml-20m": _movielens(
+        "ml-20m",
+        "md5:cd245b17a1ae2cc31bb14903e1204af3",
+        ("README.txt", "movies.csv", "ratings.csv"),
+        counts=(138_493, 26_744, 20_000_263),
+    ),
+    "ml-25m": _movielens(
+        "ml-25m",
+        "md5:6b51fb2759a8657d3bfcbfc42b592ada",
+        ("README.txt", "movies.csv", "ratings.csv"),
+        counts=(162_541, 59_047, 25_000_095),
+    ),
+    "ml-32m": _movielens(
+        "ml-32m",
+        "md5:d472be332d4daa821edc399621853b57",
+        ("README.txt", "movies.csv", "ratings.csv"),
+        counts=(200_948, 84_432, 32_000_204),
+    ),
+    # GroupLens may replace this one; its archive has been that of September 2018 since then.
+    "ml-latest-small": _movielens(
+        "ml-latest-small",
+        "sha256:696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
+        ("README.txt", "movies.csv", "ratings.csv"),
+        counts=(610, 9_724, 100_836),
     ),
 }
 
 
 def fetch(remote, folder, allowed=True):
-    """Download a file of a data set. Nothing is written before the digest is checked.
+    """Download a file of a data set. Nothing is kept before the digest is checked.
 
     remote (RemoteFile)
     folder (Path): of the data set
     allowed: False raises instead of downloading
 
-    Raises UserError for a wrong digest, an HTTP error, a server that does not answer, and a disk
-    that refuses. Its text gives the address, and where to put the file by hand.
+    Raises UserError for a wrong digest, an archive that lacks a file, an HTTP error, a server that
+    does not answer, and a disk that refuses. Its text gives the address, and where to put the file
+    by hand.
     """
     target = folder / remote.name
     by_hand = f"get {remote.url} by hand and save it as {target}"
     if remote.members:
         target = folder / remote.members[-1]
-        by_hand = f"get {remote.url} by hand and unpack it into {folder.parent}"
+        by_hand = f"get {remote.url} by hand and unpack its folder {remote.name} as {folder}"
     if not allowed:
         raise UserError(f"{target} is absent and --no_download is set: {by_hand}")
     log.info("downloading %s", remote.url)
     try:
-        content = io.BytesIO()
-        pooch.HTTPDownloader(progressbar=on_terminal(), timeout=TIMEOUT_S)(
-            remote.url, content, None
-        )
-        found = _digest(content.getvalue(), remote.digest)
-        if found != remote.digest:
-            raise UserError(
-                f"{remote.url} has digest {found}, not {remote.digest}: cut off or changed; "
-                f"{by_hand}"
+        # A file without a name, on the disk of the data set: it is gone however this block ends.
+        place = next(path for path in (folder, *folder.parents) if path.is_dir())
+        with tempfile.TemporaryFile(dir=place) as content:
+            pooch.HTTPDownloader(progressbar=on_terminal(), chunk_size=PIECE, timeout=TIMEOUT_S)(
+                remote.url, content, None
             )
-        for name, data in _files(remote, content):
-            with atomic_file(folder / name) as file:
-                file.write(data)
+            found = _digest(content, remote.digest)
+            if found != remote.digest:
+                raise UserError(
+                    f"{remote.url} has digest {found}, not {remote.digest}: cut off or changed; "
+                    f"{by_hand}"
+                )
+            _keep(remote, content, folder)
     except requests.RequestException as error:  # is an OSError too, so it comes first
         raise UserError(
             f"cannot download {remote.url} ({_reason(error)}); try again, or {by_hand}"
@@ -197,27 +235,45 @@ def fetch(remote, folder, allowed=True):
         ) from None
 
 
-def _files(remote, content):
-    """Yield (name, bytes) of each file to keep.
+def _keep(remote, content, folder):
+    """Write a download into the folder of its data set.
 
-    Of an archive, these are the named members only: no other path in it is ever written.
+    Of an archive, the named members only: no other path in it is ever written. The file of ratings
+    comes last, so that without it the archive is fetched again.
 
     remote (RemoteFile)
-    content (BytesIO): the download
+    content: the download, an open file
+    folder (Path)
+
+    Raises UserError, with nothing written, if the archive lacks a member.
     """
     if not remote.members:
-        yield remote.name, content.getvalue()
+        content.seek(0)
+        with atomic_file(folder / remote.name) as file:
+            shutil.copyfileobj(content, file, PIECE)
         return
     with zipfile.ZipFile(content) as archive:
-        for member in remote.members:
-            yield member, archive.read(f"{remote.name}/{member}")
+        names = {member: f"{remote.name}/{member}" for member in remote.members}
+        if absent := set(names.values()) - set(archive.namelist()):
+            raise UserError(
+                f"{remote.url} lacks {min(absent)}; correct the REGISTRY in sources/download.py"
+            )
+        for member, name in names.items():
+            with archive.open(name) as packed, atomic_file(folder / member) as file:
+                shutil.copyfileobj(packed, file, PIECE)
 
 
-def _digest(content, like):
-    """Digest of bytes, of the kind of `like`; see RemoteFile."""
-    if like.startswith("git:"):
-        return "git:" + hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    return "sha256:" + hashlib.sha256(content).hexdigest()
+def _digest(file, like):
+    """Digest of an open file, of the kind of `like`; see RemoteFile."""
+    kind = like.split(":")[0]
+    digest = hashlib.new("sha1" if kind == "git" else kind, usedforsecurity=False)
+    length = file.seek(0, os.SEEK_END)
+    if kind == "git":
+        digest.update(b"blob %d\0" % length)
+    file.seek(0)
+    while piece := file.read(PIECE):
+        digest.update(piece)
+    return f"{kind}:{digest.hexdigest()}"
 
 
 def _reason(error):

@@ -6,7 +6,9 @@ import resource
 import signal
 import threading
 import time
+import tracemalloc
 import zipfile
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -73,13 +75,16 @@ def test_good_and_slow(server, tmp_path, way):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["train.csv"]
 
 
-def test_git_digest(server, tmp_path):
-    # `printf 'user,item\na,y\n' | git hash-object --stdin`
-    fetch(
-        remote(f"{server}/good", "test.csv", "git:c0f19e167f54b6970b531007b7fbf9d6507b648c"),
-        tmp_path,
-    )
-    assert (tmp_path / "test.csv").exists()
+@pytest.mark.parametrize(
+    "digest",
+    [
+        "git:c0f19e167f54b6970b531007b7fbf9d6507b648c",  # printf ... | git hash-object --stdin
+        "md5:c5b1025afc0e9a99437545e61fd27b60",  # printf ... | md5sum
+    ],
+)
+def test_kinds_of_digests(server, tmp_path, digest):
+    fetch(remote(f"{server}/good", "test.csv", digest), tmp_path)
+    assert (tmp_path / "test.csv").read_bytes() == FILES["test.csv"]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,7 @@ def test_git_digest(server, tmp_path):
         ("none", None, "HTTP 404"),
         ("good", "sha256:" + "0" * 64, "has digest sha256:.*cut off or changed"),
         ("good", "git:" + "0" * 40, "has digest git:.*cut off or changed"),
+        ("good", "md5:" + "0" * 32, "has digest md5:.*cut off or changed"),
     ],
 )
 def test_failures_say_where_and_leave_nothing(server, tmp_path, way, digest, reason):
@@ -151,6 +157,88 @@ def test_archive_gives_its_named_members_and_no_other(server, tmp_path, monkeypa
     assert (tmp_path / "deep/ml-1m/ratings.dat").read_bytes() == b"1::2::3\n"
 
 
+def archive_of(name, base, members, monkeypatch):
+    """RemoteFile of an archive on the server. members: {file: content}, in a folder `name`"""
+    content = zipped({f"{name}/{member}": data for member, data in members.items()})
+    monkeypatch.setitem(FILES, f"{name}.zip", content)
+    digest = "md5:" + hashlib.md5(content).hexdigest()
+    return RemoteFile(name, f"{base}/{name}.zip", digest, tuple(members))
+
+
+@pytest.mark.parametrize("name", ["ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-latest-small"])
+def test_named_archives_of_grouplens(server, tmp_path, monkeypatch, name):
+    """Each in GroupLens' own layout: rankings and ratings come from the same files."""
+    if name == "ml-10m":
+        folder, rows = "ml-10M100K", "1::122::4.5::838985046\n1::185::5::838983525\n"
+        members = {"README.html": "<p>", "movies.dat": "122::Heat::Crime\n", "ratings.dat": rows}
+    else:
+        rows = "userId,movieId,rating,timestamp\n1,122,4.5,1147880044\n1,185,5.0,1147868817\n"
+        folder, movies = name, "movieId,title,genres\n122,Heat,Crime\n"
+        members = {"README.txt": "Summary", "movies.csv": movies, "ratings.csv": rows}
+    made = archive_of(folder, f"{server}/good", members | {"tags.csv": "x"}, monkeypatch)
+    published = REGISTRY[name].files[0]
+    assert published.url == f"https://files.grouplens.org/datasets/movielens/{name}.zip"
+    file = replace(published, url=made.url, digest=made.digest)
+    counts = {"users": 1, "items": 2, "interactions": 2}
+    monkeypatch.setitem(REGISTRY, name, Published((file,), counts))
+
+    data = load_dataset(name.upper(), tmp_path, ratings=True, test_ratio=0.5)
+    assert {*data.train.data, *data.test.data} == {4.5, 5.0}
+    data = load_dataset(name, tmp_path, test_ratio=0.5)
+    assert (data.item_ids, data.train.nnz, data.test.nnz) == (["122", "185"], 1, 1)
+    found = {path.name for path in (tmp_path / name).iterdir() if path.is_file()}
+    assert found == members.keys()
+
+
+def test_archive_that_lacks_a_file(server, tmp_path, monkeypatch):
+    file = archive_of("d", f"{server}/good", {"README": "x", "ratings.csv": "x"}, monkeypatch)
+    file = replace(file, members=("README", "movies.csv", "ratings.csv"))
+    with pytest.raises(UserError, match=r"good/d\.zip lacks d/movies\.csv; correct"):
+        fetch(file, tmp_path / "d")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("way", ["short", "stall"])
+def test_archive_that_breaks_off_leaves_nothing(server, tmp_path, monkeypatch, way):
+    file = archive_of("d", f"{server}/{way}", {"ratings.csv": "user,item\n"}, monkeypatch)
+    with pytest.raises(UserError, match=r"broke off|no answer"):
+        fetch(file, tmp_path / "new/d")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_unpacking_leaves_whole_files(server, tmp_path, monkeypatch):
+    members = {"README": "x" * 100, "ratings.csv": "user,item\na,x\n"}
+    file = archive_of("d", f"{server}/good", members, monkeypatch)
+    copy = download.shutil.copyfileobj
+
+    def interrupted(source, target, length):
+        if source.name == "d/ratings.csv":
+            target.write(b"user")
+            raise KeyboardInterrupt
+        copy(source, target, length)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download.shutil, "copyfileobj", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(file, tmp_path / "d")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["README"]
+    fetch(file, tmp_path / "d")
+    assert (tmp_path / "d/ratings.csv").read_text() == members["ratings.csv"]
+
+
+def test_archive_is_not_held_in_memory(server, tmp_path, monkeypatch):
+    size = 64 << 20
+    file = archive_of("d", f"{server}/good", {"ratings.csv": bytes(size)}, monkeypatch)
+    tracemalloc.start()
+    try:
+        fetch(file, tmp_path / "d")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "d/ratings.csv").stat().st_size == size
+    assert peak < size / 4
+
+
 def test_archive_that_was_unpacked_in_part_is_fetched_again(server, tmp_path, monkeypatch):
     members = {"d/u1.base": "1\t2\t3\n", "d/u1.test": "1\t3\t3\n", "d/u.data": "1\t2\t3\n1\t3\t3\n"}
     archive = zipped(members)
@@ -168,7 +256,7 @@ def test_archive_that_was_unpacked_in_part_is_fetched_again(server, tmp_path, mo
 
 def test_archive_that_fails(server, tmp_path):
     file = RemoteFile("ml-1m", f"{server}/none/ml-1m.zip", "sha256:0", ("ratings.dat",))
-    by_hand = f"get {file.url} by hand and unpack it into {tmp_path}"
+    by_hand = f"get {file.url} by hand and unpack its folder ml-1m as {tmp_path / 'ml-1m'}"
     with pytest.raises(UserError) as error:
         fetch(file, tmp_path / "ml-1m")
     assert by_hand in str(error.value)

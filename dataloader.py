@@ -114,7 +114,6 @@ def load_dataset(
         pairs["train"], pairs["test"] = splitter.split_test(pairs.pop("interactions"), test_ratio)
     else:
         check_own_test(sources, choice, test_ratio, divided=validate and "valid" not in sources)
-    pairs = disjoint(user_ids, item_ids, pairs, sources, choice)
     if name in REGISTRY and choice == Choice():
         check_published(name, (len(user_ids), len(item_ids)), pairs)
 
@@ -124,6 +123,9 @@ def load_dataset(
     elif valid_ratio is not None and "valid" in sources and not suggested:
         what = f"{sources['valid']} is the validation split"
         raise UserError(f"--valid_ratio does not apply: {what}; leave the flag out")
+
+    if "interactions" not in sources or choice.repeats == "all":
+        pairs = disjoint(user_ids, item_ids, pairs, sources, choice)
 
     # Users and items that training does not know.
     pairs, cold = filters.without_cold(pairs, choice)

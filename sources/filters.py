@@ -54,6 +54,7 @@ def counting(parsed, sources, choice, ratings):
             text = "warning: %s: %d ratings are replaced by %s ones of their pairs"
             other = "later" if choice.repeats == "last" else "earlier"
             log.warning(text, sources[split], repeated, other)
+    pairs = {split: part.only(ratings, choice.split != "random") for split, part in pairs.items()}
     least = choice.min_user_interactions, choice.min_item_interactions
     if least != (1, 1):
         pairs = core(pairs, *least)

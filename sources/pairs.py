@@ -16,7 +16,7 @@ class Pairs:
     indptr (U + 1,) int64: user u's are those from indptr[u] to before indptr[u + 1]
     items (n,) int32
     n_items: I
-    places (n,) int32 or int64: the place of each in its file, from 0
+    places (n,) int32 or int64 or None: the place of each in its file, from 0
     ratings (n,) float32 or None; NaN where the file has none
     times (n,) int64 or None; see sources.values
     """
@@ -53,15 +53,27 @@ class Pairs:
         """The users (n,) int32."""
         return np.repeat(np.arange(self.shape[0], dtype=np.int32), np.diff(self.indptr))
 
+    def only(self, ratings, times):
+        """The same interactions, without ratings, or without times and places. Arguments: bool"""
+        return replace(
+            self,
+            ratings=self.ratings if ratings else None,
+            times=self.times if times else None,
+            places=self.places if times else None,
+        )
+
     def take(self, kept):
         """The interactions of a mask (n,)."""
-        before = np.concatenate([[0], np.cumsum(kept)])
         columns = {
-            name: None if column is None else column[kept]
+            name: None if (column := getattr(self, name)) is None else column[kept]
             for name in ("items", "places", "ratings", "times")
-            for column in [getattr(self, name)]
         }
-        return replace(self, indptr=before[self.indptr], **columns)
+        # Count each user's; reduceat returns an entry, not 0, for a user without any.
+        some = np.flatnonzero(np.diff(self.indptr))
+        counts = np.zeros(len(self.indptr), np.int64)
+        if len(some):
+            counts[some + 1] = np.add.reduceat(kept, self.indptr[some], dtype=np.int64)
+        return replace(self, indptr=np.cumsum(counts), **columns)
 
     def renumbered(self, users, items):
         """The same interactions with new numbers for users and items.

@@ -4,6 +4,8 @@ A split is a mask (n,) of the interactions that are held out. Shapes: U users, n
 """
 
 import logging
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -14,6 +16,7 @@ log = logging.getLogger("onebp")
 
 BITS = 53  # of a random number
 USERS = 1 << (64 - BITS)  # users whose numbers fit beside a random number into 64 bits
+THREADS = 2
 
 
 class Splitter:
@@ -90,21 +93,23 @@ def random_per_user(indptr, ratio, random):
     degree = np.diff(indptr)
     count = np.minimum(np.floor(degree * ratio + 0.5), np.maximum(degree - 1, 0)).astype(np.int64)
     held_out = np.zeros(size, bool)
-    for first in range(0, len(degree), USERS):
+
+    def hold_out(first):
         # The user and the 53 bits of the random number make one number: sorting these sorts the
         # interactions by user, then at random. Those up to the user's count-th are held out.
-        chosen = slice(first, min(first + USERS, len(degree)))
-        start, stop = indptr[chosen.start], indptr[chosen.stop]
-        owner = np.repeat(np.arange(chosen.stop - first, dtype=np.uint64), degree[chosen])
-        keys = (numbers[start:stop] * 2.0**BITS).astype(np.uint64) | owner << np.uint64(BITS)
+        users = slice(first, min(first + USERS, len(degree)))
+        start, stop = indptr[users.start], indptr[users.stop]
+        keys = (numbers[start:stop] * 2.0**BITS).astype(np.uint64)
+        owners = np.arange(users.stop - first, dtype=np.uint64) << np.uint64(BITS)
+        keys |= np.repeat(owners, degree[users])
         ordered = np.sort(keys)
-        some = count[chosen] > 0
-        limits = np.zeros(len(some), np.uint64)
-        last = (indptr[chosen] - start + count[chosen] - 1)[some]
-        limits[some] = ordered[last]
-        held_out[start:stop] = (keys <= np.repeat(limits, degree[chosen])) & np.repeat(
-            some, degree[chosen]
-        )
+        limits = owners.copy()  # no number of the user is below
+        some = count[users] > 0
+        limits[some] = ordered[(indptr[users] - start + count[users] - 1)[some]] + np.uint64(1)
+        held_out[start:stop] = keys < np.repeat(limits, degree[users])
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        deque(threads.map(hold_out, range(0, len(degree), USERS)), maxlen=0)
     if held_out.sum() != count.sum():  # a random number occurs twice: the first interaction counts
         users = np.repeat(np.arange(len(degree)), degree)
         order = np.lexsort((numbers, users))

@@ -13,7 +13,7 @@ from regularizers.flags import TUNED
 from sources import demo, filters
 from sources.arrays import find_arrays, load_arrays
 from sources.cache import parse, read_cached
-from sources.columns import wanted_of
+from sources.columns import ROLES, wanted_of
 from sources.download import REGISTRY
 from sources.filters import Choice
 from sources.folders import find_folder, find_sources
@@ -35,7 +35,14 @@ def load_interactions(args, ratings):
     if folder:
         with raise_on_all_ranks():
             check_flags_of_arrays(folder, args, ratings)
-        data = load_arrays(folder, args.validates)
+        data = load_arrays(
+            folder,
+            args.validates,
+            Choice.of(args),
+            args.test_ratio,
+            args.valid_ratio,
+            args.split_seed,
+        )
     else:
         with raise_on_all_ranks():
             data = load_dataset(
@@ -61,9 +68,17 @@ def load_interactions(args, ratings):
 
 def check_flags_of_arrays(folder, args, ratings):
     """Raise UserError for flags that do not apply to a data set of arrays."""
-    for flag in ("fold", "test_ratio", "valid_ratio"):
+    own_splits = (folder / "test.indptr.npy").is_file()
+    own_valid = (folder / "valid.indptr.npy").is_file()
+    wrong = ["fold", "format", "separator", *(f"{role}_column" for role in ROLES)]
+    wrong += Choice().__dict__.keys() - {"split", "test_last", "test_from"}
+    wrong += ["test_ratio", "test_from"] if own_splits else []
+    wrong += ["valid_ratio"] if own_valid else []
+    wrong += ["split", "test_last"] if own_splits and (own_valid or not args.validates) else []
+    for flag in wrong:
         if args.given(flag):
-            raise UserError(f"--{flag} does not apply: {folder} has its splits; leave the flag out")
+            what = "has its splits" if "ratio" in flag or "split" in flag else "holds arrays"
+            raise UserError(f"--{flag} does not apply: {folder} {what}; leave the flag out")
     if ratings or args.regularizer == "lambdaopt":
         raise UserError(
             f"{folder} has no ratings and no split to tune on; "

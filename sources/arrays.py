@@ -2,7 +2,9 @@
 
 A folder holds about.json, {"users": U, "items": I}, and for each split `<split>.indptr.npy`
 (U + 1,) and `<split>.indices.npy`. As in a csr_array, user u's items are
-indices[indptr[u] : indptr[u + 1]], in ascending order. Each process reads its users only.
+indices[indptr[u] : indptr[u + 1]], in ascending order. Each process reads its users only. Instead
+of train and test it may hold `interactions`, with or without `interactions.times.npy`, which are
+then split.
 
 Shapes: U users, I items, n users of this process.
 """
@@ -19,7 +21,9 @@ from distributed import agreement, collectives
 from sources.folders import find_folder
 from sources.interactions import SPLITS, Interactions, description
 from sources.share import Share, item_counts, own_span, user_cuts
+from sources.split_arrays import OwnSplitter
 
+WHOLE = "interactions"
 BLOCK = 1 << 22  # interactions that `sum_of_pairs` processes together
 MIXER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -30,19 +34,25 @@ def find_arrays(name, data_dir):
     Raises UserError for an unknown name.
     """
     folder = None if name == "demo" else find_folder(name, data_dir)
-    return folder if folder and (folder / "train.indptr.npy").is_file() else None
+    names = [folder / f"{split}.indptr.npy" for split in ("train", WHOLE)] if folder else []
+    return folder if any(path.is_file() for path in names) else None
 
 
-def load_arrays(folder, validate):
+def load_arrays(folder, validate, choice, test_ratio=None, valid_ratio=None, split_seed=0):
     """Load the Interactions of a folder or, in several processes, this rank's Share of them.
 
     The ids are the numbers from 0. Raises UserError if a file is missing or wrong.
 
-    validate: whether to load the validation split
+    validate: whether a validation split is wanted
+    choice (Choice): uses split, test_last and test_from
+    test_ratio, valid_ratio: shares of the splits that are made; None: 0.2 and 0.1
+    split_seed: of random splits
     """
     name = folder.name
     with agreement.raise_on_all_ranks():
-        users, items, cuts, splits = read_splits(folder, validate)
+        users, items, cuts, splits, said = read_splits(
+            folder, validate, OwnSplitter(folder, choice, test_ratio, valid_ratio, split_seed)
+        )
     first, _ = own_span(cuts)
     # The digest below is of all ranks' data together: it does not show that the ranks read
     # different copies. The sizes and the cuts do.
@@ -52,7 +62,8 @@ def load_arrays(folder, validate):
     sums = [sum_of_pairs(splits[split], first) for split in SPLITS]
     digest = hashlib.sha256(json.dumps([users, items, sums]).encode()).hexdigest()
     item_ids = [str(item) for item in range(items)]
-    about = {"name": name, **splits, "item_ids": item_ids, "digest": digest}
+    protocol = {"split": said}
+    about = {"name": name, **splits, "item_ids": item_ids, "digest": digest, "protocol": protocol}
     if collectives.world_size() == 1:
         return Interactions(user_ids=[str(user) for user in range(users)], **about)
 
@@ -67,33 +78,46 @@ def load_arrays(folder, validate):
     )
 
 
-def read_splits(folder, validate):
-    """Read this rank's users of each split.
+def read_splits(folder, validate, splitter):
+    """Read this rank's users of each split, or split them.
 
-    Returns (U, I, the ranks' first users and U, {split: csr_array (n, I)}). The validation split
-    is empty unless `validate`. Raises UserError.
+    validate: whether a validation split is wanted; without files it is made of train
+    splitter (OwnSplitter)
+
+    Returns (U, I, the ranks' first users and U, {split: csr_array (n, I)}, how the splits were
+    made). Raises UserError.
     """
     users, items = read_sizes(folder / "about.json")
-    wanted = [split for split in SPLITS if split != "valid" or validate]
+    present = [split for split in (*SPLITS, WHOLE) if (folder / f"{split}.indptr.npy").is_file()]
+    wanted = [WHOLE] if WHOLE in present else ["train", "test"]
+    if validate and WHOLE not in present and "valid" in present:
+        wanted.append("valid")
     arrays = {split: read_arrays(folder, split, users) for split in wanted}
     for split, (indptr, _) in arrays.items():
         if not indptr[-1]:
             raise UserError(f"data set {folder.name}: no {split} interaction")
 
     # Keep this rank's users of each split.
-    cuts = user_cuts(folder.name, arrays["train"][0])
+    cuts = user_cuts(folder.name, arrays[wanted[0]][0])
     first, last = own_span(cuts)
     splits = {
         split: user_rows(folder, split, *arrays[split], first, last, items) for split in arrays
     }
-    splits.setdefault("valid", csr_array((last - first, items), dtype=np.int8))
+    missing = ["train", "test"] if WHOLE in arrays else ["train"]
+    missing += ["valid"] if validate and "valid" not in arrays else []
+    if missing != ["train"]:
+        name = wanted[0]
+        made = splitter.split(name, splits.pop(name), arrays[name][0], (first, last), missing)
+        splits |= made
+    empty = csr_array((last - first, items), dtype=np.int8)
+    splits = {split: splits.get(split, empty) for split in SPLITS}
 
     for one, other in combinations(splits, 2):
         if shared := splits[one].multiply(splits[other]).nnz:
             raise UserError(
                 f"{folder}: {shared} pairs are in both {one} and {other}; keep each in one of them"
             )
-    return users, items, cuts, splits
+    return users, items, cuts, splits, splitter.said
 
 
 def read_sizes(path):

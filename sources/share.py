@@ -53,6 +53,7 @@ def own_share(data):
         users=data.shape[0],
         whole_counts=data.counts(),
         whole_description=data.describe(),
+        protocol=data.protocol,
     )
 
 

@@ -17,6 +17,7 @@ log = logging.getLogger("onebp")
 BITS = 53  # of a random number
 USERS = 1 << (64 - BITS)  # users whose numbers fit beside a random number into 64 bits
 THREADS = 2
+BINS, BLOCK = 1 << 16, 1 << 22  # intervals, and times of a block, that `kth_latest` counts
 
 
 class Splitter:
@@ -74,7 +75,7 @@ class Splitter:
         elif kind == "last":
             held_out = last_per_user(pairs, self.choice.test_last)
         elif start is None:
-            held_out = latest(pairs, ratio, self.parsed.unit)
+            held_out = latest(pairs, share_of(len(pairs), ratio), self.parsed.unit)
         else:
             held_out = pairs.times >= moment(start, pairs.times, self.parsed.unit)
         return pairs.take(~held_out), pairs.take(held_out)
@@ -91,7 +92,7 @@ def random_per_user(indptr, ratio, random):
     size = int(indptr[-1])
     numbers = random.random(size)
     degree = np.diff(indptr)
-    count = np.minimum(np.floor(degree * ratio + 0.5), np.maximum(degree - 1, 0)).astype(np.int64)
+    count = counts_of(degree, ratio)
     held_out = np.zeros(size, bool)
 
     def hold_out(first):
@@ -125,8 +126,18 @@ def random_overall(size, ratio, random):
     random: numpy Generator
     """
     held_out = np.zeros(size, bool)
-    held_out[random.permutation(size)[: min(round(size * ratio), size - 1)]] = True
+    held_out[random.permutation(size)[: share_of(size, ratio)]] = True
     return held_out
+
+
+def share_of(size, ratio):
+    """How many of `size` interactions are a share `ratio` of them; at least one stays."""
+    return min(round(size * ratio), size - 1)
+
+
+def counts_of(degree, ratio):
+    """How many of each user's `degree` (U,) interactions are a share `ratio`; one stays."""
+    return np.minimum(np.floor(degree * ratio + 0.5), np.maximum(degree - 1, 0)).astype(np.int64)
 
 
 def last_per_user(pairs, count):
@@ -150,40 +161,62 @@ def last_per_user(pairs, count):
     first = pairs.indptr[some + 1] - held[some]
     ties = int(np.sum(times[order[first]] == times[order[first - 1]]))
     if ties:
-        text = (
-            "split by time: %d of %d users have ties between the splits; the file's order decides"
-        )
+        text = "split: %d of %d users have one time on both sides; the file's order decides"
         log.info(text, ties, len(some))
     return held_out
 
 
-def latest(pairs, ratio, unit):
-    """Hold out a share of all interactions, the latest; at least one stays.
+def latest(pairs, size, unit, whole=None):
+    """Hold out the `size` latest of all interactions.
 
     Of interactions at one time, those that come later in the file are later.
 
     pairs (Pairs): with times
-    ratio: the share
+    size: from 0
     unit: of the times, for messages
+    whole (Pairs): of all users, if `pairs` are of some of them; without places if the
+        interactions are in the order of the file
     """
-    size = min(round(len(pairs) * ratio), len(pairs) - 1)
-    held_out = np.zeros(len(pairs), bool)
     if size < 1:
-        return held_out
-    times = pairs.times
-    boundary = np.partition(times, len(times) - size)[len(times) - size]
-    held_out = times > boundary
-    at_boundary = np.flatnonzero(times == boundary)
-    wanted = size - int(held_out.sum())
-    by_place = at_boundary[np.argsort(pairs.places[at_boundary])]
-    held_out[by_place[len(by_place) - wanted :]] = True
-    ties = (
-        f"; of {len(by_place):,} at this time the last {wanted:,} in the file"
-        if (len(by_place) > wanted)
-        else ""
+        return np.zeros(len(pairs), bool)
+    whole = whole or pairs
+    boundary, later = kth_latest(whole.times, size)
+    # Of those at the boundary, hold out the last ones in the file.
+    tied = np.flatnonzero(whole.times == boundary)
+    if whole.places is not None:
+        tied = np.sort(whole.places[tied])
+    first = tied[later - size]
+    ties = f"; {len(tied):,} have this time, the file's order decides" if first > tied[0] else ""
+    log.info(
+        "split: %d interactions from %s on%s", size, say_time(boundary, whole.times, unit), ties
     )
-    log.info("split by time: %d from %s on%s", size, say_time(int(boundary), times, unit), ties)
-    return held_out
+    return (pairs.times > boundary) | ((pairs.times == boundary) & (pairs.places >= first))
+
+
+def kth_latest(times, k):
+    """(the k-th latest of some times, how many are later), in passes of bounded memory.
+
+    times (n,): mapped into memory, perhaps
+    k: from 1 to n
+    """
+    low, high = int(times.min()), int(times.max())
+    later = 0  # times above `high`
+    while low < high:
+        # Count the times in intervals between low and high; keep that which has the k-th.
+        width = (high - low) // BINS + 1
+        counts = np.zeros(BINS, np.int64)
+        for start in range(0, len(times), BLOCK):
+            block = np.asarray(times[start : start + BLOCK])
+            inside = block[(block >= low) & (block <= high)]
+            counts += np.bincount((inside - low) // width, minlength=BINS)
+        from_end = later + np.cumsum(counts[::-1])
+        place = int(np.searchsorted(from_end, k))
+        later = later if place == 0 else int(from_end[place - 1])
+        low, high = (
+            low + (BINS - 1 - place) * width,
+            min(low + (BINS - place) * width - 1, high),
+        )
+    return low, later
 
 
 def check_times(pairs, source, gap):

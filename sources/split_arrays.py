@@ -1,0 +1,116 @@
+"""Split a data set of arrays: this process's users, as one process would split all of them.
+
+Shapes: U users, n users of this process, N interactions of all users.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+
+from cli.errors import UserError
+from sources.pairs import Pairs
+from sources.splits import (
+    BLOCK,
+    counts_of,
+    last_per_user,
+    latest,
+    moment,
+    random_per_user,
+    share_of,
+)
+
+UNIT = "number"  # of times, see sources.values.times_of
+
+
+class OwnSplitter:
+    """Makes the splits that a folder does not hold; see sources.splits.Splitter.
+
+    said: how the splits were made, one line
+    """
+
+    def __init__(self, folder, choice, test_ratio, valid_ratio, seed):
+        """Prepare the splits.
+
+        folder (Path): of the data set
+        choice (Choice): uses split, test_last and test_from
+        test_ratio, valid_ratio: shares; None: 0.2 and 0.1
+        seed: of random splits
+        """
+        self.folder, self.choice = folder, choice
+        self.test_ratio, self.valid_ratio = test_ratio or 0.2, valid_ratio or 0.1
+        self.random = np.random.default_rng(seed)
+        self.said = "train, valid and test as the files have them"
+
+    def split(self, name, matrix, indptr, span, parts):
+        """Divide a split.
+
+        name: of the split in the folder
+        matrix: csr_array (n, I) of this process's users
+        indptr (U + 1,): the interactions before each user
+        span: (first user, user after the last) of this process
+        parts: names of the splits to make, the first of what is left of all others
+
+        Returns {name: csr_array (n, I)}. Raises UserError if times are needed and wrong.
+        """
+        self.said = {
+            "random": "random, of each user",
+            "last": f"the last {self.choice.test_last} of each user",
+            "time": f"by time, test from {self.choice.test_from or 'the latest on'}",
+        }[self.choice.split]
+        start, stop = int(indptr[span[0]]), int(indptr[span[1]])
+        times = self._times(name, int(indptr[-1])) if self.choice.split != "random" else None
+        rest = Pairs(
+            matrix.indptr,
+            matrix.indices,
+            matrix.shape[1],
+            np.arange(start, stop),
+            times=None if times is None else times[start:stop],
+        )
+        splits, held = {}, 0
+        for part in parts[1:]:
+            ratio = self.test_ratio if part == "test" else self.valid_ratio
+            if self.choice.split == "random":
+                mask, indptr = self._random(indptr, span, ratio)
+            elif self.choice.split == "last":
+                mask = last_per_user(rest, self.choice.test_last)
+            else:
+                held += self._late(times, held, ratio, part)
+                mask = latest(rest, held, UNIT, Pairs(indptr, None, 0, None, times=times))
+            splits[part], rest = rest.take(mask).matrix(), rest.take(~mask)
+        return {parts[0]: rest.matrix(), **splits}
+
+    def _random(self, indptr, span, ratio):
+        """(mask over the own interactions, indptr (U + 1,) of what is left of all users')"""
+        # One process draws a number for each interaction: jump over those of other users.
+        start, stop = int(indptr[span[0]]), int(indptr[span[1]])
+        self.random.bit_generator.advance(start)
+        mask = random_per_user(
+            np.asarray(indptr[span[0] : span[1] + 1]) - start, ratio, self.random
+        )
+        self.random.bit_generator.advance(int(indptr[-1]) - stop)
+        degree = np.diff(indptr)
+        return mask, np.concatenate([[0], np.cumsum(degree - counts_of(degree, ratio))])
+
+    def _late(self, times, held, ratio, part):
+        """How many of all interactions are held out by time, beside the `held` latest."""
+        if part == "test" and self.choice.test_from is not None:
+            begin = moment(self.choice.test_from, times, UNIT)
+            cuts = [*range(0, len(times), BLOCK), len(times)]
+            return sum(int((times[a:b] >= begin).sum()) for a, b in pairwise(cuts))
+        return share_of(len(times) - held, ratio)
+
+    def _times(self, name, size):
+        """The times (N,) of a split, mapped. Raises UserError if they are absent or do not fit."""
+        path = self.folder / f"{name}.times.npy"
+        try:
+            times = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(
+                f"cannot read {path} ({error}); write a time for each interaction, as whole "
+                "numbers, or take --split random"
+            ) from None
+        if times.dtype.kind != "i" or times.shape != (size,):
+            raise UserError(
+                f"{path} holds {times.dtype} of shape {times.shape}; it needs {size} whole numbers"
+            )
+        return times

@@ -179,7 +179,7 @@ def latest(pairs, size, unit, whole=None):
     """
     if size < 1:
         return np.zeros(len(pairs), bool)
-    whole = whole or pairs
+    whole = pairs if whole is None else whole
     boundary, later = kth_latest(whole.times, size)
     # Of those at the boundary, hold out the last ones in the file.
     tied = np.flatnonzero(whole.times == boundary)

@@ -56,7 +56,7 @@ def train_model(args, device):
     last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
     if restarted_run() and first_rank_says(last_file.exists()):
         args = args.replace(train_mode="continue")
-    model_class = families.model_class(args.model)
+    model_class = families.model_class(args)
     if args.l2_grid:
         return fit_grid(model_class, device, data, args)
     model = model_class(data, args.replace(batch_size=own_batch_size(args.batch_size)), device)
@@ -73,7 +73,7 @@ def use_model(args, device):
 
     args, state = adopt_trained_flags(args)
     data, args = load_data(args, device)
-    model = families.model_class(args.model)(data, args, device)
+    model = families.model_class(args)(data, args, device)
     run_mode(model, data, args, state)
 
 

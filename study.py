@@ -164,7 +164,7 @@ def shared_headline(flags):
 
     Raises UserError if they differ between runs.
     """
-    headlines = {families.model_class(a.model).evaluator_class(a).headline for a in flags}
+    headlines = {families.model_class(a).evaluator_class(a).headline for a in flags}
     if len(headlines) > 1:
         raise UserError(
             "the runs have different metrics; compare models of rankings, or of ratings, "

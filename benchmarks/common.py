@@ -51,7 +51,7 @@ def build(flags, data_dir):
     args = parse_args([*flags.split(), "--data_dir", str(data_dir)])
     data = families.load_data(args)
     torch.compiler.reset()
-    model = families.model_class(args.model)(data, args, choose_device(args.device))
+    model = families.model_class(args)(data, args, choose_device(args.device))
     model.start_training()
     return model, args, data
 

@@ -51,7 +51,7 @@ def seconds_of_epochs(given, negatives, size):
         args = parse_args([*flags.split(), "--data_dir", given.data_dir])
         data = families.load_data(args)
         args = args.replace(batch_size=own_batch_size(args.batch_size))
-        model = families.model_class(args.model)(data, args, device)
+        model = families.model_class(args)(data, args, device)
         model.start_training()
 
         # Time each epoch with the real functions, then with functions that send nothing.

@@ -23,11 +23,13 @@ class Model:
         ranking: evaluated by ranking all items
         lists: recommends items: has --mode recommend and export
     named_after: flags whose values are part of the default run name
+    instead: {flag: {value: "module:Class"}}: classes that replace `where` for a value of a flag
     """
 
     where: str
     has: frozenset = frozenset()
     named_after: tuple = ()
+    instead: dict = field(default_factory=dict)
 
 
 def no_contradictions(args, given):

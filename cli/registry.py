@@ -22,6 +22,7 @@ LOSSES = {
     "BCE": "model:bce",
     "BSL": "model:bsl",
     "DirectAU": "model:direct_au",
+    "ELSA": "engine.all_items:cosine_error",
 }
 REGULARIZERS = {
     "decay": "regularizers.decay:WeightDecay",
@@ -29,7 +30,8 @@ REGULARIZERS = {
     "lambdaopt": "regularizers.lambdaopt:LambdaOpt",
 }
 RANKINGS = {"users": "evaluate:Ranking", "pairs": "evaluate:PairRanking"}
-WITHOUT_NEGATIVES = {"DirectAU"}  # losses for which none are drawn
+WITHOUT_NEGATIVES = {"DirectAU", "ELSA"}  # losses for which none are drawn
+OF_ALL_ITEMS = {"ELSA"}  # losses over all items, of batches of users
 
 
 def find(registry, name):

@@ -22,9 +22,13 @@ def family_of(model):
     return next(family for family in FAMILIES if model in family.models)
 
 
-def model_class(name):
-    """The class of the model with this name, imported."""
-    return find({name: model.where for name, model in models().items()}, name)
+def model_class(args):
+    """The class of the model that the flags `args` name, imported."""
+    model = models()[args.model]
+    for flag, classes in model.instead.items():
+        if (value := getattr(args, flag)) in classes:
+            return find(classes, value)
+    return find({args.model: model.where}, args.model)
 
 
 def load_data(args):

@@ -3,7 +3,7 @@
 import regularizers.flags
 from cli.family import Family, Model
 from cli.flags import Flag, number, one_of, positive, whole
-from cli.registry import ENCODERS, LOSSES, SAMPLERS, WITHOUT_NEGATIVES
+from cli.registry import ENCODERS, LOSSES, OF_ALL_ITEMS, SAMPLERS, WITHOUT_NEGATIVES
 
 HAS = frozenset({"gradients", "epochs", "dim", "pairs", "ranking", "lists"})
 
@@ -12,6 +12,8 @@ HAS = frozenset({"gradients", "epochs", "dim", "pairs", "ranking", "lists"})
 # inbatch: the many negatives that a batch has anyway, and a sharp softmax over cosines.
 _INBATCH = {"sampler": "inbatch", "similarity": "cosine", "temperature": 0.1, "beta": 0.99}
 _INBATCH |= {"dim": 256, "lr": 5e-3, "lr_schedule": "cosine", "epochs": 15}
+ALL_ITEMS = {"batch_size": 256, "lr": 0.05, "lr_schedule": "cosine", "dim": 256, "epochs": 60}
+ALL_ITEMS |= {"l2": 0.0, "dropout": 0.5}
 PRESETS = {
     "paper": {},
     "fast": {"100k": {"lr": 2e-2, "lr_schedule": "cosine", "epochs": 50}},
@@ -43,6 +45,8 @@ FLAGS = [
     Flag("candidates", 32, whole(1), only={"sampler": ("dns",)},
          help="sampler dns: uniform items, of which the N with the highest scores are negatives"),
     Flag("loss", "InfoNCE", one_of(*LOSSES), help="training loss"),
+    Flag("dropout", 0.5, number(0, 0.99), only={"loss": tuple(OF_ALL_ITEMS)},
+         help="ELSA: share of a user's items that a step leaves out of the user's encoding"),
     Flag("gamma", 1.0, number(0), only={"loss": ("BSL", "DirectAU")},
          help="weight of the second term of the loss: BSL's negatives, DirectAU's uniformity"),
     Flag("temperature", 1.0, positive, only={"loss": ("InfoNCE", "BPR", "BCE", "BSL")},
@@ -55,6 +59,8 @@ def suggest(given):
     """Yield (origin, values) that flags bring along."""
     if given.get("loss") in WITHOUT_NEGATIVES:
         yield "default", {"sampler": "none"}
+    if given.get("loss") in OF_ALL_ITEMS:
+        yield f"suggested for {given['loss']}", ALL_ITEMS
     yield from regularizers.flags.suggest(given)
 
 
@@ -95,7 +101,13 @@ def load_data(args):
 FAMILY = Family(
     title="two-tower models: OneBP moves the users, TwoBP trains both towers",
     models={
-        name: Model(f"model:{name}", HAS, named_after=("encoder",)) for name in ("OneBP", "TwoBP")
+        name: Model(
+            f"model:{name}",
+            HAS,
+            named_after=("encoder",),
+            instead={"loss": {loss: f"families.all_items:{name}" for loss in OF_ALL_ITEMS}},
+        )
+        for name in ("OneBP", "TwoBP")
     },
     load_data=load_data,
     sections={"two-tower models": FLAGS, "regularization": regularizers.flags.FLAGS},

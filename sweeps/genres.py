@@ -90,7 +90,7 @@ def item_encodings(data, args, checkpoint):
     args: flags of the run
     checkpoint: file to load; None: before training
     """
-    model = families.model_class(args.model)(data, args, choose_device(args.device))
+    model = families.model_class(args)(data, args, choose_device(args.device))
     if checkpoint:
         model.load_weights(load_checkpoint(checkpoint)["model"])
     return model.encodings()[1].cpu().numpy()

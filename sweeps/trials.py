@@ -217,7 +217,7 @@ def log_result(trial, progress, process, errors, start_time):
         return reason
     if not on_terminal():
         seconds, best = time.perf_counter() - start_time, summary["best"]
-        monitor = families.model_class(trial.args.model).evaluator_class(trial.args).monitor
+        monitor = families.model_class(trial.args).evaluator_class(trial.args).monitor
         quality = f"{monitor} {best[monitor]:.4f} in epoch {best['epoch']}"
         log.info("%s  %s  %s, %.1f s", progress, trial.name, quality, seconds)
     return None

@@ -17,7 +17,7 @@ SHAPE = (4, 5)
 
 def encoder(name, device, *flags):
     args = parse_args(["--encoder", name, "--dim", "3", *map(str, flags)])
-    data, towers = interactions(PAIRS, {}, SHAPE), model_class(args.model).towers
+    data, towers = interactions(PAIRS, {}, SHAPE), model_class(args).towers
     return find(ENCODERS, name)(data, args, make_generator(0, device), towers)
 
 

@@ -104,7 +104,7 @@ def trained_in(folder, words):
 def build(name, *flags, data=None, device="cpu"):
     """A model that is ready to be trained."""
     args = parse_args(["--model", name, *map(str, flags)])
-    model = model_class(name)(data or toy_data(), args, torch.device(device))
+    model = model_class(args)(data or toy_data(), args, torch.device(device))
     model.start_training()
     return model
 

@@ -1,0 +1,58 @@
+"""The cosine error of a user's scores of all items, computed without a score per item.
+
+Shapes: B users of a batch, I items, D dim.
+"""
+
+import torch
+
+from engine.tables import csr_tensor
+
+
+def cosine_error(p, total, kept, gram, size, kept_size):
+    """|x / |x| - y / |y||^2 of each user (B,), for scores y = A p - x~ of all items.
+
+    x is 1 at the user's items and 0 elsewhere, x~ is 1 at those of them that were kept. An item
+    does not vote for itself: p is the sum of the rows of A at the kept items, so A p contains x~.
+
+    p (B, D): encodings of the users; `kept`, with or without gradient
+    total, kept (B, D): sums of the rows of A at all of the user's items, and at the kept ones
+    gram (D, D): A^T A, where each row of A (I, D) has length 1
+    size, kept_size (B,): the numbers of these items
+
+    <x, y> = <p, total> - kept_size and |y|^2 = p^T gram p - 2 <p, kept> + kept_size, so no array
+    has I numbers for each user. Without kept items y is 0, and the error is 2. Source: ELSA,
+    Vancura et al., RecSys 2022, where all scores are computed.
+    """
+    product = (p * total).sum(1) - kept_size
+    square = ((p @ gram) * p).sum(1) - 2 * (p * kept).sum(1) + kept_size
+    length = (size * square.clamp(min=SMALLEST)).sqrt()
+    return 2 - 2 * product / length
+
+
+SMALLEST = 1e-6  # square of a length; |y|^2 is at least 1 / size where there is anything
+
+
+def sums_matrices(row, items, kept, shape):
+    """Sparse matrices that add up the rows of A at all items of each user, and at the kept ones.
+
+    row, items, kept (n,): place of the user, item, and whether it was kept, of each interaction
+    shape: (B, I)
+
+    Returns (matrix (2 B, I), its transpose): the first B rows are for all items.
+    """
+    users, width = shape
+    rows = torch.cat([row, row[kept] + users])
+    columns = torch.cat([items, items[kept]])
+    ones = torch.ones(len(rows), device=rows.device)
+    return (
+        _csr(rows, columns, ones, (2 * users, width)),
+        _csr(columns, rows, ones, (width, 2 * users)),
+    )
+
+
+def _csr(rows, columns, values, shape):
+    """A sparse CSR matrix of entries in any order."""
+    order = rows.argsort(stable=True)
+    indptr = torch.zeros(shape[0] + 1, dtype=torch.int64, device=rows.device)
+    indptr[1:] = torch.bincount(rows, minlength=shape[0]).cumsum(0)
+    return csr_tensor(indptr, columns[order], values[order], shape, rows.device)

@@ -94,8 +94,7 @@ def load_once(flags):
     loaded, result = {}, []
     for args in flags:
         title = families.family_of(args.model).title
-        # All that decides what is loaded. For lambdaOpt, data have one more split, to tune on.
-        source = json.dumps([title, args.loading_flags() | {"regularizer": args.regularizer}])
+        source = json.dumps([title, args.loading_flags()])  # all that decides what is loaded
         if source not in loaded:
             loaded[source] = families.load_data(args)
         data = loaded[source]

@@ -227,6 +227,7 @@ def test_what_flags_decide():
         "split_seed",
         "threshold",
         "select",
+        "regularizer",
     } <= args.loading_flags().keys()
     assert not {"lr", "epochs", "device"} & args.loading_flags().keys()
 

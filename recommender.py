@@ -17,7 +17,6 @@ from engine.adam import Adam
 from engine.optimizer import SGD
 from engine.tables import value_and_gradients
 from evaluate import DotProduct, popularity_encodings
-from sources.share import item_counts
 from utils import cpu_threads, make_generator, restore_generator
 
 
@@ -121,8 +120,7 @@ class Recommender:
 
     def baselines(self):
         """{name: test metrics} of models that need no training, to set a result beside."""
-        train = self.data.train
-        encodings = popularity_encodings(train.shape[0], item_counts(train), self.device)
+        encodings = popularity_encodings(self.data.train, self.device)
         return {"Popularity": self.metrics_of(DotProduct(*encodings), "test")}
 
     def final_evaluation(self, checkpoint, folder):
@@ -340,8 +338,7 @@ class BatchTrained(Recommender):
 
     def load_state_dict(self, state):
         self.optimizer.load_state_dict(state["optimizer"])
-        # The oldest checkpoints have no regularizer.
-        self.regularizer.load_state_dict(state.get("regularizer", {}))
+        self.regularizer.load_state_dict(state.get("regularizer", {}))  # the oldest have none
         self.load_weights(state)
         restore_generator(self.generator, state["generator"])
 

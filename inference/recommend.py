@@ -13,6 +13,7 @@ import torch
 from cli.errors import UserError
 from engine.tables import UserItems
 from evaluate import DotProduct, top_items
+from inference.users import chosen_users
 from sources.interactions import pair_matrix
 from sources.readers import read_interactions
 from sources.titles import item_titles
@@ -79,26 +80,6 @@ def recommendations(scorer, n_items, users, seen, k):
         for column, values in zip(columns.values(), found, strict=True):
             column.append(values.cpu().numpy())
     return pd.DataFrame({name: np.concatenate(values) for name, values in columns.items()})
-
-
-def chosen_users(text, data, device):
-    """Indices (n,) of the users that --users names. Repeated ids count once.
-
-    text: ids separated by commas, or "all"
-    data: Interactions
-    device: of the result
-
-    Raises UserError for an unknown id.
-    """
-    if text == "all":
-        return torch.arange(data.shape[0], device=device)
-    index_of = {user_id: index for index, user_id in enumerate(data.user_ids)}
-    wanted = [user_id.strip() for user_id in text.split(",")]
-    if unknown := [user_id for user_id in wanted if user_id not in index_of]:
-        raise UserError(
-            f"{data.name} has no user {unknown[0]!r}; its ids are like {data.user_ids[0]!r}"
-        )
-    return torch.tensor([index_of[user_id] for user_id in dict.fromkeys(wanted)], device=device)
 
 
 def new_users(model, data, path):

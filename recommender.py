@@ -99,7 +99,11 @@ class Recommender:
         """Scores every item for a user, see evaluate.DotProduct."""
         return DotProduct(*self.encodings())
 
-    def encode_history(self, users, items, count):
+    def mean_user(self, trained):
+        """Encoding (D,) of users without training: the mean of the `trained` ones, bool (U,)."""
+        return self.encodings()[0][trained].mean(0)
+
+    def encode_history(self, users, items, count, trained):
         """Encodings of users who were not in training. Raises UserError: only OneBP has them."""
         rule = f"{self.args.model} has no such rule"
         raise UserError(f"--history moves new users as OneBP moves its own; {rule}")

@@ -101,3 +101,11 @@ def closest_id(wanted, known):
     plain = {user_id.strip().casefold(): user_id for user_id in known}
     found = difflib.get_close_matches(wanted.strip().casefold(), plain, 1, ALIKE)
     return plain[found[0]] if found else None
+
+
+def describe_users(names):
+    """Describe one or more users by their ids: "user 'a'", or their number and the first three."""
+    if len(names) == 1:
+        return f"user {names[0]!r}"
+    shown = ", ".join(map(repr, names[:3]))
+    return f"{len(names)} users ({shown}{', ...' if len(names) > 3 else ''})"

@@ -11,6 +11,7 @@ import torch
 from cli.errors import UserError
 from engine.tables import UserItems, csr_tensor
 from families.baselines.closed_form import SolvedAtOnce
+from sources.share import item_counts
 
 
 class EASE(SolvedAtOnce):
@@ -73,6 +74,16 @@ class EASE(SolvedAtOnce):
         raise UserError(
             "EASE scores by a matrix of items and has no encodings; take another --model"
         )
+
+    @property
+    def items(self):
+        """The columns of B (I, I): a score is the inner product of one with a user's row of X."""
+        return self.weights.T
+
+    def mean_user(self, trained):
+        """The mean row of X (I,) over the users `trained` (U,), bool."""
+        counts = item_counts(self.data.train).astype(np.float32)
+        return torch.as_tensor(counts, device=self.device) / trained.sum()
 
     def score(self, users, out):
         """Write the scores of `users` (b,) into out (b, I), see evaluate.DotProduct."""

@@ -13,6 +13,8 @@ import torch
 from cli.errors import UserError
 from engine.tables import UserItems
 from evaluate import DotProduct, top_items
+from inference.cold import scorer_in_use, trained_users
+from inference.users import chosen_users, describe_users
 from sources.interactions import pair_matrix
 from sources.readers import read_interactions
 from sources.titles import item_titles
@@ -40,10 +42,13 @@ def recommend(model, data, args):
         users = torch.arange(len(names), device=model.device)
     else:
         names, users = data.user_ids, chosen_users(args.users, data, model.device)
-        scorer, seen = model.scorer(), data.seen("test")
+        scorer, seen = scorer_in_use(model, users), data.seen("test")
     matrices = [] if args.keep_seen else [matrix for matrix in seen if matrix.nnz]
     seen = [UserItems(matrix, model.device) for matrix in matrices]
     table = recommendations(scorer, data.shape[1], users, seen, args.topk)
+    if len(without := np.setdiff1d(users.cpu().numpy(), table["user"])):
+        text = "no item is left for %s: all %d items are seen; --keep_seen lists them"
+        log.info(text, describe_users([names[user] for user in without]), data.shape[1])
 
     # Replace indices by ids, and add the titles.
     titles = item_titles(data, args.data_dir)
@@ -52,8 +57,9 @@ def recommend(model, data, args):
     table["user"] = np.array(names, dtype=object)[table["user"]]
     table["item"] = np.array(data.item_ids, dtype=object)[table["item"]]
 
-    if args.output is None:
+    if args.output is None and not table.empty:
         log.info("%s", table.to_string(index=False, float_format="%.4f"))
+    if args.output is None:
         return
     with atomic_file(Path(args.output), "w", newline="", encoding="utf-8") as file:
         table.to_csv(file, index=False)
@@ -79,26 +85,6 @@ def recommendations(scorer, n_items, users, seen, k):
         for column, values in zip(columns.values(), found, strict=True):
             column.append(values.cpu().numpy())
     return pd.DataFrame({name: np.concatenate(values) for name, values in columns.items()})
-
-
-def chosen_users(text, data, device):
-    """Indices (n,) of the users that --users names. Repeated ids count once.
-
-    text: ids separated by commas, or "all"
-    data: Interactions
-    device: of the result
-
-    Raises UserError for an unknown id.
-    """
-    if text == "all":
-        return torch.arange(data.shape[0], device=device)
-    index_of = {user_id: index for index, user_id in enumerate(data.user_ids)}
-    wanted = [user_id.strip() for user_id in text.split(",")]
-    if unknown := [user_id for user_id in wanted if user_id not in index_of]:
-        raise UserError(
-            f"{data.name} has no user {unknown[0]!r}; its ids are like {data.user_ids[0]!r}"
-        )
-    return torch.tensor([index_of[user_id] for user_id in dict.fromkeys(wanted)], device=device)
 
 
 def new_users(model, data, path):
@@ -144,5 +130,6 @@ def new_users(model, data, path):
         torch.as_tensor(index, dtype=torch.int64, device=model.device)
         for index in (user_index, item_index)
     )
-    encodings = model.encode_history(user_index, item_index, len(user_ids))
+    trained = trained_users(model)
+    encodings = model.encode_history(user_index, item_index, len(user_ids), trained)
     return user_ids, DotProduct(encodings, model.encodings()[1]), [seen]

@@ -227,7 +227,7 @@ def test_export_ranks_like_the_model(cli, work, similarity, command):
 
 
 MISTAKES = {
-    "recommend --users u1,nobody": "shop has no user 'nobody'; its ids are like 'u",
+    "recommend --users u1,nobody": "shop has no user 'nobody' (unknown: 1 of 2 ids); its",
     "recommend --users u1 --dim 9": "was trained with --dim 8; leave --dim 9 out",
     "recommend --history absent.csv": "cannot read absent.csv (No such file",
     "recommend --history datasets/shop/items.csv": "no user column",

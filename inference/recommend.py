@@ -15,8 +15,10 @@ from engine.tables import UserItems
 from evaluate import DotProduct, top_items
 from inference.cold import scorer_in_use, trained_users
 from inference.users import chosen_users, describe_users
+from sources.columns import wanted_of
 from sources.interactions import pair_matrix
-from sources.readers import read_interactions
+from sources.numbering import number_ids
+from sources.readers import read_files
 from sources.titles import item_titles
 from utils import atomic_file
 
@@ -38,7 +40,7 @@ def recommend(model, data, args):
     if args.output and Path(args.output).is_dir():
         raise UserError(f"--output {args.output} is a folder; give the name of a file")
     if args.history:
-        names, scorer, seen = new_users(model, data, args.history)
+        names, scorer, seen = new_users(model, data, args.history, wanted_of(args))
         users = torch.arange(len(names), device=model.device)
     else:
         names, users = data.user_ids, chosen_users(args.users, data, model.device)
@@ -87,12 +89,13 @@ def recommendations(scorer, n_items, users, seen, k):
     return pd.DataFrame({name: np.concatenate(values) for name, values in columns.items()})
 
 
-def new_users(model, data, path):
+def new_users(model, data, path, wanted):
     """Encode users who were not in training, from a file of their interactions.
 
     model: trained on `data`
     data: Interactions
     path: file of interactions, in the order of time
+    wanted (Wanted): how flags want it to be read
 
     Returns the users' ids (n,), a scorer that takes users by their index in the ids, and a list
     with the csr_array (n, I) of their interactions.
@@ -100,9 +103,12 @@ def new_users(model, data, path):
     Interactions with items out of `data` are left out, with a warning. Raises UserError if the file
     cannot be read, if no interaction is left, or if the model has no rule for new users.
     """
-    users, items, _ = read_interactions(Path(path))
-    user_index, user_ids = pd.factorize(users)
-    item_index = pd.Index(data.item_ids).get_indexer(items)  # -1: not in `data`
+    (rows,) = read_files([Path(path)], wanted)
+    user_ids, (user_index,) = number_ids([rows.users], "user")
+    user_index, order = pd.factorize(user_index)  # by first appearance
+    user_ids = [user_ids[index] for index in order]
+    item_ids, (items,) = number_ids([rows.items], "item")
+    item_index = pd.Index(data.item_ids).get_indexer(item_ids)[items]  # -1: not in `data`
 
     # Leave out interactions with unknown items.
     known = item_index >= 0
@@ -116,7 +122,7 @@ def new_users(model, data, path):
             "warning: %d of %d interactions left out: their items are unknown, for example %r",
             (~known).sum(),
             len(known),
-            items[~known][0],
+            item_ids[items[~known][0]],
         )
     user_index, item_index = user_index[known], item_index[known]
     if n_empty := len(user_ids) - len(np.unique(user_index)):

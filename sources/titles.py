@@ -2,13 +2,17 @@
 
 import csv
 import io
+import logging
 import warnings
 from pathlib import Path
 
 import pandas as pd
 
 from cli.errors import UserError
-from sources.readers import ITEM_NAMES, USER_NAMES, plain_name, read_text
+from sources.columns import ITEM_NAMES, USER_NAMES, plain_name
+from sources.files import text_of
+
+log = logging.getLogger("onebp")
 
 # The authors of OneBP numbered the items of MovieLens by first appearance in the file of ratings:
 # {data set: (folder, file of ratings, separator)}.
@@ -101,12 +105,14 @@ def read_table(path, columns=1, separator=",", header=False):
     path: of the file
     columns: the least number of columns
     separator: between columns
-    header: whether the first line names the columns, and quotes protect separators, in UTF-8. Else
-        it is a file of MovieLens, in UTF-8 or, if it is not valid UTF-8, in Latin-1.
+    header: whether the first line names the columns, and quotes protect separators; else it is a
+        file of MovieLens, which is in Latin-1 as a rule
 
     Returns a table of strings. Raises UserError if the file cannot be read.
     """
-    text = read_text(path) if header else _decode(path)
+    text, encoding = text_of(path)
+    if header and encoding != "UTF-8":
+        log.warning("warning: %s is not UTF-8; it is read as Latin-1", path)
     form = {} if header else {"header": None, "quoting": csv.QUOTE_NONE}
     if separator == "::":  # pandas is fast with separators of one character only
         text, separator = text.replace("::", "\t"), "\t"
@@ -128,11 +134,3 @@ def read_table(path, columns=1, separator=",", header=False):
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' own errors are ValueErrors
         reason = str(error).splitlines()[0]
         raise UserError(f"cannot read {path} ({reason}); correct or remove the file") from None
-
-
-def _decode(path):
-    """The text of a file in UTF-8 or, if it is not valid UTF-8, in Latin-1."""
-    try:
-        return read_text(path)
-    except UserError:
-        return read_text(path, "latin-1")  # raises again what is wrong besides

@@ -14,6 +14,7 @@ from sources import records
 from sources.columns import NAMES, is_value, kind_of, plain_name
 from sources.files import PIECE, Content, head_of
 from sources.layout import WORDS, Layout
+from sources.tables import single_blanks
 
 SAMPLED = 1000  # rows that are looked at to recognise a table
 WIDEST = 8  # fields of the widest table of integers that is recognised without a header
@@ -196,7 +197,7 @@ def _with_separator(plain, lines, wanted):
 
     def with_sign(sign):
         quoted = {"csv": True, "table": False}.get(wanted.format, sign not in LETTERS)
-        return replace(plain, separator=sign, quoted=quoted)
+        return replace(plain, separator=sign, quoted=quoted, multiline=wanted.format == "csv")
 
     if wanted.separator is not None:
         return with_sign(wanted.separator)
@@ -236,7 +237,7 @@ def _is_even(rows):
 def _rows(layout, lines):
     """Fields of lines. Fields that go on in the next line are cut: this is for a look only."""
     if layout.separator == " ":
-        lines = [re.sub(" +", " ", line.strip()) for line in lines]
+        lines = [single_blanks(line.encode(), layout.quoted).decode() for line in lines]
     if layout.separator == "::":
         return [line.split("::") for line in lines]
     quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
@@ -254,7 +255,7 @@ def _is_header(first, rows, wanted):
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(first)
     spelled = {name.split(":")[0].strip() for name in first} | {name.strip() for name in first}
     named = wanted.columns().values()
-    if spelled & set(named):
+    if any(name in spelled and not name.isdigit() for name in named):
         return True
     known = [
         {plain_name(name) for name in first} & {*NAMES[role][0], *NAMES[role][1]}

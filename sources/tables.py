@@ -20,6 +20,7 @@ from sources.layout import WORDS, Block
 
 TEXT = pa.dictionary(pa.int32(), pa.binary())  # type of a column: few of its values are distinct
 THREADS = 2
+STAND_INS = (9, *range(28, 32), *range(1, 9))  # one is put for :: where a text has it not
 LONGEST_FIELD = 8 * PIECE  # bytes that are searched for the end of a quoted field
 csv.field_size_limit(2**31 - 1)  # the largest that every platform takes
 
@@ -138,15 +139,30 @@ def _parse(layout, types, text, first_line):
 
 def _with_one_sign(text, layout):
     """(text, separator of one character), as pyarrow needs it."""
-    if layout.separator == " ":  # runs of blanks are one separator
-        text = re.sub(rb" {2,}", b" ", text) if b"  " in text else text
-        if b" \n" in text or b"\n " in text or b" \r" in text or text[:1] == b" ":
-            text = re.sub(rb"(?m)^ +| +(?=\r?$)", b"", text)
-        return text, " "
+    if layout.separator == " ":
+        return single_blanks(text, layout.quoted), " "
     if layout.separator == "::":
-        sign = next(sign for sign in (b"\t", b"\x1f", b"\x1e", b"\x1d") if sign not in text)
-        return text.replace(b"::", sign), sign.decode()
+        sign = next((sign for sign in map(chr, STAND_INS) if sign.encode() not in text), None)
+        if sign is None:
+            raise UserError(f"{layout.path} is no text: it has all control characters")
+        return text.replace(b"::", sign.encode()), sign
     return text, layout.separator
+
+
+def single_blanks(text, quoted):
+    """The text (bytes) with runs of blanks as one, without those at either end of a line.
+
+    quoted: whether quotation marks may enclose fields, whose blanks stay
+    """
+    text = text.replace(b"\r\n", b"\n") if b" \r" in text else text
+    if quoted and b'"' in text:
+        fields = rb'(?:^|(?<=[ \n]))"(?:[^"]|"")*"(?=[ \r\n]|$)'
+        blanks = re.compile(rb"(" + fields + rb")|^ +| +$| +(?= )", re.MULTILINE)
+        return blanks.sub(lambda found: found[1] or b"", text)
+    text = re.sub(rb" {2,}", b" ", text) if b"  " in text else text
+    if b" \n" in text or b"\n " in text or text[:1] == b" " or text[-1:] == b" ":
+        text = re.sub(rb"(?m)^ | $", b"", text)
+    return text
 
 
 def _records(layout, text):
@@ -189,7 +205,7 @@ def _check_quotes(layout, text, first_line):
     place = 0
     for match in whole.finditer(text):
         _check_open(layout, text, place, match.start(), first_line, begin)
-        if b"\n" in match.group():
+        if b"\n" in match.group() and not layout.multiline:
             _check_not_rows(layout, text, match, first_line)
         place = match.end()
     _check_open(layout, text, place, len(text), first_line, begin)

@@ -22,7 +22,6 @@ from evaluate import (
     popularity_encodings,
     ranking_metrics,
 )
-from sources.interactions import split_per_user
 from sources.share import item_counts
 
 

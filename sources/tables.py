@@ -87,43 +87,18 @@ def _last_row_end(text, newline):
 
 def _parse(layout, types, text, first_line):
     """Parse whole rows. Returns (Block, [(number of a broken line, what is wrong with it)])."""
-    if b"\0" in text:
-        line = first_line + text.count(layout.newline, 0, text.index(b"\0"))
-        raise UserError(
-            f"{layout.path}, line {line}: a NUL character; this is not a text file, or it is "
-            "damaged"
-        )
+    check_no_nul(layout, text, first_line)
     quoted = layout.quoted and b'"' in text
     if quoted:
         _check_quotes(layout, text, first_line)
     plain, delimiter = _with_one_sign(text, layout)
 
-    n_broken = 0
-
-    def leave_out(row):
-        nonlocal n_broken
-        n_broken += 1
-        return "skip"
-
-    table = pa.csv.read_csv(
-        pa.BufferReader(plain),
-        read_options=pa.csv.ReadOptions(
-            use_threads=False,
-            block_size=len(plain) + 1,
-            column_names=[str(number) for number in range(len(layout.names))],
-        ),
-        parse_options=pa.csv.ParseOptions(
-            delimiter=delimiter,
-            quote_char='"' if quoted else False,
-            newlines_in_values=quoted,
-            invalid_row_handler=leave_out,
-        ),
-        convert_options=pa.csv.ConvertOptions(
-            column_types={str(position): kind for position, kind in types.items()},
-            include_columns=[str(position) for position in types],
-            strings_can_be_null=False,
-        ),
-    )
+    lines = []
+    try:
+        table = _arrow_table(layout, types, plain, delimiter, quoted)
+    except pa.ArrowInvalid:  # some rows have too few or too many fields, or blanks only
+        lines, whole = _broken_lines(layout, text, first_line)
+        table = _arrow_table(layout, types, whole, ",", True)
     columns = {}
     for position, kind in types.items():
         chunks = table.column(str(position)).chunks
@@ -133,8 +108,39 @@ def _parse(layout, types, text, first_line):
         rows = (line for line, fields in _records(layout, text) if len(fields) == len(layout.names))
         return f"line {first_line + next(islice(rows, row, None))}"
 
-    lines = _broken_lines(layout, text, first_line) if n_broken else []
     return Block(columns, line_of), lines
+
+
+def check_no_nul(layout, text, first_line):
+    """Raise UserError if there is a NUL character in text (bytes)."""
+    if b"\0" in text:
+        line = first_line + text.count(layout.newline, 0, text.index(b"\0"))
+        raise UserError(
+            f"{layout.path}, line {line}: a NUL character; this is not a text file, or it is "
+            "damaged"
+        )
+
+
+def _arrow_table(layout, types, text, delimiter, quoted):
+    """The pyarrow Table of rows of text (bytes). Raises pa.ArrowInvalid if a row is broken."""
+    return pa.csv.read_csv(
+        pa.BufferReader(text),
+        read_options=pa.csv.ReadOptions(
+            use_threads=False,
+            block_size=len(text) + 1,
+            column_names=[str(number) for number in range(len(layout.names))],
+        ),
+        parse_options=pa.csv.ParseOptions(
+            delimiter=delimiter,
+            quote_char='"' if quoted else False,
+            newlines_in_values=quoted,
+        ),
+        convert_options=pa.csv.ConvertOptions(
+            column_types={str(position): kind for position, kind in types.items()},
+            include_columns=[str(position) for position in types],
+            strings_can_be_null=False,
+        ),
+    )
 
 
 def _with_one_sign(text, layout):
@@ -166,24 +172,27 @@ def single_blanks(text, quoted):
 
 
 def _records(layout, text):
-    """Yield (lines before it, fields) of each row: slow, for messages."""
+    """Yield (lines before it, fields) of each row that is not blank: slow."""
     plain, delimiter = _with_one_sign(text, layout)
     lines = io.StringIO(plain.decode("latin-1"), newline="")
     quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
     reader = csv.reader(lines, delimiter=delimiter, quoting=quoting)
     before = 0
     for fields in reader:
-        if fields:
+        if len(fields) > 1 or "".join(fields).strip():
             yield before, fields
         before = reader.line_num
 
 
 def _broken_lines(layout, text, first_line):
-    """[(line, message)] of the rows with too few or too many fields."""
-    lines = []
+    """([(line, message)] of the rows with too few or too many fields, the others as CSV)"""
+    lines, whole = [], io.StringIO(newline="")
+    writer = csv.writer(whole, quoting=csv.QUOTE_ALL)
     width = len(layout.names)
     for before, fields in _records(layout, text):
-        if len(fields) != width:
+        if len(fields) == width:
+            writer.writerow(fields)
+        else:
             line = first_line + before
             message = (
                 f"{layout.path}, line {line}: {len(fields)} fields instead of {width} "
@@ -192,7 +201,7 @@ def _broken_lines(layout, text, first_line):
             if '"' in "".join(fields) and not layout.quoted:
                 message += ", or say --format csv if quotation marks enclose fields"
             lines.append((line, message))
-    return lines
+    return lines, whole.getvalue().encode("latin-1") or b"\n"
 
 
 def _check_quotes(layout, text, first_line):

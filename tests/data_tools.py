@@ -22,10 +22,10 @@ def read(path, **wanted):
     return pairs_of(read_files([path], Wanted(**wanted))[0])
 
 
-def pairs_of(rows):
+def pairs_of(rows, encoding="utf-8"):
     """[(user, item)] of Rows, as texts."""
     columns = (
-        [value.decode() for chunk in chunks for value in chunk.to_pylist()]
+        [value.decode(encoding) for chunk in chunks for value in chunk.to_pylist()]
         for chunks in (rows.users, rows.items)
     )
     return list(zip(*columns, strict=True))

@@ -35,6 +35,7 @@ USER_NAMES = tuple(name for group in NAMES["user"] for name in group)
 ITEM_NAMES = tuple(name for group in NAMES["item"] for name in group)
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|UTC|[+-]\d\d:?\d\d))?)?")
 NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
+NO_VALUE = ("", "na", "n/a", "nan", "null", "none", "\\n")  # what stands for a missing value
 EARLIEST = 100_000_000  # a whole number from here on may be a Unix time (1973), but is no rating
 
 
@@ -76,8 +77,8 @@ class Unclear:
 
 
 def plain_name(name):
-    """The letters and digits of a column's name: "userid" for "User_ID" or "user_id:token"."""
-    return re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower())
+    """A column's name without signs between words: "userid" for "User_ID" or "user_id:token"."""
+    return re.sub(r"[ _.#-]", "", name.split(":")[0].lower())
 
 
 def choose_columns(layout, wanted):

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from cli.errors import UserError
 from sources import records
-from sources.columns import NAMES, is_value, kind_of, plain_name
+from sources.columns import NAMES, NO_VALUE, is_value, kind_of, plain_name
 from sources.files import PIECE, Content, head_of
 from sources.layout import WORDS, Layout
+from sources.tables import check_no_nul, single_blanks
 
 SAMPLED = 1000  # rows that are looked at to recognise a table
 WIDEST = 8  # fields of the widest table of integers that is recognised without a header
@@ -71,9 +72,12 @@ def recognise(path, wanted):
         skip_lines=head.count(newline, 0, skipped),
     )
     text = text[blank:]
+    check_no_nul(plain, text, plain.skip_lines + 1)
     if not text.strip():
         raise UserError(f"{path} is empty")
-    if wanted.format == "json" or (wanted.format is None and text[:1] == b"{"):
+    lines = _lines(text, newline, whole=len(head) < PIECE)
+    objects = sum(line.lstrip().startswith("{") for line in lines[:SAMPLED])
+    if wanted.format == "json" or (wanted.format is None and 2 * objects >= len(lines[:SAMPLED])):
         return records.json_layout(plain, text)
     if wanted.format is None and re.match(rb"\[\s*[\[{\]]|<[!?A-Za-z]", text):
         kind = "a JSON array" if text[:1] == b"[" else "markup"
@@ -81,7 +85,6 @@ def recognise(path, wanted):
     if wanted.format in ("lightgcn", "counted"):
         return replace(plain, kind=wanted.format)
 
-    lines = _lines(text, newline, whole=len(head) < PIECE)
     if wanted.format is None and wanted.separator is None and not wanted.columns():
         found = _lines_of_integers(plain, lines)
         if found:
@@ -97,7 +100,7 @@ def _lines(text, newline, whole):
         decoded = text.decode()
     except UnicodeDecodeError:
         decoded = text.decode("latin-1")
-    lines = decoded.replace("\r\n", "\n").split(newline.decode())
+    lines = decoded.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return [line for line in lines if line.strip()]
 
 
@@ -107,7 +110,7 @@ def _lines_of_integers(plain, lines):
     Raises Ambiguous if it is not sure.
     """
     whole = [line for line in lines if re.fullmatch(r"[0-9 ]+", line)]
-    if len(whole) < max(0.9 * len(lines), 1):
+    if len(whole) < max(0.9 * len(lines), 1) or not any(" " in line.strip() for line in whole):
         return None
     path = plain.path
     fields = [line.split() for line in whole]
@@ -186,12 +189,22 @@ def _table(plain, text, lines, wanted):
             f"--item_column {other!r}, or number them, as --user_column 1 --item_column 2",
             [bare, headed],
         )
+    if is_header and layout.quoted and lines[0].count('"') % 2:
+        raise UserError(
+            f"{layout.path}, line {layout.skip_lines + 1}: a quotation mark in the header is open; "
+            "correct it"
+        )
     return headed if is_header else bare
 
 
 def _below_first_line(layout, text):
     """(the Layout without its first line, the rest of its text)"""
     size = text.find(layout.newline) + 1 or len(text)
+    if layout.newline == b"\n" and b"\r" in text[: max(size - 2, 0)]:
+        raise UserError(
+            f"{layout.path}, line {layout.skip_lines + 1}: holds a carriage return; end all lines "
+            "alike"
+        )
     below = replace(layout, skip_bytes=layout.skip_bytes + size, skip_lines=layout.skip_lines + 1)
     return below, text[size:]
 
@@ -201,7 +214,7 @@ def _with_separator(plain, lines, wanted):
 
     def with_sign(sign):
         quoted = {"csv": True, "table": False}.get(wanted.format, sign not in LETTERS)
-        return replace(plain, separator=sign, quoted=quoted)
+        return replace(plain, separator=sign, quoted=quoted, multiline=wanted.format == "csv")
 
     if wanted.separator is not None:
         return with_sign(wanted.separator)
@@ -241,7 +254,7 @@ def _is_even(rows):
 def _rows(layout, lines):
     """Fields of lines. Fields that go on in the next line are cut: this is for a look only."""
     if layout.separator == " ":
-        lines = [re.sub(" +", " ", line.strip()) for line in lines]
+        lines = [single_blanks(line.encode(), layout.quoted).decode() for line in lines]
     if layout.separator == "::":
         return [line.split("::") for line in lines]
     quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
@@ -259,7 +272,7 @@ def _is_header(first, rows, wanted):
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(first)
     spelled = {name.split(":")[0].strip() for name in first} | {name.strip() for name in first}
     named = wanted.columns().values()
-    if spelled & set(named):
+    if any(name in spelled and not name.isdigit() for name in named):
         return True
     known = [
         {plain_name(name) for name in first} & {*NAMES[role][0], *NAMES[role][1]}
@@ -269,15 +282,16 @@ def _is_header(first, rows, wanted):
         return True
     # A number among numbers, or a value that occurs again in its column, is no name.
     fields = [(name, kind_of(column), column) for name, column in zip(first, columns, strict=True)]
-    fields = [field for field in fields if field[0]]
-    if any(name in column for name, _, column in fields):
+    fields = [field for field in fields if field[0].strip().lower() not in NO_VALUE]
+    again = any(name in column for name, _, column in fields)
+    if again and first not in rows:
         return False
     if any(kind != "text" and is_value(name) for name, kind, _ in fields):
         return False
     # A known name, or a text above numbers or times, is one.
     if any(known) or any(kind != "text" and not is_value(name) for name, kind, _ in fields):
         return True
-    if all(is_value(name) for name, _, _ in fields):
+    if again or all(is_value(name) for name, _, _ in fields):
         return False
     # The flags number the columns.
     return False if named and all(name.isdigit() for name in named) else None

@@ -5,6 +5,7 @@ A field of a nested object is named by its way, as `user.id`. Shapes: m rows of 
 
 import ast
 import json
+import re
 from dataclasses import replace
 
 import pyarrow as pa
@@ -150,7 +151,7 @@ def _opened(layout):
         else:
             source = pa.memory_map(str(layout.path))
         if layout.kind == "parquet":
-            file = pa.parquet.ParquetFile(source)
+            file = pa.parquet.ParquetFile(source, page_checksum_verification=True)
             return file.schema_arrow, lambda names: file.iter_batches(ROWS, columns=names)
         if source.read(6) == b"ARROW1":
             source.seek(0)
@@ -246,17 +247,28 @@ def _object(path, line, number, spelled=False):
     as_is = {"parse_int": str, "parse_float": str} if spelled else {}
     try:
         found = json.loads(line, **as_is)
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path}, line {number}: no UTF-8 text; convert the file to UTF-8"
+        ) from None
     except (ValueError, RecursionError):
-        try:
-            found = ast.literal_eval(line.decode().strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            found = None
+        found = _python_literal(line)
     if not isinstance(found, dict):
         start = line.strip()[:40].decode("utf-8", "replace")
         raise UserError(
             f"{path}, line {number}: {start!r} is no whole JSON object; a line holds one"
         )
     return found
+
+
+def _python_literal(line):
+    """The value of a line that begins as Python writes a dictionary, {'name'; else None."""
+    if not re.match(rb"\s*\{\s*u?'", line):
+        return None
+    try:
+        return ast.literal_eval(line.decode().strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
 
 
 def _flat(found):

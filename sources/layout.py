@@ -33,6 +33,7 @@ class Layout:
     newline: end of a line
     skip_bytes, skip_lines: what comes before the first row, the header say
     samples: the first rows, lists of fields
+    optional: names of more columns, which only some samples have, at their ends; of JSON lines
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Layout:
     skip_bytes: int = 0
     skip_lines: int = 0
     samples: tuple = ()
+    optional: tuple = ()
 
     def describe(self):
         """In words: "gzip: table with a header, separated by commas"."""

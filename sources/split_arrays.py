@@ -11,11 +11,13 @@ from cli.errors import UserError
 from sources.pairs import Pairs
 from sources.splits import (
     BLOCK,
+    FROM_FILES,
     counts_of,
     last_per_user,
     latest,
     moment,
     random_per_user,
+    say_split,
     share_of,
 )
 
@@ -39,7 +41,7 @@ class OwnSplitter:
         self.folder, self.choice = folder, choice
         self.test_ratio, self.valid_ratio = test_ratio or 0.2, valid_ratio or 0.1
         self.random = np.random.default_rng(seed)
-        self.said = "train, valid and test as the files have them"
+        self.seed, self.said = seed, FROM_FILES
 
     def split(self, name, matrix, indptr, span, parts):
         """Divide a split.
@@ -52,11 +54,8 @@ class OwnSplitter:
 
         Returns {name: csr_array (n, I)}. Raises UserError if times are needed and wrong.
         """
-        self.said = {
-            "random": "random, of each user",
-            "last": f"the last {self.choice.test_last} of each user",
-            "time": f"by time, test from {self.choice.test_from or 'the latest on'}",
-        }[self.choice.split]
+        how = say_split(self.choice, self.seed)
+        self.said = how if "test" in parts else f"{FROM_FILES}; valid: {how}"
         start, stop = int(indptr[span[0]]), int(indptr[span[1]])
         times = self._times(name, int(indptr[-1])) if self.choice.split != "random" else None
         rest = Pairs(

@@ -17,6 +17,7 @@ log = logging.getLogger("onebp")
 BITS = 53  # of a random number
 USERS = 1 << (64 - BITS)  # users whose numbers fit beside a random number into 64 bits
 THREADS = 2
+FROM_FILES = "train and test as the files have them"
 BINS, BLOCK = 1 << 16, 1 << 22  # intervals, and times of a block, that `kth_latest` counts
 
 
@@ -37,26 +38,19 @@ class Splitter:
         """
         self.choice, self.ratings, self.parsed, self.sources = choice, ratings, parsed, sources
         self.random = np.random.default_rng(seed)
-        self.said = "train and test as the files have them"
-        self.how = {
-            "random": f"random{'' if ratings else ', of each user'}, seed {seed}",
-            "last": f"the last {choice.test_last} of each user",
-            "time": "by time",
-        }[choice.split]
+        self.said = FROM_FILES
+        self.how = say_split(choice, seed, ratings)
 
     def split_test(self, pairs, ratio):
         """(Pairs that are left, Pairs of the test split). ratio: its share; None: the default"""
         if ratio is None:
             ratio = 0.1 if self.ratings and self.choice.split == "random" else 0.2
         self.said = self.how
-        if self.choice.split == "time":
-            start = self.choice.test_from
-            self.said += f", test from {start} on" if start else f", the latest {ratio:g} is test"
         return self._split(pairs, "interactions", ratio, self.choice.test_from)
 
     def split_valid(self, pairs, ratio):
         """(Pairs that are left, Pairs of the validation split). ratio: its share; None: 0.1"""
-        self.said += f"; validation: {self.how}"
+        self.said += "; valid likewise" if self.said == self.how else f"; valid: {self.how}"
         return self._split(
             pairs, "interactions" if "interactions" in self.sources else "train", ratio or 0.1, None
         )
@@ -79,6 +73,16 @@ class Splitter:
         else:
             held_out = pairs.times >= moment(start, pairs.times, self.parsed.unit)
         return pairs.take(~held_out), pairs.take(held_out)
+
+
+def say_split(choice, seed, ratings=False):
+    """How splits are made, in words; for the arguments see Splitter."""
+    start = choice.test_from
+    return {
+        "random": f"random, {'over all ratings' if ratings else 'of each user'}, seed {seed}",
+        "last": f"the last {choice.test_last} of each user",
+        "time": f"by time, test from {start} on" if start else "by time, the latest are test",
+    }[choice.split]
 
 
 def random_per_user(indptr, ratio, random):

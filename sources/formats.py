@@ -234,6 +234,7 @@ def _with_separator(plain, lines, wanted):
     if wanted.separator is not None:
         return with_sign(wanted.separator)
     candidates = [with_sign(sign) for sign in ("::", "\t", ",", ";", "|", " ") if sign in lines[0]]
+    candidates = [layout for layout in candidates if len(_rows(layout, lines[:1])[0]) > 1]
     if not candidates:
         raise UserError(
             f"{plain.path}: line {plain.skip_lines + 1} ({lines[0][:60]!r}) has one column only; "

@@ -1,7 +1,7 @@
 """Layout: how a file of data is laid out. Block: some rows of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +59,10 @@ class Layout:
         if self.header and any(":" in name for name in self.names) and self.separator == "\t":
             return f"{packed}RecBole's table, {marks}"
         return f"{packed}table with {header}, separator {WORDS[self.separator]}, {marks}"
+
+    def with_optional(self):
+        """The Layout whose columns are the optional ones, too."""
+        return replace(self, names=(*self.names, *self.optional), optional=())
 
     @property
     def signature(self):

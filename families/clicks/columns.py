@@ -77,7 +77,7 @@ def _checked(layout):
             f"{layout.path}: --format {layout.kind} is for interactions; clicks are a table with a "
             "header, JSON lines, Parquet or Arrow"
         )
-    layout = replace(layout, names=(*layout.names, *layout.optional), optional=())
+    layout = layout.with_optional()
     if len(set(layout.names)) < len(layout.names):
         names = ", ".join(layout.names)
         raise UserError(f"{layout.path}, line 1: two columns have one name: {names}")

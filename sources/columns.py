@@ -46,6 +46,7 @@ class Wanted:
     format: csv (quotation marks enclose fields), table (they are letters), json, lightgcn, counted
     separator: a sign of cli.registry.SEPARATORS
     user, item, rating, time: a column's name, or its number from 1
+    header: whether a table surely begins with the names of its columns
     """
 
     format: str | None = None
@@ -54,6 +55,7 @@ class Wanted:
     item: str | None = None
     rating: str | None = None
     time: str | None = None
+    header: bool = False
 
     def columns(self):
         """{role: column} of the columns that are named."""
@@ -89,7 +91,10 @@ def choose_columns(layout, wanted):
 
     Raises UserError if there is no column of users or items, or more than one could be it.
     """
-    chosen = {role: _named(layout, role, name) for role, name in wanted.columns().items()}
+    chosen = {
+        role: named_column(layout, f"{role}_column", name)
+        for role, name in wanted.columns().items()
+    }
     found = _by_name if layout.header else _by_content
     others = [role for role in ROLES if role not in chosen]
     if set(others) & {"user", "item"} or layout.header:
@@ -105,8 +110,11 @@ def choose_columns(layout, wanted):
     return {role: chosen.get(role) for role in ROLES}
 
 
-def _named(layout, role, name):
-    """Position of the column that --<role>_column names. Raises UserError if it is absent."""
+def named_column(layout, flag, name):
+    """Position of the column that a flag names. Raises UserError if it is absent.
+
+    name: the column's name, without the type that RecBole writes behind it, or number from 1
+    """
     names = list(layout.names)
     alike = [place for place, other in enumerate(names) if other.split(":")[0] == name]
     exact = [place for place, other in enumerate(names) if other == name]
@@ -116,9 +124,7 @@ def _named(layout, role, name):
     if not found and name.isascii() and name.isdigit() and 0 < int(name) <= len(names):
         return int(name) - 1
     problem = "more than one column" if found else "no column"
-    raise UserError(
-        f"{layout.path} has {problem} {name!r} for --{role}_column; it has {_list(names)}"
-    )
+    raise UserError(f"{layout.path} has {problem} {name!r} for --{flag}; it has {_list(names)}")
 
 
 def _by_name(layout, roles, taken):

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from cli.errors import UserError
 from sources import records
-from sources.columns import NAMES, NO_VALUE, is_value, kind_of, plain_name
+from sources.columns import NAMES, NO_VALUE, Wanted, is_value, kind_of, plain_name
 from sources.files import PIECE, Content, head_of
 from sources.layout import WORDS, Layout
 from sources.tables import check_no_nul, single_blanks
@@ -52,30 +52,10 @@ def recognise_all(paths, wanted):
 
 def recognise(path, wanted):
     """The Layout of a file. Raises UserError, or Ambiguous if it can be read in two ways."""
-    head = head_of(path)
-    with Content(path) as content:
-        compression = content.compression
-    if head.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
-        return records.binary_layout(path, head, compression)
-
-    # Text: skip the byte order mark and blank lines.
-    text = head.removeprefix(b"\xef\xbb\xbf")
-    newline = b"\r" if b"\r" in text and b"\n" not in text else b"\n"
-    blank = re.match(rb"(?:[ \t]*[\r\n])*", text).end()
-    skipped = len(head) - len(text) + blank
-    plain = Layout(
-        path,
-        "table",
-        compression,
-        newline=newline,
-        skip_bytes=skipped,
-        skip_lines=head.count(newline, 0, skipped),
-    )
-    text = text[blank:]
-    check_no_nul(plain, text, plain.skip_lines + 1)
-    if not text.strip():
-        raise UserError(f"{path} is empty")
-    lines = _lines(text, newline, whole=len(head) < PIECE)
+    plain, text, is_whole = _beginning(path)
+    if plain.kind != "table":
+        return plain
+    lines = _lines(text, plain.newline, is_whole)
     objects = sum(line.lstrip().startswith("{") for line in lines[:SAMPLED])
     if wanted.format == "json" or (wanted.format is None and 2 * objects >= len(lines[:SAMPLED])):
         return records.json_layout(plain, text)
@@ -85,11 +65,59 @@ def recognise(path, wanted):
     if wanted.format in ("lightgcn", "counted"):
         return replace(plain, kind=wanted.format)
 
-    if wanted.format is None and wanted.separator is None and not wanted.columns():
+    if wanted == Wanted():
         found = _lines_of_integers(plain, lines)
         if found:
             return found
     return _table(plain, text, lines[: SAMPLED + 1], wanted)
+
+
+def known_table(path, names, separator):
+    """The Layout of a table of text without a header, whose columns are known.
+
+    path: the file
+    names: of its columns
+    separator: between them
+
+    Raises UserError if it is a file of another kind.
+    """
+    plain, _, _ = _beginning(path)
+    if plain.kind != "table":
+        expected = f"a table of {len(names)} columns, separator {WORDS[separator]}"
+        raise UserError(f"{path} is {plain.describe()}; it should be {expected}")
+    return replace(plain, names=tuple(names), separator=separator)
+
+
+def _beginning(path):
+    """How a file begins. Raises UserError if it is empty, or of a kind that holds no table.
+
+    Returns (the Layout of a Parquet or Arrow file, or of any other as far as it is plain; a text's
+    beginning without blank lines; whether this is all of it).
+    """
+    head = head_of(path)
+    with Content(path) as content:
+        compression = content.compression
+    if head.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
+        return records.binary_layout(path, head, compression), b"", False
+
+    # Text: skip the byte order mark and blank lines.
+    text = head.removeprefix(b"\xef\xbb\xbf")
+    newline = b"\r" if b"\r" in text and b"\n" not in text else b"\n"
+    blank = re.match(rb"(?:[ \t]*[\r\n])*", text).end()
+    skipped = len(head) - len(text) + blank
+    text = text[blank:]
+    if not text.strip():
+        raise UserError(f"{path} is empty")
+    plain = Layout(
+        path,
+        "table",
+        compression,
+        newline=newline,
+        skip_bytes=skipped,
+        skip_lines=head.count(newline, 0, skipped),
+    )
+    check_no_nul(plain, text, plain.skip_lines + 1)
+    return plain, text, len(head) < PIECE
 
 
 def _lines(text, newline, whole):
@@ -219,10 +247,11 @@ def _with_separator(plain, lines, wanted):
     if wanted.separator is not None:
         return with_sign(wanted.separator)
     candidates = [with_sign(sign) for sign in ("::", "\t", ",", ";", "|", " ") if sign in lines[0]]
+    candidates = [layout for layout in candidates if len(_rows(layout, lines[:1])[0]) > 1]
     if not candidates:
         raise UserError(
             f"{plain.path}: line {plain.skip_lines + 1} ({lines[0][:60]!r}) has one column only; "
-            "a table has a column of users and one of items; name its --separator"
+            "a table has two or more; name its --separator"
         )
     # A header that names a user and an item is sure.
     for layout in candidates:
@@ -269,6 +298,8 @@ def _is_header(first, rows, wanted):
     rows: fields of other rows, as many
     wanted (Wanted)
     """
+    if wanted.header:
+        return True
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(first)
     spelled = {name.split(":")[0].strip() for name in first} | {name.strip() for name in first}
     named = wanted.columns().values()

@@ -18,6 +18,22 @@ SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
+class Details:
+    """What only --mode describe needs of the files.
+
+    rows: in all files
+    repeats: rows less their distinct pairs of user and item
+    times: {split: (n,) int64, in the order of the split's matrix}, of splits whose file has some
+    unit: of the times, see sources.values
+    """
+
+    rows: int
+    repeats: int
+    times: dict
+    unit: str
+
+
+@dataclass(frozen=True)
 class Interactions:
     """A data set in splits that share no (user, item) pair.
 
@@ -27,6 +43,7 @@ class Interactions:
         rating may be 0, so an entry counts whatever its value. valid may be empty.
     digest: of the ids and splits
     protocol: {topic: line} on how the splits were made, for summary.json
+    details: for --mode describe, else None
     tune: a fourth split for regularizers/lambdaopt.py, or None
     """
 
@@ -39,6 +56,7 @@ class Interactions:
     digest: str
     tune: csr_array | None = None
     protocol: dict = field(default_factory=dict)
+    details: Details | None = None
 
     @property
     def shape(self):

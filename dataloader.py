@@ -15,7 +15,7 @@ from sources.arrays import find_arrays, load_arrays
 from sources.cache import parse, read_cached
 from sources.columns import ROLES, wanted_of
 from sources.download import REGISTRY
-from sources.filters import Choice
+from sources.filters import DEFAULTS, Choice
 from sources.folders import find_folder, find_sources
 from sources.interactions import SPLITS, Details, Interactions, digest_of
 from sources.readers import WANTED
@@ -72,7 +72,7 @@ def check_flags_of_arrays(folder, args, ratings):
     own_splits = (folder / "test.indptr.npy").is_file()
     own_valid = (folder / "valid.indptr.npy").is_file()
     wrong = ["fold", "format", "separator", *(f"{role}_column" for role in ROLES)]
-    wrong += Choice().__dict__.keys() - {"split", "test_last", "test_from"}
+    wrong += vars(DEFAULTS).keys() - {"split", "test_last", "test_from"}
     wrong += ["test_ratio", "test_from"] if own_splits else []
     wrong += ["valid_ratio"] if own_valid else []
     wrong += ["split", "test_last"] if own_splits and (own_valid or not args.validates) else []
@@ -99,7 +99,7 @@ def load_dataset(
     split_seed=0,
     download=True,
     wanted=WANTED,
-    choice=None,
+    choice=DEFAULTS,
     details=False,
 ):
     """Load the data set `name` from <data_dir>/<name>/, fetched first if need be; or make `demo`.
@@ -116,12 +116,11 @@ def load_dataset(
     split_seed: of both random splits
     download: whether the data set may be fetched
     wanted (Wanted): how files are read
-    choice (Choice): which interactions count, and how they are split; None: the defaults
+    choice (Choice): which interactions count, and how they are split
     details: whether to keep the Details of the files
 
     Returns Interactions. Raises UserError for anything wrong with the name, the files, the ratios.
     """
-    choice = choice or Choice()
     name, sources, parsed = read_dataset(name, data_dir, fold, download, wanted)
     check_columns(parsed, sources, ratings or choice.min_rating is not None)
     user_ids, item_ids, pairs = filters.counting(parsed, sources, choice, ratings, details)
@@ -132,7 +131,7 @@ def load_dataset(
         pairs["train"], pairs["test"] = splitter.split_test(pairs.pop("interactions"), test_ratio)
     else:
         check_own_test(sources, choice, test_ratio, divided=validate and "valid" not in sources)
-    if name in REGISTRY and choice == Choice():
+    if name in REGISTRY and choice == DEFAULTS:
         check_published(name, (len(user_ids), len(item_ids)), pairs)
 
     # The validation split.

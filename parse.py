@@ -16,6 +16,7 @@ from cli import launch
 from cli.flags import Flag, Parser, one_of
 from cli.shared_flags import DATA, DATASETS, EVALUATION, RUN, TRAINING
 from inference import flags as inference
+from regularizers.flags import HELD_OUT
 
 MODEL = Flag(
     "model", "OneBP", one_of(*families.models()), "model to train, see the end of this help"
@@ -171,10 +172,7 @@ def parse_args(argv=None):
         (f"suggested for {model}", suggested.get("", {}) | suggested.get(dataset, {})),
         (f"preset {preset}", family.presets[preset].get(dataset, {})),
         *family.suggest(given),
-        (
-            "suggested for l2_grid",
-            {"select": "valid", "valid_ratio": 0.25} if "l2_grid" in given else {},
-        ),
+        ("suggested for l2_grid", HELD_OUT if "l2_grid" in given else {}),
         ("command line", given),
     ]
     values, origin = {}, {}

@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 
 from cli.errors import UserError
 from distributed import agreement, collectives
+from sources.filters import DEFAULTS
 from sources.folders import find_folder
 from sources.interactions import SPLITS, Interactions, description
 from sources.share import Share, item_counts, own_span, user_cuts
@@ -38,7 +39,7 @@ def find_arrays(name, data_dir):
     return folder if any(path.is_file() for path in names) else None
 
 
-def load_arrays(folder, validate, choice, test_ratio=None, valid_ratio=None, split_seed=0):
+def load_arrays(folder, validate, choice=DEFAULTS, test_ratio=None, valid_ratio=None, split_seed=0):
     """Load the Interactions of a folder or, in several processes, this rank's Share of them.
 
     The ids are the numbers from 0. Raises UserError if a file is missing or wrong.

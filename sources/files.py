@@ -139,6 +139,25 @@ def pieces(path, size=PIECE):
             bar.update(content.raw.tell() - bar.n)
 
 
+def text_of(path):
+    """(text of a file with line ends "\\n", its encoding): UTF-8, or Latin-1 if it is not that.
+
+    Raises UserError as Content does, and for a NUL character.
+    """
+    with Content(path) as content:
+        data = content.read()
+    try:
+        text, encoding = data.decode("utf-8-sig"), "UTF-8"
+    except UnicodeDecodeError:
+        text, encoding = data.decode("latin-1"), "Latin-1"
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(
+            f"{path}, line {line}: a NUL character; this is not a text file, or it is damaged"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
+
+
 def digest_of_file(path):
     """sha256 of the sha256 of each HASHED bytes of a file: two threads share the work."""
 

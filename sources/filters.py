@@ -35,6 +35,9 @@ class Choice:
         return cls(**{name: getattr(args, name) for name in cls.__dataclass_fields__})
 
 
+DEFAULTS = Choice()
+
+
 def counting(parsed, sources, choice, ratings, times=False):
     """The interactions that count. Returns (user_ids, item_ids, {split: Pairs}).
 

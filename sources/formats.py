@@ -129,28 +129,33 @@ def _lines_of_integers(plain, lines):
             "(--format counted)",
             [lightgcn, counted],
         )
-    if not repeated and (not constant or usual <= 2 or usual > WIDEST):
+    if not repeated and (not constant or usual <= 2 or usual > WIDEST or _are_alike(fields, usual)):
         return lightgcn
     if repeated and usual > 1 and constant:
         return None  # a table; its reader reports lines of another width
     names = tuple(map(str, range(1, usual + 1)))
     table = replace(plain, names=names, separator=" ", samples=tuple(fields[:SAMPLED]))
+    reason = f"{'' if min(widths) == max(widths) else 'nearly '}all lines have {usual} integers"
     if repeated:
         line = next(place for place, first in enumerate(firsts) if first in firsts[:place])
-        reason = (
-            f"the users repeat (line {plain.skip_lines + line + 1}) and the lines differ in length"
-        )
-    else:
-        reason = (
-            f"all lines have {usual} integers"
-            if min(widths) == max(widths)
-            else (f"nearly all lines have {usual} integers")
-        )
+        reason = f"lines differ in length, and users repeat (line {plain.skip_lines + line + 1})"
     raise Ambiguous(
         f"{path}: {reason}: lines of a user and its items (--format lightgcn), or a table "
         "(--format table)",
         [lightgcn, table],
     )
+
+
+def _are_alike(fields, width):
+    """Whether all columns but the first hold ids of one kind, as lines of items do.
+
+    No line has one twice, and no column is of smaller numbers, as ratings beside ids are.
+    """
+    lines = [[int(field) for field in line[1:]] for line in fields if len(line) == width]
+    if width < 5 or len(lines) < 10 or any(len({*line}) < len(line) for line in lines):
+        return False
+    largest = [max(column) for column in zip(*lines, strict=True)]
+    return min(largest) > 0.5 * max(largest)
 
 
 def _table(plain, text, lines, wanted):

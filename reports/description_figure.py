@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 from reports.figures import STYLES
 
-FILLS = {"train": ("0.85", ""), "valid": ("0.6", "///"), "test": ("0.25", "")}  # gray, hatch
+# The gray and the hatch of each split.
+FILLS = {
+    "train": ("0.85", ""),
+    "tune": ("0.85", "..."),
+    "valid": ("0.6", "///"),
+    "test": ("0.25", ""),
+}
 MOST_LABELS = 12  # of an axis of periods
 
 

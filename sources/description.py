@@ -26,7 +26,10 @@ def numbers_of(data):
 
     data: Interactions; with Details also what these tell
     """
-    splits = {split: getattr(data, split) for split in SPLITS if getattr(data, split).nnz}
+    splits = {split: getattr(data, split) for split in (*SPLITS, "tune")}
+    splits = {
+        split: matrix for split, matrix in splits.items() if matrix is not None and matrix.nnz
+    }
     of_user = sum(np.diff(matrix.indptr) for matrix in splits.values()).astype(np.int64)
     of_item = sum(item_counts(matrix) for matrix in splits.values())
     size = int(of_user.sum())
@@ -43,14 +46,19 @@ def numbers_of(data):
         "share_of_top_items": share_of_top(of_item),
         "ranked": {"users": ranked(of_user), "items": ranked(of_item)},
         "splits": {split: counts_of(matrix, data.train) for split, matrix in splits.items()},
-        "time": timeline(data.details.times, data.details.unit) if data.details else None,
+        "time": times_of(data.details, splits) if data.details else None,
         "split": data.protocol.get("split"),
     }
-    test, valid = data.test, data.valid
-    numbers["test"] = compare_with_random(test, [data.train, valid])
-    if valid.nnz:
-        numbers["valid"] = compare_with_random(valid, [data.train])
+    for split in ("valid", "test"):
+        if split in splits:
+            numbers[split] = compare_with_random(splits[split], data.seen(split))
     return numbers
+
+
+def times_of(details, splits):
+    """The sources.periods.timeline of the splits whose times are in Details; None without any."""
+    times = {split: details.times[split] for split in splits if split in details.times}
+    return timeline(times, details.unit)
 
 
 def item_counts(matrix):

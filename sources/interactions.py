@@ -32,6 +32,13 @@ class Details:
     times: dict
     unit: str
 
+    def divided(self, split, other, moved):
+        """The same with some entries of a split in another, new one. moved: mask over them"""
+        if split not in self.times:
+            return self
+        times = self.times[split]
+        return replace(self, times=self.times | {split: times[~moved], other: times[moved]})
+
 
 @dataclass(frozen=True)
 class Interactions:
@@ -91,20 +98,22 @@ class Interactions:
 
         Raises UserError if there are too few validation interactions to divide.
         """
-        empty = csr_array(self.shape, dtype=self.valid.dtype)
+        moved = np.ones(self.valid.nnz, bool)
         if ratio == 1:
-            valid, tune = empty, self.valid
+            valid, tune = csr_array(self.shape, dtype=self.valid.dtype), self.valid
         else:
             random = np.random.default_rng(split_seed)
-            chosen = random_overall(self.valid.nnz, 1 - ratio, random)
-            tune, valid = entries(self.valid, ~chosen), entries(self.valid, chosen)
+            moved = ~random_overall(self.valid.nnz, 1 - ratio, random)
+            tune, valid = entries(self.valid, moved), entries(self.valid, ~moved)
             if not valid.nnz:
                 raise UserError(
                     f"data set {self.name}: {self.valid.nnz} validation interactions are too few "
                     "to divide"
                 )
         splits = {"train": self.train, "valid": valid, "test": self.test, "tune": tune}
-        return replace(self, **splits, digest=digest_of(self.user_ids, self.item_ids, splits))
+        details = self.details and self.details.divided("valid", "tune", moved)
+        digest = digest_of(self.user_ids, self.item_ids, splits)
+        return replace(self, **splits, digest=digest, details=details)
 
     def with_valid_in_train(self):
         """The same data with the validation split moved into the training split."""

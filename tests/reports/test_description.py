@@ -78,7 +78,7 @@ def test_arrays_and_a_split_of_ones_own(cli, work):
         (("--lr", 1), "--lr does nothing with --mode describe, only with train or evaluate or"),
         (("--device", "cpu"), "--device does nothing with --mode describe"),
         (("--users", "all"), "--users does nothing with --mode describe"),
-        (("--regularizer", "lambdaopt"), "--regularizer does nothing with --mode describe"),
+        (("--encoder", "MLP"), "--encoder does nothing with --mode describe"),
         (("--model", "SVD", "--reg", 1), "--reg does nothing with --mode describe"),
         (("--label", "x"), "--label does nothing with --model OneBP"),
         (("--dataset", "nothing"), "no data set 'nothing'"),
@@ -100,13 +100,12 @@ def test_it_runs_in_one_process(cli, monkeypatch):
     assert "--mode describe runs in one process; start it without torchrun" in stderr
 
 
-@pytest.mark.parametrize("flags", [(), ("--select", "valid")])
-def test_clicks(cli, work, flags):
+def test_clicks(cli, work):
     clicks = [0, 1, 1, 0, 1, 0, 0, 1, 1, 1]
     rows = [f"{click},c{row % 3},{row}\n" for row, click in enumerate(clicks)]
     write(work / "datasets/ads/clicks.csv", "label,colour,number\n" + "".join(rows))
-    how = ("--model", "LR", "--dataset", "ads", "--test_ratio", 0.2)
-    status, stdout, stderr = cli(*DESCRIBE, *how, *flags)
+    how = ("--model", "LR", "--dataset", "ads", "--test_ratio", 0.2, "--valid_ratio", 0.2)
+    status, stdout, stderr = cli(*DESCRIBE, *how)
     assert (status, stderr) == (0, "")
     found = json.loads((work / "runs/ads-description/description.json").read_text())
     assert found["splits"]["test"] == {"rows": 2, "clicks": 2, "share": 1.0}

@@ -131,6 +131,26 @@ def test_details_change_no_split(work):
     assert times["train"].max() < times["valid"].min() <= times["valid"].max() < times["test"].min()
 
 
+@pytest.mark.parametrize(("ratio", "valid"), [(0.5, True), (1, False)])
+def test_a_split_to_tune_on_takes_its_times_along(work, ratio, valid):
+    """The time of a pair is 10 times its user and its item."""
+    users, items = random_matrix(20, 9).nonzero()
+    rows = [f"{u},{i},{10 * u + i}\n" for u, i in zip(users, items, strict=True)]
+    write(work / "datasets/shop/interactions.csv", "user,item,time\n" + "".join(rows))
+    whole = load_dataset("shop", "datasets", validate=True, details=True)
+    data = whole.with_tuning_split(ratio, 1)
+    user_ids, item_ids = (np.array(ids, int) for ids in (data.user_ids, data.item_ids))
+    for split in ("train", "valid", "tune", "test"):
+        user, item = getattr(data, split).nonzero()
+        expected = 10 * user_ids[user] + item_ids[item]
+        np.testing.assert_array_equal(data.details.times[split], expected)
+    numbers = numbers_of(data)
+    shown = {"train", "tune", "test"} | ({"valid"} if valid else set())
+    assert numbers["splits"].keys() == numbers["time"]["counts"].keys() == shown
+    assert ("valid" in numbers) == valid
+    assert numbers["interactions"] == len(rows)
+
+
 def test_arrays_have_no_times(work):
     data = load_arrays(save_arrays(work / "datasets/big"), False, Choice())
     numbers = numbers_of(data)

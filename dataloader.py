@@ -17,7 +17,7 @@ from sources.columns import ROLES, wanted_of
 from sources.download import REGISTRY
 from sources.filters import DEFAULTS, Choice
 from sources.folders import find_folder, find_sources
-from sources.interactions import SPLITS, Interactions, digest_of
+from sources.interactions import SPLITS, Details, Interactions, digest_of
 from sources.readers import WANTED
 from sources.share import own_share
 from sources.splits import Splitter
@@ -58,6 +58,7 @@ def load_interactions(args, ratings):
                 download=not args.no_download,
                 wanted=wanted_of(args),
                 choice=Choice.of(args),
+                details=args.mode == "describe",
             )
         check_equal_on_ranks({"data with digest": data.digest})
         data = own_share(data)
@@ -99,6 +100,7 @@ def load_dataset(
     download=True,
     wanted=WANTED,
     choice=DEFAULTS,
+    details=False,
 ):
     """Load the data set `name` from <data_dir>/<name>/, fetched first if need be; or make `demo`.
 
@@ -115,12 +117,13 @@ def load_dataset(
     download: whether the data set may be fetched
     wanted (Wanted): how files are read
     choice (Choice): which interactions count, and how they are split
+    details: whether to keep the Details of the files
 
     Returns Interactions. Raises UserError for anything wrong with the name, the files, the ratios.
     """
     name, sources, parsed = read_dataset(name, data_dir, fold, download, wanted)
     check_columns(parsed, sources, ratings or choice.min_rating is not None)
-    user_ids, item_ids, pairs = filters.counting(parsed, sources, choice, ratings)
+    user_ids, item_ids, pairs = filters.counting(parsed, sources, choice, ratings, details)
 
     # The test split.
     splitter = Splitter(choice, ratings, split_seed, parsed, sources)
@@ -157,7 +160,10 @@ def load_dataset(
     }
     digest = digest_of(user_ids, item_ids, matrices)
     protocol = {"split": splitter.said, "unknown to training": cold}
-    return Interactions(name, user_ids, item_ids, **matrices, digest=digest, protocol=protocol)
+    kept = details_of(parsed, pairs) if details else None
+    return Interactions(
+        name, user_ids, item_ids, **matrices, digest=digest, protocol=protocol, details=kept
+    )
 
 
 def read_dataset(name, data_dir, fold, download, wanted):
@@ -175,6 +181,14 @@ def read_dataset(name, data_dir, fold, download, wanted):
     folder = find_folder(name, Path(data_dir))
     sources = find_sources(folder.name, folder, download, fold)
     return folder.name, sources, read_cached(folder, sources, wanted)
+
+
+def details_of(parsed, pairs):
+    """The Details of files. parsed (Parsed); pairs: {split: Pairs}, with times if the file has"""
+    rows = sum(map(len, parsed.pairs.values()))
+    distinct = sum(int(part.is_last().sum()) for part in parsed.pairs.values())
+    times = {split: part.once().times for split, part in pairs.items() if part.times is not None}
+    return Details(rows, rows - distinct, times, parsed.unit)
 
 
 def check_columns(parsed, sources, needs_ratings):

@@ -21,6 +21,8 @@ from regularizers.flags import HELD_OUT
 MODEL = Flag(
     "model", "OneBP", one_of(*families.models()), "model to train, see the end of this help"
 )
+# The flags that --mode describe uses, beside those that decide which data are loaded.
+DESCRIBING = {"mode", "model", "run_name", "log_root", "no_download"}
 SECTIONS = {"run": [MODEL, *RUN], "data": DATA, "training": TRAINING, "evaluation": EVALUATION}
 
 
@@ -82,6 +84,8 @@ class Flags(argparse.Namespace):
         if not serves(flag, self.model):
             return "model", [name for name in families.models() if serves(flag, name)]
         declared = flags_of(self.model)
+        if self.mode == "describe" and not declared[flag].loads and flag not in DESCRIBING:
+            return "mode", [mode for mode in declared["mode"].convert.choices if mode != self.mode]
         for choice, values in declared[flag].only.items():
             in_effect = choice != "model" and serves(choice, self.model)
             if in_effect and getattr(self, choice) not in values:

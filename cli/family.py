@@ -59,6 +59,8 @@ class Family:
     contradictions: function(args, given) -> lines about flags that contradict each other
     one_process: function(args) -> choices, as spelled, that cannot run in several processes.
         None: the family runs in one process only.
+    describe: "module:function" of --mode describe: function(data) ->
+        reports.description.Description
     """
 
     title: str
@@ -71,6 +73,7 @@ class Family:
     datasets: dict = field(default_factory=dict)
     contradictions: Callable = no_contradictions
     one_process: Callable | None = None
+    describe: str = "sources.description:describe"
 
     def flags(self):
         """Its own flags, by name."""

@@ -28,8 +28,9 @@ DATASETS = {
 }
 
 RUN = [
-    Flag("mode", "train", one_of("train", "evaluate", "recommend", "export"), decides="nothing",
-         help="train a model, or use the checkpoint of one, see below"),
+    Flag("mode", "train", one_of("train", "describe", "evaluate", "recommend", "export"),
+         decides="nothing",
+         help="train a model; describe the data; or use the checkpoint of a model, see below"),
     Flag("train_mode", "new", one_of("new", "continue", new_train="new", continue_train="continue"),
          decides="nothing",
          help="start afresh, or go on from the last checkpoint"),

@@ -38,13 +38,14 @@ class Choice:
 DEFAULTS = Choice()
 
 
-def counting(parsed, sources, choice, ratings):
+def counting(parsed, sources, choice, ratings, times=False):
     """The interactions that count. Returns (user_ids, item_ids, {split: Pairs}).
 
     parsed (Parsed): with ratings where `ratings` or choice.min_rating need them
     sources: {split: file}, for messages
     choice (Choice)
     ratings: whether the model learns from ratings, not from positives
+    times: whether times are kept although no split needs them
     """
     pairs = dict(parsed.pairs)
     for split, part in pairs.items():
@@ -57,7 +58,8 @@ def counting(parsed, sources, choice, ratings):
             text = "warning: %s: %d ratings are replaced by %s ones of their pairs"
             other = "later" if choice.repeats == "last" else "earlier"
             log.warning(text, sources[split], repeated, other)
-    pairs = {split: part.only(ratings, choice.split != "random") for split, part in pairs.items()}
+    times = times or choice.split != "random"
+    pairs = {split: part.only(ratings, times) for split, part in pairs.items()}
     least = choice.min_user_interactions, choice.min_item_interactions
     if least != (1, 1):
         pairs = core(pairs, *least)

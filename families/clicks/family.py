@@ -155,4 +155,5 @@ FAMILY = Family(
     presets=PRESETS,
     datasets=DATASETS,
     contradictions=contradictions,
+    describe="families.clicks.description:describe",
 )

@@ -28,16 +28,14 @@ def json_layout(plain, text):
     plain (Layout): what is known of the file
     text: its beginning
 
-    The columns are the fields that all of the first objects have. Raises UserError if the first
-    line holds no object.
+    The columns are the fields of the first objects; a sample is None where one lacks a field.
+    Raises UserError if the first line holds no object.
     """
     lines = [line for line in text.split(plain.newline)[: SAMPLED + 1] if line.strip()]
     lines = lines[:SAMPLED] if len(lines) == 1 else lines[: min(SAMPLED, len(lines) - 1)]
     objects = [_object(plain.path, line, plain.skip_lines + 1 + n) for n, line in enumerate(lines)]
     fields = [_flat(found) for found in objects]
-    names = [name for name in fields[0] if all(name in other for other in fields)]
-    seen = list(dict.fromkeys(name for other in fields for name in other))
-    names += [name for name in seen if name not in names] if len(names) == len(seen) else []
+    names = list(dict.fromkeys(name for other in fields for name in other))
     samples = tuple(tuple(other.get(name) for name in names) for other in fields)
     return replace(plain, kind="json", names=tuple(names), header=True, samples=samples)
 
@@ -125,13 +123,14 @@ def as_text(layout, position, column):
         or pa.types.is_large_string(kind)
         or pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
+        or pa.types.is_string_view(kind)
         or pa.types.is_integer(kind)
     ):
         return column
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     texts = column.dictionary
-    if pa.types.is_integer(texts.type):
+    if pa.types.is_integer(texts.type) or pa.types.is_string_view(texts.type):
         texts = texts.cast(pa.string())
     texts = texts.cast(pa.binary())
     codes = column.indices.cast(pa.int32())

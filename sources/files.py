@@ -33,6 +33,8 @@ _OTHER_KINDS = {
     b"ORC": "ORC",
     b"FEA1": "Feather of version 1",
     b"MATLAB 5.0": "a MATLAB file",
+    b"%%MatrixMarket": "a MatrixMarket file",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file by git lfs pull",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
     b"\x80\x02": "a Python pickle, which could run code",
@@ -125,7 +127,8 @@ def head_of(path, size=PIECE):
         head = content.read(size)
     for magic, kind in _OTHER_KINDS.items():
         if head.startswith(magic):
-            raise UserError(f"{path} is {kind}, which is not read; save it as CSV or Parquet")
+            advice = "" if ";" in kind else "; save it as CSV or Parquet"
+            raise UserError(f"{path} is {kind}{advice}")
     if head[257:262] == b"ustar":
         raise UserError(f"{path} is a tar archive; unpack the file to read")
     return head

@@ -44,8 +44,10 @@ def times_of(column):
     The unit is "number", for whole numbers as they are, "us", for microseconds since 1970, or "" if
     all are missing.
     """
-    if pa.types.is_temporal(column.type):
-        return _integers(column.cast(pa.timestamp("us")).cast(pa.int64())), "us"
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        return _integers(column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())), "us"
+    if pa.types.is_temporal(column.type):  # a time of day, a duration
+        return np.full(len(column), MISSING), ""
     if pa.types.is_integer(column.type):
         return _integers(column.cast(pa.int64())), "number"
     if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):

@@ -94,7 +94,7 @@ def parse(tables, wanted):
 
 def _common_unit(rows):
     """The unit of the times of all files; whole numbers become microseconds beside dates."""
-    units = {table.unit for table in rows if table.times is not None}
+    units = {table.unit for table in rows} - {""}
     if len(units) < 2:
         return max(units, default="")
     for table in rows:

@@ -35,6 +35,7 @@ USER_NAMES = tuple(name for group in NAMES["user"] for name in group)
 ITEM_NAMES = tuple(name for group in NAMES["item"] for name in group)
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|UTC|[+-]\d\d:?\d\d))?)?")
 NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
+NO_VALUE = ("", "na", "n/a", "nan", "null", "none", "\\n")  # what stands for a missing value
 EARLIEST = 100_000_000  # a whole number from here on may be a Unix time (1973), but is no rating
 
 
@@ -45,6 +46,7 @@ class Wanted:
     format: csv (quotation marks enclose fields), table (they are letters), json, lightgcn, counted
     separator: a sign of cli.registry.SEPARATORS
     user, item, rating, time: a column's name, or its number from 1
+    header: whether a table surely begins with the names of its columns
     """
 
     format: str | None = None
@@ -53,6 +55,7 @@ class Wanted:
     item: str | None = None
     rating: str | None = None
     time: str | None = None
+    header: bool = False
 
     def columns(self):
         """{role: column} of the columns that are named."""
@@ -76,8 +79,8 @@ class Unclear:
 
 
 def plain_name(name):
-    """The letters and digits of a column's name: "userid" for "User_ID" or "user_id:token"."""
-    return re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower())
+    """A column's name without signs between words: "userid" for "User_ID" or "user_id:token"."""
+    return re.sub(r"[ _.#-]", "", name.split(":")[0].lower())
 
 
 def choose_columns(layout, wanted):
@@ -88,7 +91,10 @@ def choose_columns(layout, wanted):
 
     Raises UserError if there is no column of users or items, or more than one could be it.
     """
-    chosen = {role: _named(layout, role, name) for role, name in wanted.columns().items()}
+    chosen = {
+        role: named_column(layout, f"{role}_column", name)
+        for role, name in wanted.columns().items()
+    }
     found = _by_name if layout.header else _by_content
     others = [role for role in ROLES if role not in chosen]
     if set(others) & {"user", "item"} or layout.header:
@@ -104,8 +110,11 @@ def choose_columns(layout, wanted):
     return {role: chosen.get(role) for role in ROLES}
 
 
-def _named(layout, role, name):
-    """Position of the column that --<role>_column names. Raises UserError if it is absent."""
+def named_column(layout, flag, name):
+    """Position of the column that a flag names. Raises UserError if it is absent.
+
+    name: the column's name, without the type that RecBole writes behind it, or number from 1
+    """
     names = list(layout.names)
     alike = [place for place, other in enumerate(names) if other.split(":")[0] == name]
     exact = [place for place, other in enumerate(names) if other == name]
@@ -115,9 +124,7 @@ def _named(layout, role, name):
     if not found and name.isascii() and name.isdigit() and 0 < int(name) <= len(names):
         return int(name) - 1
     problem = "more than one column" if found else "no column"
-    raise UserError(
-        f"{layout.path} has {problem} {name!r} for --{role}_column; it has {_list(names)}"
-    )
+    raise UserError(f"{layout.path} has {problem} {name!r} for --{flag}; it has {_list(names)}")
 
 
 def _by_name(layout, roles, taken):

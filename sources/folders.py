@@ -20,7 +20,7 @@ BESIDE = (
     ".*", "readme*", "license*", "licence*", "*.md", "*.html", "*.pdf", "*.png", "*.npy",
     "about.json", "movies.*", "tags.*", "links.*", "items.*", "users.*", "genome-*", "*_map.csv",
     "u.item", "u.genre", "u.user", "u.occupation", "u.info", "u?.base*", "u?.test*", "*.item",
-    "*.user", "*.kg", "*.link",
+    "*.user", "*.kg", "*.link", "sample*submission*",
 )
 # fmt: on
 
@@ -101,6 +101,37 @@ def find_sources(name, folder, download, fold=None):
     return sources
 
 
+def find_files(folder, whole, advice):
+    """The files of a folder's own data set: those of its splits, or its one table of any name.
+
+    folder (Path)
+    whole: patterns of usual names of the one table; the first is this program's own
+    advice: what to put into a folder that holds no table
+
+    Returns {"train": path, "test": path}, perhaps with "valid", or {"interactions": path}. Raises
+    UserError if there is no table, or if several could be meant.
+    """
+    splits = _splits(folder)
+    if not {"train", "test"} <= splits.keys():
+        return {"interactions": find_table(folder, whole, advice)}
+    if one := _whole(folder, whole[:1]):
+        files = " and ".join(path.name for path in splits.values())
+        name = one["interactions"].name
+        raise UserError(f"{folder} holds {name}, and {files}; move the one or the others away")
+    return splits
+
+
+def find_table(folder, names, advice):
+    """The one table in a folder, perhaps beside others. Raises UserError as `find_files` does.
+
+    names: patterns of usual names; else any table will do that is the only one
+    """
+    found = _whole(folder, names) or _only_table(folder, names[0])
+    if not found:
+        raise UserError(f"no data in {folder}; {advice}")
+    return found["interactions"]
+
+
 def _files(folder):
     """The files of a folder, sorted."""
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
@@ -142,16 +173,18 @@ def _splits(folder):
     return sources
 
 
-def _whole(folder):
+def _whole(folder, patterns=WHOLE):
     """{"interactions": path} of the file of all interactions by its usual name, or {}."""
-    for pattern in WHOLE:
+    for pattern in patterns:
         if path := _one(folder, [path for path in _files(folder) if fnmatch(_name(path), pattern)]):
             return {"interactions": path}
     return {}
 
 
-def _only_table(folder):
+def _only_table(folder, usual=WHOLE[0]):
     """{"interactions": path} of the only file that may be a table, or {} if there is none.
+
+    usual: the name to give to the table among others
 
     Raises UserError if there are several.
     """
@@ -161,7 +194,7 @@ def _only_table(folder):
     if len(others) > 1:
         names = ", ".join(path.name for path in others[:5])
         raise UserError(
-            f"{folder} holds {names}; call the table of interactions interactions.* (with its own "
-            "ending), or move the others away"
+            f"{folder} holds {names}; a split needs train.* and test.*; else call the table to "
+            f"read {usual} (with its own ending), or move the others away"
         )
     return {"interactions": others[0]} if others else {}

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from cli.errors import UserError
 from sources import records
-from sources.columns import NAMES, is_value, kind_of, plain_name
+from sources.columns import NAMES, NO_VALUE, Wanted, is_value, kind_of, plain_name
 from sources.files import PIECE, Content, head_of
 from sources.layout import WORDS, Layout
+from sources.tables import check_no_nul, single_blanks
 
 SAMPLED = 1000  # rows that are looked at to recognise a table
 WIDEST = 8  # fields of the widest table of integers that is recognised without a header
@@ -51,17 +52,62 @@ def recognise_all(paths, wanted):
 
 def recognise(path, wanted):
     """The Layout of a file. Raises UserError, or Ambiguous if it can be read in two ways."""
+    plain, text, is_whole = _beginning(path)
+    if plain.kind != "table":
+        return plain
+    lines = _lines(text, plain.newline, is_whole)
+    objects = sum(line.lstrip().startswith("{") for line in lines[:SAMPLED])
+    if wanted.format == "json" or (wanted.format is None and 2 * objects >= len(lines[:SAMPLED])):
+        return records.json_layout(plain, text)
+    if wanted.format is None and re.match(rb"\[\s*[\[{\]]|<[!?A-Za-z]", text):
+        kind = "a JSON array" if text[:1] == b"[" else "markup"
+        raise UserError(f"{path} is {kind}; write a JSON object a line, or a table")
+    if wanted.format in ("lightgcn", "counted"):
+        return replace(plain, kind=wanted.format)
+
+    if wanted == Wanted():
+        found = _lines_of_integers(plain, lines)
+        if found:
+            return found
+    return _table(plain, text, lines[: SAMPLED + 1], wanted)
+
+
+def known_table(path, names, separator):
+    """The Layout of a table of text without a header, whose columns are known.
+
+    path: the file
+    names: of its columns
+    separator: between them
+
+    Raises UserError if it is a file of another kind.
+    """
+    plain, _, _ = _beginning(path)
+    if plain.kind != "table":
+        expected = f"a table of {len(names)} columns, separator {WORDS[separator]}"
+        raise UserError(f"{path} is {plain.describe()}; it should be {expected}")
+    return replace(plain, names=tuple(names), separator=separator)
+
+
+def _beginning(path):
+    """How a file begins. Raises UserError if it is empty, or of a kind that holds no table.
+
+    Returns (the Layout of a Parquet or Arrow file, or of any other as far as it is plain; a text's
+    beginning without blank lines; whether this is all of it).
+    """
     head = head_of(path)
     with Content(path) as content:
         compression = content.compression
     if head.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
-        return records.binary_layout(path, head, compression)
+        return records.binary_layout(path, head, compression), b"", False
 
     # Text: skip the byte order mark and blank lines.
     text = head.removeprefix(b"\xef\xbb\xbf")
     newline = b"\r" if b"\r" in text and b"\n" not in text else b"\n"
     blank = re.match(rb"(?:[ \t]*[\r\n])*", text).end()
     skipped = len(head) - len(text) + blank
+    text = text[blank:]
+    if not text.strip():
+        raise UserError(f"{path} is empty")
     plain = Layout(
         path,
         "table",
@@ -70,23 +116,8 @@ def recognise(path, wanted):
         skip_bytes=skipped,
         skip_lines=head.count(newline, 0, skipped),
     )
-    text = text[blank:]
-    if not text.strip():
-        raise UserError(f"{path} is empty")
-    if wanted.format == "json" or (wanted.format is None and text[:1] == b"{"):
-        return records.json_layout(plain, text)
-    if wanted.format is None and re.match(rb"\[\s*[\[{\]]|<[!?A-Za-z]", text):
-        kind = "a JSON array" if text[:1] == b"[" else "markup"
-        raise UserError(f"{path} is {kind}; write a JSON object a line, or a table")
-    if wanted.format in ("lightgcn", "counted"):
-        return replace(plain, kind=wanted.format)
-
-    lines = _lines(text, newline, whole=len(head) < PIECE)
-    if wanted.format is None and wanted.separator is None and not wanted.columns():
-        found = _lines_of_integers(plain, lines)
-        if found:
-            return found
-    return _table(plain, text, lines[: SAMPLED + 1], wanted)
+    check_no_nul(plain, text, plain.skip_lines + 1)
+    return plain, text, len(head) < PIECE
 
 
 def _lines(text, newline, whole):
@@ -97,7 +128,7 @@ def _lines(text, newline, whole):
         decoded = text.decode()
     except UnicodeDecodeError:
         decoded = text.decode("latin-1")
-    lines = decoded.replace("\r\n", "\n").split(newline.decode())
+    lines = decoded.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return [line for line in lines if line.strip()]
 
 
@@ -107,7 +138,7 @@ def _lines_of_integers(plain, lines):
     Raises Ambiguous if it is not sure.
     """
     whole = [line for line in lines if re.fullmatch(r"[0-9 ]+", line)]
-    if len(whole) < max(0.9 * len(lines), 1):
+    if len(whole) < max(0.9 * len(lines), 1) or not any(" " in line.strip() for line in whole):
         return None
     path = plain.path
     fields = [line.split() for line in whole]
@@ -186,12 +217,22 @@ def _table(plain, text, lines, wanted):
             f"--item_column {other!r}, or number them, as --user_column 1 --item_column 2",
             [bare, headed],
         )
+    if is_header and layout.quoted and lines[0].count('"') % 2:
+        raise UserError(
+            f"{layout.path}, line {layout.skip_lines + 1}: a quotation mark in the header is open; "
+            "correct it"
+        )
     return headed if is_header else bare
 
 
 def _below_first_line(layout, text):
     """(the Layout without its first line, the rest of its text)"""
     size = text.find(layout.newline) + 1 or len(text)
+    if layout.newline == b"\n" and b"\r" in text[: max(size - 2, 0)]:
+        raise UserError(
+            f"{layout.path}, line {layout.skip_lines + 1}: holds a carriage return; end all lines "
+            "alike"
+        )
     below = replace(layout, skip_bytes=layout.skip_bytes + size, skip_lines=layout.skip_lines + 1)
     return below, text[size:]
 
@@ -201,15 +242,16 @@ def _with_separator(plain, lines, wanted):
 
     def with_sign(sign):
         quoted = {"csv": True, "table": False}.get(wanted.format, sign not in LETTERS)
-        return replace(plain, separator=sign, quoted=quoted)
+        return replace(plain, separator=sign, quoted=quoted, multiline=wanted.format == "csv")
 
     if wanted.separator is not None:
         return with_sign(wanted.separator)
     candidates = [with_sign(sign) for sign in ("::", "\t", ",", ";", "|", " ") if sign in lines[0]]
+    candidates = [layout for layout in candidates if len(_rows(layout, lines[:1])[0]) > 1]
     if not candidates:
         raise UserError(
             f"{plain.path}: line {plain.skip_lines + 1} ({lines[0][:60]!r}) has one column only; "
-            "a table has a column of users and one of items; name its --separator"
+            "a table has two or more; name its --separator"
         )
     # A header that names a user and an item is sure.
     for layout in candidates:
@@ -241,7 +283,7 @@ def _is_even(rows):
 def _rows(layout, lines):
     """Fields of lines. Fields that go on in the next line are cut: this is for a look only."""
     if layout.separator == " ":
-        lines = [re.sub(" +", " ", line.strip()) for line in lines]
+        lines = [single_blanks(line.encode(), layout.quoted).decode() for line in lines]
     if layout.separator == "::":
         return [line.split("::") for line in lines]
     quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
@@ -256,10 +298,12 @@ def _is_header(first, rows, wanted):
     rows: fields of other rows, as many
     wanted (Wanted)
     """
+    if wanted.header:
+        return True
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(first)
     spelled = {name.split(":")[0].strip() for name in first} | {name.strip() for name in first}
     named = wanted.columns().values()
-    if spelled & set(named):
+    if any(name in spelled and not name.isdigit() for name in named):
         return True
     known = [
         {plain_name(name) for name in first} & {*NAMES[role][0], *NAMES[role][1]}
@@ -269,15 +313,16 @@ def _is_header(first, rows, wanted):
         return True
     # A number among numbers, or a value that occurs again in its column, is no name.
     fields = [(name, kind_of(column), column) for name, column in zip(first, columns, strict=True)]
-    fields = [field for field in fields if field[0]]
-    if any(name in column for name, _, column in fields):
+    fields = [field for field in fields if field[0].strip().lower() not in NO_VALUE]
+    again = any(name in column for name, _, column in fields)
+    if again and first not in rows:
         return False
     if any(kind != "text" and is_value(name) for name, kind, _ in fields):
         return False
     # A known name, or a text above numbers or times, is one.
     if any(known) or any(kind != "text" and not is_value(name) for name, kind, _ in fields):
         return True
-    if all(is_value(name) for name, _, _ in fields):
+    if again or all(is_value(name) for name, _, _ in fields):
         return False
     # The flags number the columns.
     return False if named and all(name.isdigit() for name in named) else None

@@ -1,7 +1,7 @@
 """Layout: how a file of data is laid out. Block: some rows of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +30,11 @@ class Layout:
     header: whether the first line holds the names
     separator: between two fields, a key of WORDS; runs of blanks are one separator
     quoted: whether a field may be enclosed in quotation marks
+    multiline: whether it may then be several lines that could as well be rows
     newline: end of a line
     skip_bytes, skip_lines: what comes before the first row, the header say
     samples: the first rows, lists of fields
+    optional: names of more columns, which only some samples have, at their ends; of JSON lines
     """
 
     path: Path
@@ -42,10 +44,12 @@ class Layout:
     header: bool = False
     separator: str = ""
     quoted: bool = False
+    multiline: bool = False
     newline: bytes = b"\n"
     skip_bytes: int = 0
     skip_lines: int = 0
     samples: tuple = ()
+    optional: tuple = ()
 
     def describe(self):
         """In words: "gzip: table with a header, separated by commas"."""
@@ -57,6 +61,10 @@ class Layout:
         if self.header and any(":" in name for name in self.names) and self.separator == "\t":
             return f"{packed}RecBole's table, {marks}"
         return f"{packed}table with {header}, separator {WORDS[self.separator]}, {marks}"
+
+    def with_optional(self):
+        """The Layout whose columns are the optional ones, too."""
+        return replace(self, names=(*self.names, *self.optional), optional=())
 
     @property
     def signature(self):

@@ -20,6 +20,7 @@ from sources.layout import WORDS, Block
 
 TEXT = pa.dictionary(pa.int32(), pa.binary())  # type of a column: few of its values are distinct
 THREADS = 2
+STAND_INS = (9, *range(28, 32), *range(1, 9))  # one is put for :: where a text has it not
 LONGEST_FIELD = 8 * PIECE  # bytes that are searched for the end of a quoted field
 csv.field_size_limit(2**31 - 1)  # the largest that every platform takes
 
@@ -29,7 +30,8 @@ def read_table(layout, types, broken=None):
 
     layout (Layout)
     types: {position of a column to read: TEXT, or pa.binary() if most of its values are distinct}
-    broken: list that takes the numbers of the broken lines, which are left out; None: raise
+    broken: list that takes (number, what is wrong) of the broken lines, which are left out; None:
+        raise
 
     Raises UserError for a line with too few or too many fields, for a quotation mark that is open
     or encloses several rows, and for a NUL character.
@@ -43,7 +45,7 @@ def read_table(layout, types, broken=None):
             if lines and broken is None:
                 raise UserError(lines[0][1])
             if lines:
-                broken.extend(line for line, _ in lines)
+                broken.extend(lines)
             if len(next(iter(block.columns.values()))):
                 yield block
             under_way.extend(islice(parsed, 1))
@@ -86,43 +88,18 @@ def _last_row_end(text, newline):
 
 def _parse(layout, types, text, first_line):
     """Parse whole rows. Returns (Block, [(number of a broken line, what is wrong with it)])."""
-    if b"\0" in text:
-        line = first_line + text.count(layout.newline, 0, text.index(b"\0"))
-        raise UserError(
-            f"{layout.path}, line {line}: a NUL character; this is not a text file, or it is "
-            "damaged"
-        )
+    check_no_nul(layout, text, first_line)
     quoted = layout.quoted and b'"' in text
     if quoted:
         _check_quotes(layout, text, first_line)
     plain, delimiter = _with_one_sign(text, layout)
 
-    n_broken = 0
-
-    def leave_out(row):
-        nonlocal n_broken
-        n_broken += 1
-        return "skip"
-
-    table = pa.csv.read_csv(
-        pa.BufferReader(plain),
-        read_options=pa.csv.ReadOptions(
-            use_threads=False,
-            block_size=len(plain) + 1,
-            column_names=[str(number) for number in range(len(layout.names))],
-        ),
-        parse_options=pa.csv.ParseOptions(
-            delimiter=delimiter,
-            quote_char='"' if quoted else False,
-            newlines_in_values=quoted,
-            invalid_row_handler=leave_out,
-        ),
-        convert_options=pa.csv.ConvertOptions(
-            column_types={str(position): kind for position, kind in types.items()},
-            include_columns=[str(position) for position in types],
-            strings_can_be_null=False,
-        ),
-    )
+    lines = []
+    try:
+        table = _arrow_table(layout, types, plain, delimiter, quoted)
+    except pa.ArrowInvalid:  # some rows have too few or too many fields, or blanks only
+        lines, whole = _broken_lines(layout, text, first_line)
+        table = _arrow_table(layout, types, whole, ",", True)
     columns = {}
     for position, kind in types.items():
         chunks = table.column(str(position)).chunks
@@ -132,42 +109,91 @@ def _parse(layout, types, text, first_line):
         rows = (line for line, fields in _records(layout, text) if len(fields) == len(layout.names))
         return f"line {first_line + next(islice(rows, row, None))}"
 
-    lines = _broken_lines(layout, text, first_line) if n_broken else []
     return Block(columns, line_of), lines
+
+
+def check_no_nul(layout, text, first_line):
+    """Raise UserError if there is a NUL character in text (bytes)."""
+    if b"\0" in text:
+        line = first_line + text.count(layout.newline, 0, text.index(b"\0"))
+        raise UserError(
+            f"{layout.path}, line {line}: a NUL character; this is not a text file, or it is "
+            "damaged"
+        )
+
+
+def _arrow_table(layout, types, text, delimiter, quoted):
+    """The pyarrow Table of rows of text (bytes). Raises pa.ArrowInvalid if a row is broken."""
+    return pa.csv.read_csv(
+        pa.BufferReader(text),
+        read_options=pa.csv.ReadOptions(
+            use_threads=False,
+            block_size=len(text) + 1,
+            column_names=[str(number) for number in range(len(layout.names))],
+        ),
+        parse_options=pa.csv.ParseOptions(
+            delimiter=delimiter,
+            quote_char='"' if quoted else False,
+            newlines_in_values=quoted,
+        ),
+        convert_options=pa.csv.ConvertOptions(
+            column_types={str(position): kind for position, kind in types.items()},
+            include_columns=[str(position) for position in types],
+            strings_can_be_null=False,
+        ),
+    )
 
 
 def _with_one_sign(text, layout):
     """(text, separator of one character), as pyarrow needs it."""
-    if layout.separator == " ":  # runs of blanks are one separator
-        text = re.sub(rb" {2,}", b" ", text) if b"  " in text else text
-        if b" \n" in text or b"\n " in text or b" \r" in text or text[:1] == b" ":
-            text = re.sub(rb"(?m)^ +| +(?=\r?$)", b"", text)
-        return text, " "
+    if layout.separator == " ":
+        return single_blanks(text, layout.quoted), " "
     if layout.separator == "::":
-        sign = next(sign for sign in (b"\t", b"\x1f", b"\x1e", b"\x1d") if sign not in text)
-        return text.replace(b"::", sign), sign.decode()
+        sign = next((sign for sign in map(chr, STAND_INS) if sign.encode() not in text), None)
+        if sign is None:
+            raise UserError(f"{layout.path} is no text: it has all control characters")
+        return text.replace(b"::", sign.encode()), sign
     return text, layout.separator
 
 
+def single_blanks(text, quoted):
+    """The text (bytes) with runs of blanks as one, without those at either end of a line.
+
+    quoted: whether quotation marks may enclose fields, whose blanks stay
+    """
+    text = text.replace(b"\r\n", b"\n") if b" \r" in text else text
+    if quoted and b'"' in text:
+        fields = rb'(?:^|(?<=[ \n]))"(?:[^"]|"")*"(?=[ \r\n]|$)'
+        blanks = re.compile(rb"(" + fields + rb")|^ +| +$| +(?= )", re.MULTILINE)
+        return blanks.sub(lambda found: found[1] or b"", text)
+    text = re.sub(rb" {2,}", b" ", text) if b"  " in text else text
+    if b" \n" in text or b"\n " in text or text[:1] == b" " or text[-1:] == b" ":
+        text = re.sub(rb"(?m)^ | $", b"", text)
+    return text
+
+
 def _records(layout, text):
-    """Yield (lines before it, fields) of each row: slow, for messages."""
+    """Yield (lines before it, fields) of each row that is not blank: slow."""
     plain, delimiter = _with_one_sign(text, layout)
     lines = io.StringIO(plain.decode("latin-1"), newline="")
     quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
     reader = csv.reader(lines, delimiter=delimiter, quoting=quoting)
     before = 0
     for fields in reader:
-        if fields:
+        if len(fields) > 1 or "".join(fields).strip():
             yield before, fields
         before = reader.line_num
 
 
 def _broken_lines(layout, text, first_line):
-    """[(line, message)] of the rows with too few or too many fields."""
-    lines = []
+    """([(line, message)] of the rows with too few or too many fields, the others as CSV)"""
+    lines, whole = [], io.StringIO(newline="")
+    writer = csv.writer(whole, quoting=csv.QUOTE_ALL)
     width = len(layout.names)
     for before, fields in _records(layout, text):
-        if len(fields) != width:
+        if len(fields) == width:
+            writer.writerow(fields)
+        else:
             line = first_line + before
             message = (
                 f"{layout.path}, line {line}: {len(fields)} fields instead of {width} "
@@ -176,7 +202,7 @@ def _broken_lines(layout, text, first_line):
             if '"' in "".join(fields) and not layout.quoted:
                 message += ", or say --format csv if quotation marks enclose fields"
             lines.append((line, message))
-    return lines
+    return lines, whole.getvalue().encode("latin-1") or b"\n"
 
 
 def _check_quotes(layout, text, first_line):
@@ -189,7 +215,7 @@ def _check_quotes(layout, text, first_line):
     place = 0
     for match in whole.finditer(text):
         _check_open(layout, text, place, match.start(), first_line, begin)
-        if b"\n" in match.group():
+        if b"\n" in match.group() and not layout.multiline:
             _check_not_rows(layout, text, match, first_line)
         place = match.end()
     _check_open(layout, text, place, len(text), first_line, begin)

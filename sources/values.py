@@ -24,8 +24,9 @@ def ratings_of(column, decimal_comma):
     """
     if _is_text(column.type):
         codes, texts = _distinct(column)
-        if decimal_comma:
-            texts = texts.str.replace(",", ".", regex=False)
+        if decimal_comma:  # but 1,234 may as well be more than a thousand
+            thousands = texts.str.fullmatch(r"\s*[-+]?\d{1,3}(,\d{3})+(\.\d*)?\s*")
+            texts = texts.str.replace(",", ".", regex=False).mask(thousands, "")
         distinct = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
     else:
         codes = slice(None)
@@ -40,7 +41,8 @@ def times_of(column):
 
     column: pyarrow array of whole numbers, dates, or texts of either
 
-    The unit is "number", for whole numbers as they are, or "us", for microseconds since 1970.
+    The unit is "number", for whole numbers as they are, "us", for microseconds since 1970, or "" if
+    all are missing.
     """
     if pa.types.is_temporal(column.type):
         return _integers(column.cast(pa.timestamp("us")).cast(pa.int64())), "us"
@@ -67,7 +69,7 @@ def times_of(column):
     dates = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
     known = dates.notna().to_numpy() & numbers.isna().to_numpy()
     times[known] = dates[known].dt.as_unit("us").astype(np.int64)
-    return times[codes], "us"
+    return times[codes], "us" if (times != MISSING).any() else ""
 
 
 def in_microseconds(times, unit):

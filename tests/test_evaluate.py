@@ -7,7 +7,7 @@ from math import log2
 import numpy as np
 import pytest
 import torch
-from tools import interactions, matrix, random_matrix
+from tools import interactions, matrix, random_matrix, split_per_user
 
 from dataloader import load_dataset
 from engine.topk import stable_topk
@@ -22,7 +22,6 @@ from evaluate import (
     popularity_encodings,
     ranking_metrics,
 )
-from sources.interactions import split_per_user
 
 
 def slow_metrics(scores, relevant, seen):

@@ -48,6 +48,7 @@ _COMPRESSED = {
     b"\xfd7zXZ\x00": ("xz", lzma.open),
 }
 _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile)
+_NOT_UNPACKED = (NotImplementedError, RuntimeError)  # of zip: encrypted, or a method of its own
 
 
 class Content:
@@ -68,7 +69,7 @@ class Content:
             self.raw = open(self.path, "rb")
             self.size = self.path.stat().st_size
             self.stream = self._opened()
-        except (*_DAMAGE, OSError) as error:
+        except (*_DAMAGE, *_NOT_UNPACKED, OSError) as error:
             self._explain(error)
         return self
 
@@ -80,7 +81,7 @@ class Content:
         """The next `size` bytes: fewer at the end only."""
         try:
             return self.stream.read(size)
-        except (*_DAMAGE, OSError, NotImplementedError, RuntimeError) as error:
+        except (*_DAMAGE, *_NOT_UNPACKED, OSError) as error:
             self._explain(error)
 
     def _opened(self):
@@ -114,6 +115,8 @@ class Content:
         """Raise a UserError for an error of reading."""
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"cannot read {self.path} ({error.strerror})") from None
+        if isinstance(error, _NOT_UNPACKED):
+            raise UserError(f"cannot unpack {self.path} ({error}); unpack it by hand") from None
         kind = self.compression or "zip"
         raise UserError(f"{self.path} is a damaged {kind} file ({error}); fetch it again") from None
 

@@ -217,10 +217,13 @@ def _table(plain, text, lines, wanted):
         remedy = f"name the columns of a header, as --user_column {user} --item_column {item}"
         if first[0].isdigit() or first[0][:1] in "#%":
             remedy = "remove a header or comment"
+        if {"user", "item"} <= wanted.columns().keys():
+            remedy += ", or put a header above an interaction"
+        else:
+            remedy += ", or number those of an interaction, as --user_column 1 --item_column 2"
         raise Ambiguous(
             f"{layout.path}: the first row {layout.separator.join(first)[:60]!r} may be a header "
-            f"or an interaction: {remedy}, or number those of an interaction, as --user_column 1 "
-            "--item_column 2",
+            f"or an interaction: {remedy}",
             [bare, headed],
         )
     if is_header and layout.quoted and lines[0].count('"') % 2:
@@ -267,12 +270,13 @@ def _with_separator(plain, lines, wanted):
     # Else a separator divides every row alike. A blank counts only if nothing else does.
     even = [layout for layout in candidates if _is_even(_rows(layout, lines))]
     signs = [layout for layout in even if layout.separator != " "] or even or candidates
-    if {"::", "\t"} & {layout.separator for layout in signs}:
+    widths = [len(_rows(layout, lines)[0]) for layout in signs]
+    if signs[0].separator in LETTERS and widths[0] == max(widths):  # a text seldom has one of them
         signs = signs[:1]
     if len(signs) > 1 and even:
         counts = " or ".join(
-            f"{WORDS[layout.separator]} ({len(_rows(layout, lines[:1])[0])} columns)"
-            for layout in signs
+            f"{WORDS[layout.separator]} ({width} columns)"
+            for layout, width in zip(signs, widths, strict=True)
         )
         raise UserError(
             f"{plain.path}: the separator may be {counts}; name it by --separator, as "
@@ -329,10 +333,11 @@ def _is_header(first, rows, wanted):
     again = any(name in column for name, _, column in fields)
     if again and first not in rows:
         return False
-    if any(kind != "text" and is_value(name) for name, kind, _ in fields):
+    if any(is_value(name) and (kind != "text" or not rows) for name, kind, _ in fields):
         return False
-    # A known name, or a text above numbers or times, is one.
-    if any(known) or any(kind != "text" and not is_value(name) for name, kind, _ in fields):
+    # A text above numbers or times is one. So is a known name, if no flag says which columns are.
+    if any(kind != "text" and not is_value(name) for name, kind, _ in fields):
         return True
-    only_values = all(is_value(name) for name, _, _ in fields)
-    return False if again or only_values or numbered else None
+    if any(known):
+        return None if {"user", "item"} <= wanted.columns().keys() else True
+    return False if again or numbered or all(is_value(name) for name, _, _ in fields) else None

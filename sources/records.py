@@ -239,6 +239,7 @@ def _schema(layout, names):
 def _parsed(text, schema, n_rows):
     """The pyarrow Table of JSON lines, or None if they are not of the schema, or not a row each."""
     try:
+        text.decode()  # pyarrow does not look at fields that it leaves out
         table = pa.json.read_json(
             pa.BufferReader(text),
             read_options=pa.json.ReadOptions(block_size=len(text) + 1),
@@ -246,7 +247,7 @@ def _parsed(text, schema, n_rows):
                 explicit_schema=schema, unexpected_field_behavior="ignore"
             ),
         )
-    except pa.ArrowException:
+    except (UnicodeDecodeError, pa.ArrowException):
         return None
     return table if table.num_rows == n_rows else None
 

@@ -113,6 +113,8 @@ def read_binary(layout, positions):
     while True:
         try:
             batch = next(batches, None)
+            if batch is not None and layout.kind == "arrow":
+                batch.validate(full=True)  # pyarrow does not check: damage would end the process
         except (pa.ArrowException, OSError) as error:
             _explain(layout, error)
         if batch is None:
@@ -239,8 +241,9 @@ def _schema(layout, names):
 
 
 def _parsed(text, schema, n_rows):
-    """The pyarrow Table of JSON lines, or None if they are not of the schema, or not a row each."""
+    """The pyarrow Table of JSON lines, or None if they are no UTF-8, or not of the schema."""
     try:
+        text.decode()  # pyarrow does not check the names of fields
         table = pa.json.read_json(
             pa.BufferReader(text),
             read_options=pa.json.ReadOptions(block_size=len(text) + 1),
@@ -248,7 +251,7 @@ def _parsed(text, schema, n_rows):
                 explicit_schema=schema, unexpected_field_behavior="ignore"
             ),
         )
-    except pa.ArrowException:
+    except (pa.ArrowException, UnicodeDecodeError):
         return None
     return table if table.num_rows == n_rows else None
 

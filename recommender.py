@@ -60,7 +60,7 @@ class Recommender:
     @property
     def protocol(self):
         """How `evaluate` works, {topic: text or number} for summary.json."""
-        return self.evaluators["test"].protocol | getattr(self.data, "protocol", {}) | self.sizes
+        return self.evaluators["test"].protocol | self.data.protocol | self.sizes
 
     def start_training(self, state=None):
         """Prepare the first `train_epoch`. state: from `state_dict`, to go on from, or None."""

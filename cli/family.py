@@ -46,8 +46,8 @@ class Family:
 
     title: a line for --help
     models: {value of --model: Model}
-    load_data: function(args) -> the data set that `args` name. It has name, digest, counts() and
-        describe(); for the default evaluators also the splits and seen(), as
+    load_data: function(args) -> the data set that `args` name. It has name, digest, protocol,
+        counts() and describe(); for the default evaluators also the splits and seen(), as
         sources.interactions.Interactions
     sections: {title in --help: [Flag]}, the family's own flags
     suggested: {model: {data set: {flag: value}}}; data set "" is any. They replace defaults.

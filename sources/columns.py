@@ -26,7 +26,7 @@ NAMES = {
     ),
     "time": (
         ("timestamp", "time", "unixreviewtime", "datetime", "ts", "unixtime", "unixtimestamp"),
-        ("date", "reviewtime", "reviewdate", "createdat", "checkintime", "utctime", "day"),
+        ("date", "reviewtime", "reviewdate", "createdat", "checkintime", "utctime"),
     ),
 }
 # fmt: on
@@ -133,12 +133,16 @@ def _by_name(layout, roles, taken):
     taken: positions of columns that flags name
     """
     plain = [plain_name(name) for name in layout.names]
+    free = [place for place in range(len(plain)) if place not in taken]
+    # Objects of JSON lines may lack a field: one that all have goes before as a user or an item.
+    whole = [place for place in free if all(row[place] is not None for row in layout.samples)]
     found = {}
     for role in roles:
-        groups = (
-            [place for place, name in enumerate(plain) if name in group and place not in taken]
+        groups = [
+            [place for place in pool if plain[place] in group]
+            for pool in ([whole, free] if role in ("user", "item") else [free])
             for group in NAMES[role]
-        )
+        ]
         places = next(filter(None, groups), [])
         found[role] = places[0] if len(places) == 1 else None
         listed = _list([layout.names[place] for place in places] or layout.names)
@@ -193,6 +197,11 @@ def _order_of(columns, kinds):
         times = [ratings.pop()]
     if len(times) + len(ratings) < len(others) or len(times) > 1:
         return None
+    # A log may begin with the time: Unix times in order, most of them once.
+    if others and not times and kinds[0] == "time":
+        numbers = [int(value) for value in columns[0] if value.isdigit()]
+        if numbers == sorted(numbers) and 2 * len(set(numbers)) > len(numbers):
+            return None
     return known | {"rating": next(iter(ratings), None), "time": next(iter(times), None)}
 
 

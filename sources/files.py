@@ -33,6 +33,8 @@ _OTHER_KINDS = {
     b"ORC": "ORC",
     b"FEA1": "Feather of version 1",
     b"MATLAB 5.0": "a MATLAB file",
+    b"%%MatrixMarket": "a MatrixMarket file",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file by git lfs pull",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
     b"\x80\x02": "a Python pickle, which could run code",
@@ -46,6 +48,7 @@ _COMPRESSED = {
     b"\xfd7zXZ\x00": ("xz", lzma.open),
 }
 _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile)
+_NOT_UNPACKED = (NotImplementedError, RuntimeError)  # of zip: encrypted, or a method of its own
 
 
 class Content:
@@ -66,7 +69,7 @@ class Content:
             self.raw = open(self.path, "rb")
             self.size = self.path.stat().st_size
             self.stream = self._opened()
-        except (*_DAMAGE, OSError) as error:
+        except (*_DAMAGE, *_NOT_UNPACKED, OSError) as error:
             self._explain(error)
         return self
 
@@ -78,7 +81,7 @@ class Content:
         """The next `size` bytes: fewer at the end only."""
         try:
             return self.stream.read(size)
-        except (*_DAMAGE, OSError, NotImplementedError, RuntimeError) as error:
+        except (*_DAMAGE, *_NOT_UNPACKED, OSError) as error:
             self._explain(error)
 
     def _opened(self):
@@ -112,6 +115,8 @@ class Content:
         """Raise a UserError for an error of reading."""
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"cannot read {self.path} ({error.strerror})") from None
+        if isinstance(error, _NOT_UNPACKED):
+            raise UserError(f"cannot unpack {self.path} ({error}); unpack it by hand") from None
         kind = self.compression or "zip"
         raise UserError(f"{self.path} is a damaged {kind} file ({error}); fetch it again") from None
 
@@ -125,7 +130,8 @@ def head_of(path, size=PIECE):
         head = content.read(size)
     for magic, kind in _OTHER_KINDS.items():
         if head.startswith(magic):
-            raise UserError(f"{path} is {kind}, which is not read; save it as CSV or Parquet")
+            advice = "" if ";" in kind else "; save it as CSV or Parquet"
+            raise UserError(f"{path} is {kind}{advice}")
     if head[257:262] == b"ustar":
         raise UserError(f"{path} is a tar archive; unpack the file to read")
     return head

@@ -190,14 +190,12 @@ def without_cold(pairs, choice):
 
 
 def _warn_of_zeros(pairs, source):
-    """Say how many interactions are positives if there are ratings of 0, or all are 0 or 1."""
-    if pairs.ratings is None or not len(pairs) or pairs.ratings.min() > 0:
+    """Say how many interactions are positives if there are ratings of 0 or less."""
+    if pairs.ratings is None or not (zeros := int(np.sum(pairs.ratings <= 0))):
         return
-    zeros = int(np.sum(pairs.ratings <= 0))
-    log.warning(
-        "warning: %s: all %d rows are taken as positives, %d of them with a rating of 0 or less; "
-        "--min_rating 1 takes the others only",
-        source,
-        len(pairs),
-        zeros,
+    least = np.min(pairs.ratings, where=pairs.ratings > 0, initial=np.inf)
+    advice = f"; --min_rating {least:g} takes the others only" if np.isfinite(least) else ""
+    text = (
+        "warning: %s: all %d rows are taken as positives, %d of them with a rating of 0 or less%s"
     )
+    log.warning(text, source, len(pairs), zeros, advice)

@@ -22,7 +22,7 @@ LETTERS = ("\t", "::")  # separators of tables where quotation marks are letters
 
 
 class Ambiguous(UserError):
-    """A file that can be read in two ways. readings: the Layouts"""
+    """A file that can be read in two ways. readings: the Layouts, that with more names last"""
 
     def __init__(self, message, readings):
         super().__init__(message)
@@ -42,6 +42,9 @@ def recognise_all(paths, wanted):
         except Ambiguous as error:
             unclear[path] = error
     known = {layout.signature for layout in layouts.values()}
+    if not known and len({error.readings[-1].names for error in unclear.values()}) > 1:
+        # Tables of one data set have the same columns: as these differ, there are no such names.
+        known = {error.readings[0].signature for error in unclear.values()}
     for path, error in unclear.items():
         fitting = [layout for layout in error.readings if layout.signature in known]
         if len(fitting) != 1:
@@ -210,11 +213,17 @@ def _table(plain, text, lines, wanted):
     headed = replace(below, names=names, header=True, samples=tuple(rows))
     is_header = _is_header(first, rows, wanted)
     if is_header is None:
-        other = first[1] if len(first) > 1 else "?"
+        user, item = f"{first[0]!r}", f"{first[1]!r}" if len(first) > 1 else "?"
+        remedy = f"name the columns of a header, as --user_column {user} --item_column {item}"
+        if first[0].isdigit() or first[0][:1] in "#%":
+            remedy = "remove a header or comment"
+        if {"user", "item"} <= wanted.columns().keys():
+            remedy += ", or put a header above an interaction"
+        else:
+            remedy += ", or number those of an interaction, as --user_column 1 --item_column 2"
         raise Ambiguous(
             f"{layout.path}: the first row {layout.separator.join(first)[:60]!r} may be a header "
-            f"or an interaction: name columns of a header, as --user_column {first[0]!r} "
-            f"--item_column {other!r}, or number them, as --user_column 1 --item_column 2",
+            f"or an interaction: {remedy}",
             [bare, headed],
         )
     if is_header and layout.quoted and lines[0].count('"') % 2:
@@ -261,12 +270,13 @@ def _with_separator(plain, lines, wanted):
     # Else a separator divides every row alike. A blank counts only if nothing else does.
     even = [layout for layout in candidates if _is_even(_rows(layout, lines))]
     signs = [layout for layout in even if layout.separator != " "] or even or candidates
-    if {"::", "\t"} & {layout.separator for layout in signs}:
+    widths = [len(_rows(layout, lines)[0]) for layout in signs]
+    if signs[0].separator in LETTERS and widths[0] == max(widths):  # a text seldom has one of them
         signs = signs[:1]
     if len(signs) > 1 and even:
         counts = " or ".join(
-            f"{WORDS[layout.separator]} ({len(_rows(layout, lines[:1])[0])} columns)"
-            for layout in signs
+            f"{WORDS[layout.separator]} ({width} columns)"
+            for layout, width in zip(signs, widths, strict=True)
         )
         raise UserError(
             f"{plain.path}: the separator may be {counts}; name it by --separator, as "
@@ -311,18 +321,23 @@ def _is_header(first, rows, wanted):
     ]
     if all(known):
         return True
-    # A number among numbers, or a value that occurs again in its column, is no name.
+    numbered = bool(named) and all(name.isdigit() for name in named)
     fields = [(name, kind_of(column), column) for name, column in zip(first, columns, strict=True)]
     fields = [field for field in fields if field[0].strip().lower() not in NO_VALUE]
+    # pandas writes numbers for columns without names; but they may be an interaction, too.
+    if first == [str(number) for number in range(len(first))] and (
+        len(first) > 2 or all(kind == "text" for _, kind, _ in fields)
+    ):
+        return False if numbered else None
+    # A number among numbers, or a value that occurs again in its column, is no name.
     again = any(name in column for name, _, column in fields)
     if again and first not in rows:
         return False
-    if any(kind != "text" and is_value(name) for name, kind, _ in fields):
+    if any(is_value(name) and (kind != "text" or not rows) for name, kind, _ in fields):
         return False
-    # A known name, or a text above numbers or times, is one.
-    if any(known) or any(kind != "text" and not is_value(name) for name, kind, _ in fields):
+    # A text above numbers or times is one. So is a known name, if no flag says which columns are.
+    if any(kind != "text" and not is_value(name) for name, kind, _ in fields):
         return True
-    if again or all(is_value(name) for name, _, _ in fields):
-        return False
-    # The flags number the columns.
-    return False if named and all(name.isdigit() for name in named) else None
+    if any(known):
+        return None if {"user", "item"} <= wanted.columns().keys() else True
+    return False if again or numbered or all(is_value(name) for name, _, _ in fields) else None

@@ -1,7 +1,7 @@
 """Layout: how a file of data is laid out. Block: some rows of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,6 @@ class Layout:
     newline: end of a line
     skip_bytes, skip_lines: what comes before the first row, the header say
     samples: the first rows, lists of fields
-    optional: names of more columns, which only some samples have, at their ends; of JSON lines
     """
 
     path: Path
@@ -49,7 +48,6 @@ class Layout:
     skip_bytes: int = 0
     skip_lines: int = 0
     samples: tuple = ()
-    optional: tuple = ()
 
     def describe(self):
         """In words: "gzip: table with a header, separated by commas"."""
@@ -61,10 +59,6 @@ class Layout:
         if self.header and any(":" in name for name in self.names) and self.separator == "\t":
             return f"{packed}RecBole's table, {marks}"
         return f"{packed}table with {header}, separator {WORDS[self.separator]}, {marks}"
-
-    def with_optional(self):
-        """The Layout whose columns are the optional ones, too."""
-        return replace(self, names=(*self.names, *self.optional), optional=())
 
     @property
     def signature(self):

@@ -28,20 +28,17 @@ def json_layout(plain, text):
     plain (Layout): what is known of the file
     text: its beginning
 
-    The columns are the fields that all of the first objects have; fields that only some of them
-    have are optional columns. Raises UserError if the first line holds no object.
+    The columns are the fields of the first objects; a sample is None where one lacks a field.
+    Raises UserError if the first line holds no object.
     """
     lines = [line for line in text.split(plain.newline)[: SAMPLED + 1] if line.strip()]
     lines = lines[:SAMPLED] if len(lines) == 1 else lines[: min(SAMPLED, len(lines) - 1)]
     first = _object(plain.path, lines[0], plain.skip_lines + 1)
     others = (_parsed_object(line) for line in lines[1:])  # the reader reports broken lines
     fields = [_flat(found) for found in (first, *others) if isinstance(found, dict)]
-    names = [name for name in fields[0] if all(name in other for other in fields)]
-    seen = dict.fromkeys(name for other in fields for name in other)
-    optional = [name for name in seen if name not in names]
-    samples = tuple(tuple(map(other.get, (*names, *optional))) for other in fields)
-    found = {"names": tuple(names), "optional": tuple(optional), "samples": samples}
-    return replace(plain, kind="json", header=True, **found)
+    names = list(dict.fromkeys(name for other in fields for name in other))
+    samples = tuple(tuple(map(other.get, names)) for other in fields)
+    return replace(plain, kind="json", names=tuple(names), header=True, samples=samples)
 
 
 def read_json(layout, positions, broken=None, short_floats=False):
@@ -139,13 +136,14 @@ def as_text(layout, position, column):
         or pa.types.is_large_string(kind)
         or pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
+        or pa.types.is_string_view(kind)
         or pa.types.is_integer(kind)
     ):
         return column
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     texts = column.dictionary
-    if pa.types.is_integer(texts.type):
+    if pa.types.is_integer(texts.type) or pa.types.is_string_view(texts.type):
         texts = texts.cast(pa.string())
     texts = texts.cast(pa.binary())
     codes = column.indices.cast(pa.int32())

@@ -14,6 +14,7 @@ from sources.columns import NUMBER
 
 MISSING = np.iinfo(np.int64).min  # stands for no time
 SECOND = 1_000_000  # microseconds
+SAMPLED = 100_000  # times whose size tells their unit
 
 
 def ratings_of(column, decimal_comma):
@@ -44,8 +45,10 @@ def times_of(column):
     The unit is "number", for whole numbers as they are, "us", for microseconds since 1970, or "" if
     all are missing.
     """
-    if pa.types.is_temporal(column.type):
-        return _integers(column.cast(pa.timestamp("us")).cast(pa.int64())), "us"
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        return _integers(column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())), "us"
+    if pa.types.is_temporal(column.type):  # a time of day, a duration
+        return np.full(len(column), MISSING), ""
     if pa.types.is_integer(column.type):
         return _integers(column.cast(pa.int64())), "number"
     if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
@@ -88,8 +91,9 @@ def ticks_per_second(times, unit):
     """
     if unit == "us":
         return SECOND
-    largest = int(np.abs(times).max())
-    return next((10**power for power in (0, 3, 6) if largest < 10 ** (11 + power)), 10**9)
+    some = times[:: len(times) // SAMPLED + 1]  # a few wrong ones do not decide
+    usual = int(np.median(np.abs(some)))
+    return next((10**power for power in (0, 3, 6) if usual < 10 ** (11 + power)), 10**9)
 
 
 def moment(text, times, unit):

@@ -71,13 +71,12 @@ def table_log(files, columns, wanted, skip):
 
 
 def _checked(layout):
-    """The Layout of a table, with optional columns too. Raises UserError if it cannot be used."""
+    """The Layout of a table. Raises UserError if it cannot be used."""
     if not layout.names:
         raise UserError(
             f"{layout.path}: --format {layout.kind} is for interactions; clicks are a table with a "
             "header, JSON lines, Parquet or Arrow"
         )
-    layout = layout.with_optional()
     if len(set(layout.names)) < len(layout.names):
         names = ", ".join(layout.names)
         raise UserError(f"{layout.path}, line 1: two columns have one name: {names}")

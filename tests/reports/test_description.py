@@ -101,14 +101,14 @@ def test_it_runs_in_one_process(cli, monkeypatch):
 
 
 def test_clicks(cli, work):
-    clicks = [0, 1, 1, 0, 1, 0, 0, 1, 1, 1]
+    clicks = [0, 1, 1, 0, 1, 1, 0, 1, 0, 1]
     rows = [f"{click},c{row % 3},{row}\n" for row, click in enumerate(clicks)]
     write(work / "datasets/ads/clicks.csv", "label,colour,number\n" + "".join(rows))
     how = ("--model", "LR", "--dataset", "ads", "--test_ratio", 0.2, "--valid_ratio", 0.2)
     status, stdout, stderr = cli(*DESCRIBE, *how)
     assert (status, stderr) == (0, "")
     found = json.loads((work / "runs/ads-description/description.json").read_text())
-    assert found["splits"]["test"] == {"rows": 2, "clicks": 2, "share": 1.0}
+    assert found["splits"]["test"] == {"rows": 2, "clicks": 1, "share": 0.5}
     assert sum(split["clicks"] for split in found["splits"].values()) == 6
     assert found["values"]["colour"] == 3 + 1
     assert "colour" in stdout

@@ -237,7 +237,7 @@ def _schema(layout, names):
 
 
 def _parsed(text, schema, n_rows):
-    """The pyarrow Table of JSON lines, or None if they are not of the schema, or not a row each."""
+    """The pyarrow Table of JSON lines, or None if they are no UTF-8, or not of the schema."""
     try:
         text.decode()  # pyarrow does not look at fields that it leaves out
         table = pa.json.read_json(

@@ -240,7 +240,8 @@ def _check_not_rows(layout, text, match, first_line):
     stop = text.find(layout.newline, match.end())
     lines = text[start : stop if stop >= 0 else len(text)].split(layout.newline)
     sign = layout.separator.encode()
-    if all(line.count(sign) == len(layout.names) - 1 for line in lines):
+    rows = sum(line.count(sign) == len(layout.names) - 1 for line in lines)
+    if 2 * rows > len(lines):
         first = first_line + text.count(layout.newline, 0, start)
         raise UserError(
             f"{layout.path}, line {first}: a quotation mark opens here and closes in line "

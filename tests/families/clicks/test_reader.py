@@ -190,6 +190,7 @@ def test_first_line_may_be_broken_without_a_header(tmp_path):
         (HEAD.encode() + b"1,a\0b,1\n", "line 2: a NUL character"),
         (HEAD.encode("utf-16"), "UTF-16"),
         (b'click,city,age\n1,"a,1\n0,b,2\n1,c",3\n', "line 2: a quotation mark opens here"),
+        (b'click,city,age\n1,"a\n0,b,2\n1,c",3\n', "line 2: a quotation mark opens here"),
         (b'click,city,age\n1,"a,1\n0,b,2\n', "line 2: a quotation mark begins a field"),
     ],
 )
@@ -197,6 +198,17 @@ def test_damaged_files(tmp_path, content, message):
     with pytest.raises(UserError, match=f"{tmp_path}.*{message}") as error:
         rows_of(log_of(tmp_path / "a.csv", content))
     assert "\n" not in str(error.value)
+
+
+def test_a_damaged_arrow_file_does_not_end_the_process(tmp_path):
+    table = pa.table({"click": [1, 0, 1], "city": ["Rome", "Oslo", "Bonn"], "age": [1, 2, 3]})
+    path = tmp_path / "a.feather"
+    pa.feather.write_feather(table, path, compression="uncompressed")
+    content = path.read_bytes()
+    ends, wrong = (np.array(ends, "<i4").tobytes() for ends in ([4, 8, 12], [4, 2**30, 12]))
+    assert content.count(ends) == 1
+    with pytest.raises(UserError, match="damaged Arrow file"):
+        rows_of(log_of(path, content.replace(ends, wrong)))
 
 
 def test_a_mark_among_tabs_is_a_letter(tmp_path):

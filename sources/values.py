@@ -64,13 +64,14 @@ def times_of(column):
     texts = texts.str.strip()
     whole = texts.str.fullmatch(r"[-+]?\d{1,18}").to_numpy(bool)
     numbers = pd.to_numeric(texts, errors="coerce")
-    if (whole | numbers.isna().to_numpy()).all() and whole.any():
+    no_number = numbers.isna().to_numpy()
+    dates = pd.to_datetime(texts.where(no_number), format="ISO8601", utc=True, errors="coerce")
+    known = dates.notna().to_numpy()
+    if whole.any() and (whole | no_number).all() and not known.any():
         times = np.full(len(texts), MISSING)
         times[whole] = texts[whole].astype(np.int64)
         return times[codes], "number"
     times = _from_seconds(numbers.to_numpy(np.float64))
-    dates = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
-    known = dates.notna().to_numpy() & numbers.isna().to_numpy()
     times[known] = dates[known].dt.as_unit("us").astype(np.int64)
     return times[codes], "us" if (times != MISSING).any() else ""
 

@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import zipfile
+from collections import defaultdict
 
 import numpy as np
 import pyarrow as pa
@@ -111,3 +112,20 @@ COMPRESSIONS = {
     "xz": lzma.compress,
     "zip": zipped,
 }
+
+
+def slow_last(rows, count):
+    """Places of the `count` latest rows of each user but the first; ties: by place."""
+    own = defaultdict(list)
+    for place, (user, _, time) in enumerate(rows):
+        own[user].append((time, place))
+    return {
+        place for times in own.values() for _, place in sorted(times)[max(1, len(times) - count) :]
+    }
+
+
+def slow_latest(rows, ratio):
+    """Places of the latest share of all rows; at least one is left; ties: by place."""
+    by_time = sorted((time, place) for place, (*_, time) in enumerate(rows))
+    size = min(round(len(rows) * ratio), len(rows) - 1)
+    return {place for _, place in by_time[len(rows) - size :]}

@@ -1,10 +1,13 @@
 """Find the folder and the files of a data set by its name."""
 
+import logging
 from fnmatch import fnmatch
 from pathlib import Path
 
 from cli.errors import UserError
 from sources.download import REGISTRY, fetch
+
+log = logging.getLogger("onebp")
 
 # First words of the files of a split.
 SPLIT_NAMES = {
@@ -82,23 +85,7 @@ def find_sources(name, folder, download, fold=None):
                 "leave --fold out"
             )
         return sources
-    splits, whole = _splits(folder), _whole(folder)
-    if (
-        splits
-        and whole.keys() & {"interactions"}
-        and fnmatch(_name(whole["interactions"]), WHOLE[0])
-    ):
-        splits |= whole
-    sources = splits or whole or _only_table(folder)
-    if not (
-        sources.keys() == {"interactions"} or {"train", "test"} <= sources.keys() <= {*SPLIT_NAMES}
-    ):
-        found = ", ".join(path.name for path in sources.values()) or "none of them"
-        raise UserError(
-            f"{folder} needs train.* and test.* (and optionally valid.*), or one of "
-            f"interactions.*, u.data and ratings.*, or one table of any name; it has {found}"
-        )
-    return sources
+    return find_files(folder, WHOLE, "put a table of interactions there, or train.* and test.*")
 
 
 def find_files(folder, whole, advice):
@@ -113,7 +100,10 @@ def find_files(folder, whole, advice):
     """
     splits = _splits(folder)
     if not {"train", "test"} <= splits.keys():
-        return {"interactions": find_table(folder, whole, advice)}
+        table = find_table(folder, whole, advice)
+        if table in splits.values():
+            log.info("%s has no test.*: %s will be split", folder, table.name)
+        return {"interactions": table}
     if one := _whole(folder, whole[:1]):
         files = " and ".join(path.name for path in splits.values())
         name = one["interactions"].name

@@ -60,42 +60,45 @@ def found(folder, *names, **how):
         (["train.csv", "test.csv", "ratings.csv"], {"train": "train.csv", "test": "test.csv"}),
         (["train.csv", "test.csv", "train.indptr.npy"], {"train": "train.csv", "test": "test.csv"}),
         (["interactions.csv", "events.csv", "ratings.csv"], {"interactions": "interactions.csv"}),
+        (["train.csv", "readme.txt"], {"interactions": "train.csv"}),
     ],
 )
 def test_files_of_a_folder(tmp_path, names, sources):
     assert found(tmp_path / "shop", *names) == sources
 
 
-NEEDS = (
-    r"needs train.\* and test.\* \(and optionally valid.\*\), or one of interactions.\*, "
-    r"u.data and ratings.\*, or one table of any name; it has "
-)
-CALL = r"call the table of interactions interactions.\* \(with its own ending\), or move the oth"
+NEEDS = r"no data in .*shop; put a table of interactions there, or train.\* and test.\*"
+CALL = r"a split needs train.\* and test.\*; else call the table to read interactions.\*"
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], NEEDS + "none of them"),
-        (["train.csv"], NEEDS + "train.csv"),
-        (["train.csv", "valid.csv"], NEEDS + "train.csv, valid.csv"),
+        ([], NEEDS),
+        (["train.csv", "valid.csv"], f"shop holds train.csv, valid.csv; {CALL}"),
         (
             ["train.csv", "test.csv", "interactions.csv"],
-            NEEDS + "train.csv, test.csv, interactions.csv",
+            "shop holds interactions.csv, and train.csv and test.csv; move the one or the others",
         ),
         (
             ["train.csv", "train.txt", "test.csv"],
-            "holds train.csv and train.txt; move all but one of them away",
+            "shop holds train.csv and train.txt; move all but one of them away",
         ),
-        (["train.csv", "val.csv", "dev.csv", "test.csv"], "holds dev.csv and val.csv; move all"),
-        (["ratings.csv", "ratings.dat"], "holds ratings.csv and ratings.dat; move all but one"),
-        (["a.csv", "b.csv"], f"holds a.csv, b.csv; {CALL}"),
-        (["readme.txt"], NEEDS + "none of them"),
+        (
+            ["train.csv", "val.csv", "dev.csv", "test.csv"],
+            "shop holds dev.csv and val.csv; move all",
+        ),
+        (
+            ["ratings.csv", "ratings.dat"],
+            "shop holds ratings.csv and ratings.dat; move all but one",
+        ),
+        (["a.csv", "b.csv"], f"shop holds a.csv, b.csv; {CALL}"),
+        (["readme.txt"], NEEDS),
     ],
 )
 def test_wrong_folders(tmp_path, names, message):
     (tmp_path / "shop").mkdir()
-    with pytest.raises(UserError, match=f"shop {message}"):
+    with pytest.raises(UserError, match=message):
         found(tmp_path / "shop", *names)
 
 

@@ -76,7 +76,7 @@ def test_validation_is_made_of_train_where_there_is_no_file(tmp_path):
     assert (data.test != whole.test).nnz == 0
     assert (
         data.protocol["split"]
-        == "train and test as the files have them; valid: random, of each user, seed 0"
+        == "train and test as the files have them; valid: a random 0.3 (seed 0) of the rest"
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tools import matrix, random_matrix, split_per_user
 
 from sources.pairs import Pairs
-from sources.splits import last_per_user, latest, random_overall, random_per_user
+from sources.splits import last_per_user, latest, random_overall, random_per_user, share_of
 
 
 def test_random_split_is_per_user_seeded_and_loses_nothing():
@@ -105,7 +105,7 @@ def test_last_equals_the_slow_reference_and_never_tests_what_is_earlier(rows, co
 @given(ROWS, st.floats(0.01, 0.99))
 def test_time_equals_the_slow_reference_and_never_trains_on_what_is_later(rows, ratio):
     pairs = pairs_of(rows)
-    held_out = latest(pairs, ratio, "number")
+    held_out = latest(pairs, share_of(len(pairs), ratio), "number")
     assert places(pairs.take(held_out)) == slow_latest(rows, ratio)
     rest, test = pairs.take(~held_out), pairs.take(held_out)
     assert len(rest) + len(test) == len(rows)
@@ -119,6 +119,6 @@ def test_time_equals_the_slow_reference_and_never_trains_on_what_is_later(rows, 
 def test_ties_are_counted(caplog):
     caplog.set_level(logging.INFO)
     last_per_user(pairs_of([(0, 0, 5), (0, 1, 5), (1, 0, 1), (1, 1, 2), (2, 1, 7)]), 1)
-    assert "1 of 2 users have ties between the splits; the file's order decides" in caplog.text
-    latest(pairs_of([(0, 0, 3), (0, 1, 5), (1, 0, 5), (1, 1, 5), (2, 1, 7)]), 0.4, "number")
-    assert "split by time: 2 from 5 on; of 3 at this time the last 1 in the file" in caplog.text
+    assert "1 of 2 users have one time on both sides; the file's order decides" in caplog.text
+    latest(pairs_of([(0, 0, 3), (0, 1, 5), (1, 0, 5), (1, 1, 5), (2, 1, 7)]), 2, "number")
+    assert "split: 2 interactions from 5 on; 3 have this time, the file's order" in caplog.text

@@ -83,7 +83,7 @@ def test_last_in_a_data_set(tmp_path):
     assert split_of(data, "valid") == {(f"u{n % 7}", f"i{n}") for n in range(42, 56)}
     assert split_of(data, "train") == {(f"u{n % 7}", f"i{n}") for n in range(42)}
     assert data.protocol == {
-        "split": "the last 2 of each user; validation: the last 2 of each user",
+        "split": "test: the last 2 of each user; valid: the last 2 of each user of the rest",
         "unknown to training": "0 users (kept) and 14 items (kept) of the test split are not in "
         "training",
     }
@@ -95,7 +95,7 @@ def test_time_in_a_data_set(tmp_path):
     write(tmp_path / "d/all.csv", TIMED)
     data = load_dataset("d", tmp_path, choice=Choice(split="time"))
     assert split_of(data, "test") == {(f"u{n % 7}", f"i{n}") for n in range(56, 70)}
-    assert data.protocol["split"] == "by time, the latest 0.2 is test"
+    assert data.protocol["split"] == "test: the latest 0.2"
     data = load_dataset(
         "d", tmp_path, test_ratio=0.5, validate=True, valid_ratio=0.2, choice=Choice(split="time")
     )
@@ -107,7 +107,7 @@ def test_time_in_a_data_set(tmp_path):
         "d", tmp_path, ratings=False, choice=Choice(split="time", test_from="68002")
     )
     assert split_of(data, "test") == {("u5", "i68"), ("u6", "i69")}
-    assert data.protocol["split"] == "by time, test from 68002 on"
+    assert data.protocol["split"] == "test: all from 68002 on"
 
 
 def test_own_test_file_and_a_validation_split_by_time(tmp_path):

@@ -197,12 +197,18 @@ def _order_of(columns, kinds):
         times = [ratings.pop()]
     if len(times) + len(ratings) < len(others) or len(times) > 1:
         return None
-    # A log may begin with the time: Unix times in order, most of them once.
-    if others and not times and kinds[0] == "time":
-        numbers = [int(value) for value in columns[0] if value.isdigit()]
-        if numbers == sorted(numbers) and 2 * len(set(numbers)) > len(numbers):
-            return None
+    if others and not times and kinds[0] == "time" and _is_clock(columns[0]):
+        return None
     return known | {"rating": next(iter(ratings), None), "time": next(iter(times), None)}
+
+
+def _is_clock(column):
+    """Whether whole numbers may be the times of a log: Unix times in order, most of them once."""
+    numbers = [int(value) for value in column if value.isdigit()]
+    unit = next((10**power for power in (0, 3, 6) if numbers[0] < 10 ** (11 + power)), 10**9)
+    since_1982 = all(400_000_000 < number / unit < 2_500_000_000 for number in numbers)
+    in_order = numbers == sorted(numbers) and 2 * len(set(numbers)) > len(numbers) > 1
+    return since_1982 and in_order
 
 
 def kind_of(column):

@@ -17,13 +17,16 @@ SPLIT_NAMES = {
 }
 # Names of a file of all interactions: the first pattern that matches a file counts.
 WHOLE = ("interactions.*", "u.data*", "ratings.*", "rating.*", "ratings*.dat*")
-# Files beside a table that are none of interactions.
+# Files that are no table, and tables beside that of interactions.
 # fmt: off
-BESIDE = (
+DOCUMENTS = (
     ".*", "readme*", "license*", "licence*", "*.md", "*.html", "*.pdf", "*.png", "*.npy",
-    "about.json", "movies.*", "tags.*", "links.*", "items.*", "users.*", "genome-*", "*_map.csv",
-    "u.item", "u.genre", "u.user", "u.occupation", "u.info", "u?.base*", "u?.test*", "*.item",
-    "*.user", "*.kg", "*.link", "sample*submission*",
+    "about.json", "sample*submission*",
+)
+BESIDE = (
+    "movies.*", "tags.*", "links.*", "items.*", "users.*", "genome-*", "*_map.csv", "u.item",
+    "u.genre", "u.user", "u.occupation", "u.info", "u?.base*", "u?.test*", "*.item", "*.user",
+    "*.kg", "*.link",
 )
 # fmt: on
 
@@ -132,6 +135,11 @@ def _name(path):
     return path.name.lower()
 
 
+def _matches(path, patterns):
+    """Whether a file's name is of one of the patterns."""
+    return any(fnmatch(_name(path), pattern) for pattern in patterns)
+
+
 def _one(folder, paths):
     """The only one of some files, or None. Raises UserError if there are several."""
     if len(paths) > 1:
@@ -178,9 +186,8 @@ def _only_table(folder, usual=WHOLE[0]):
 
     Raises UserError if there are several.
     """
-    others = [
-        path for path in _files(folder) if not any(fnmatch(_name(path), name) for name in BESIDE)
-    ]
+    tables = [path for path in _files(folder) if not _matches(path, DOCUMENTS)]
+    others = [path for path in tables if not _matches(path, BESIDE)] or tables
     if len(others) > 1:
         names = ", ".join(path.name for path in others[:5])
         raise UserError(

@@ -104,6 +104,19 @@ def test_two_columns_for_the_rating_matter_only_if_one_is_needed(tmp_path):
     ("text", "said"),
     [
         ("a,x\nb,y\na,z\n", "column 1 -> user, column 2 -> item"),
+        # Users with large numbers: too early, not in order, or beside a time.
+        (
+            "151603712,10,3\n251603713,20,4\n",
+            "column 1 -> user, column 2 -> item, column 3 -> rating",
+        ),
+        (
+            "1496861869,10,3\n1396861870,20,4\n",
+            "column 1 -> user, column 2 -> item, column 3 -> rating",
+        ),
+        (
+            "1396861869,10,1396861870\n1396861870,20,1396861870\n",
+            "column 1 -> user, column 2 -> item, column 3 -> time",
+        ),
         (
             "A00000XQ,B00000009,5.0,1300000000\n",
             "column 1 -> user, column 2 -> item, column 3 -> rating, column 4 -> time",
@@ -133,7 +146,19 @@ def test_two_columns_for_the_rating_matter_only_if_one_is_needed(tmp_path):
             "column 1 -> user, column 5 -> item, column 2 -> time",
         ),
     ],
-    ids=["pairs", "Amazon", "Amazon 2018", "Netflix", "time first", "time", "four", "check-ins"],
+    ids=[
+        "pairs",
+        "early",
+        "no order",
+        "beside",
+        "Amazon",
+        "Amazon 2018",
+        "Netflix",
+        "time first",
+        "time",
+        "four",
+        "check-ins",
+    ],
 )
 def test_by_content(tmp_path, text, said):
     assert columns_of(write(tmp_path / "file", text)) == said

@@ -53,6 +53,7 @@ def found(folder, *names, **how):
         (["rating.csv", "movie.csv", "tag.csv"], {"interactions": "rating.csv"}),
         (["ml-100k.inter", "ml-100k.item", "ml-100k.user"], {"interactions": "ml-100k.inter"}),
         (["BX-Book-Ratings.csv"], {"interactions": "BX-Book-Ratings.csv"}),
+        (["users.dat", "README"], {"interactions": "users.dat"}),  # citeulike
         (
             ["events.parquet", "about.json", "readme.md", ".DS_Store"],
             {"interactions": "events.parquet"},

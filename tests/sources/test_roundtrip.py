@@ -23,7 +23,7 @@ from sources.columns import Wanted
 from sources.readers import read_files
 
 EXAMPLES = settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     derandomize=True,
     database=None,
@@ -60,15 +60,6 @@ LINES = TEXTS | st.sampled_from(["two\nlines", 'a\n"b"\r\nc', "\n"])
 def rows_of(ids, texts_of=TEXTS, users=None):
     """Lists of rows: user, item, rating, time, review."""
     return st.lists(st.tuples(users or ids, ids, RATINGS, TIMES, texts_of), min_size=1, max_size=9)
-
-
-def clear(rows):
-    """Whether no id is spelled like another and .0 after it, which is refused."""
-    for column in (0, 1):
-        ids = {row[column] for row in rows}
-        if any(text.partition(".")[0] in ids for text in ids if text.rstrip("0").endswith(".")):
-            return False
-    return True
 
 
 def check(path, content, rows, columns=4, piece=1 << 23, **wanted):
@@ -125,8 +116,8 @@ def test_any_text_in_quoted_tables(tmp_path, separator, header):
         if not header:
             flags |= {"user": "1", "item": "2", "rating": "3", "time": "4"}
         check(tmp_path / "file", content, rows, piece=piece, **flags)
-        if clear(rows):  # without flags: read right, or refused with the flag
-            right_or_refused(partial(check, tmp_path / "file", content, rows))
+        # Without flags: read right, or refused with the flag.
+        right_or_refused(partial(check, tmp_path / "file", content, rows))
 
     holds()
 
@@ -141,16 +132,11 @@ def right_or_refused(reading):
         assert "--" in message or "no whole JSON object" in message, message
 
 
-PLAIN = {"\t": '\t"', "::": ':"', " ": ' "'}
-
-
-@pytest.mark.parametrize("separator", PLAIN)
+@pytest.mark.parametrize("separator", ["\t", "::", " "])
 @pytest.mark.parametrize("header", [True, False], ids=["header", "bare"])
 def test_any_text_in_plain_tables(tmp_path, separator, header):
-    without = separator[0]
-
     @EXAMPLES
-    @given(rows_of(texts(without)), st.sampled_from(["\n", "\r\n"]), PIECES)
+    @given(rows_of(texts(separator[0])), st.sampled_from(["\n", "\r\n"]), PIECES)
     def holds(rows, newline, piece):
         rows = [(*row[:4], "review") for row in rows]
         content = plain_table(NAMES if header else None, rows, separator, newline)
@@ -158,7 +144,7 @@ def test_any_text_in_plain_tables(tmp_path, separator, header):
         if not header:
             flags |= {"user": "1", "item": "2", "rating": "3", "time": "4"}
         check(tmp_path / "file", content, rows, piece=piece, **flags)
-        if clear(rows):
+        if separator != " " or b'"' not in content:  # between blanks, they may enclose fields
             right_or_refused(partial(check, tmp_path / "file", content, rows))
 
     holds()
@@ -194,11 +180,9 @@ def test_json_lines(tmp_path, names):
     @EXAMPLES
     @given(rows_of(texts(), LINES), COMPRESS, PIECES)
     def holds(rows, compress, piece):
-        check(
-            tmp_path / "file", compress(json_lines(names, rows)), rows, piece=piece, format="json"
-        )
-        if clear(rows):
-            check(tmp_path / "file", json_lines(names, rows), rows, piece=piece)
+        content = compress(json_lines(names, rows))
+        check(tmp_path / "file", content, rows, piece=piece, format="json")
+        check(tmp_path / "file", content, rows, piece=piece)
 
     holds()
 

@@ -40,8 +40,8 @@ def test_columns_of_a_table(tmp_path):
         [],
         "user_id",
     )
-    log = find("shop", tmp_path, numeric=["price", "when"]).source
-    assert (log.fields, log.numeric) == (["user_id", "when", "price"], ["when", "price"])
+    log = find("shop", tmp_path, numeric=["price", "user_id", "when"]).source
+    assert log.fields == log.numeric == ["user_id", "when", "price"]
     log = find("shop", tmp_path, numeric=["price"], categorical=["when"]).source
     assert (log.fields, log.numeric, log.user) == (["when", "price"], ["price"], "user_id")
     log = find("shop", tmp_path, label="price").source
@@ -99,6 +99,18 @@ def test_wrong_headers(tmp_path, header, message):
     write(tmp_path / "shop" / "log.csv", f"{header}\n1,2,3\n")
     with pytest.raises(UserError, match=message):
         find("shop", tmp_path)
+
+
+@pytest.mark.parametrize("names", ["label,a", "a,label", "label,0", "a b,label"])
+def test_the_first_line_is_a_header(tmp_path, names):
+    """Though its names occur among the values, or are numbers."""
+    place = names.split(",").index("label")
+    rows = [[str(n % 2), ("a", "b", "0", "1")[n % 4]] for n in range(40)]
+    lines = [names, *(",".join(row if place == 0 else row[::-1]) for row in rows)]
+    write(tmp_path / "shop" / "log.csv", "\n".join(lines) + "\n")
+    data = load_clicks("shop", tmp_path)
+    assert data.counts()["rows"] == 40
+    assert data.fields == [name for name in names.split(",") if name != "label"]
 
 
 def test_a_row_is_no_header(tmp_path):

@@ -304,6 +304,11 @@ def test_whole_numbers_of_any_type_are_spelled_alike(tmp_path):
     for city in (pd.array([3, 10]), pd.array([3.0, 10.0]), ["3", "10"]):
         pd.DataFrame({"click": [1, 0], "city": city, "age": [1, 2]}).to_parquet(path)
         assert rows_of(log_of(path)) == expected([(1, "3", "1"), (0, "10", "2")])
+    lines = '{"click": 1, "city": 3.0, "age": 1}\n{"click": 0, "city": 10.0, "age": 2}\n'
+    for odd in ("", '{"click": 0, "city": "0.10", "age": 2}\n'):  # a text among the numbers
+        rows = rows_of(log_of(tmp_path / "a.json", lines + odd))
+        assert rows[:2] == expected([(1, "3", "1"), (0, "10", "2")])
+    assert rows[2:] == expected([(0, "0.10", "2")])
 
 
 @pytest.mark.parametrize("size", [300, 1 << 20])

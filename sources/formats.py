@@ -76,13 +76,15 @@ def recognise(path, wanted):
     )
     text = text[blank:]
     check_no_nul(plain, text, plain.skip_lines + 1)
-    if not text.strip():
-        raise UserError(f"{path} is empty")
     lines = _lines(text, newline, whole=len(head) < PIECE)
-    objects = sum(line.lstrip().startswith("{") for line in lines[:SAMPLED])
-    if wanted.format == "json" or (wanted.format is None and 2 * objects >= len(lines[:SAMPLED])):
+    if not lines:
+        raise UserError(f"{path} is empty")
+    sampled = lines[:SAMPLED]
+    objects = sum(re.match(r"\s*\{\s*(u?[\"']|\})", line) is not None for line in sampled)
+    is_json = 2 * objects >= len(sampled) or sampled[0].strip() == "{"
+    if wanted.format == "json" or (wanted.format is None and is_json):
         return records.json_layout(plain, text)
-    if wanted.format is None and re.match(rb"\[\s*[\[{\]]|<[!?A-Za-z]", text):
+    if wanted.format is None and re.match(rb"\[\s*[\[{\]\"0-9-]|<[!?A-Za-z]", text):
         kind = "a JSON array" if text[:1] == b"[" else "markup"
         raise UserError(f"{path} is {kind}; write a JSON object a line, or a table")
     if wanted.format in ("lightgcn", "counted"):

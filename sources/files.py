@@ -15,6 +15,7 @@ from cli.errors import UserError
 from utils import progress_bar
 
 PIECE = 1 << 23  # bytes of content read at a time
+HEAD = 1 << 20  # bytes of content by which a file is recognised
 HASHED = 1 << 24  # bytes of a file that are hashed together
 
 # First bytes of files that hold no table, and what to do with them.
@@ -121,7 +122,7 @@ class Content:
         raise UserError(f"{self.path} is a damaged {kind} file ({error}); fetch it again") from None
 
 
-def head_of(path, size=PIECE):
+def head_of(path, size=HEAD):
     """The first `size` bytes of a file's content. Raises UserError as Content does.
 
     A kind of file that holds no table is named.

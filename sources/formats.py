@@ -12,7 +12,7 @@ from dataclasses import replace
 from cli.errors import UserError
 from sources import records
 from sources.columns import NAMES, NO_VALUE, Wanted, is_value, kind_of, plain_name
-from sources.files import PIECE, Content, head_of
+from sources.files import HEAD, Content, head_of
 from sources.layout import WORDS, Layout
 from sources.tables import check_no_nul, single_blanks
 
@@ -122,7 +122,7 @@ def _beginning(path):
         skip_lines=head.count(newline, 0, skipped),
     )
     check_no_nul(plain, text, plain.skip_lines + 1)
-    return plain, text, len(head) < PIECE
+    return plain, text, len(head) < HEAD
 
 
 def _lines(text, newline, whole):
@@ -142,7 +142,11 @@ def _lines_of_integers(plain, lines):
 
     Raises Ambiguous if it is not sure.
     """
-    whole = [line for line in lines if re.fullmatch(r"[0-9 ]+", line)]
+    integers = re.compile(r"[0-9 ]+")
+    few = lines[:SAMPLED]
+    if sum(integers.fullmatch(line) is not None for line in few) < 0.5 * len(few):
+        return None  # as most tables: no need to look at all lines
+    whole = [line for line in lines if integers.fullmatch(line)]
     if len(whole) < max(0.9 * len(lines), 1) or not any(" " in line.strip() for line in whole):
         return None
     path = plain.path

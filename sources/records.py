@@ -110,6 +110,8 @@ def read_binary(layout, positions):
     while True:
         try:
             batch = next(batches, None)
+            if batch is not None and layout.kind == "arrow":
+                batch.validate(full=True)  # pyarrow does not check: damage would end the process
         except (pa.ArrowException, OSError) as error:
             _explain(layout, error)
         if batch is None:

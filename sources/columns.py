@@ -203,9 +203,9 @@ def _order_of(columns, kinds):
 
 
 def _is_clock(column):
-    """Whether whole numbers may be the times of a log: Unix times in order, most of them once."""
-    numbers = [int(value) for value in column if value.isdigit()]
-    unit = next((10**power for power in (0, 3, 6) if numbers[0] < 10 ** (11 + power)), 10**9)
+    """Whether numbers may be the times of a log: Unix times in order, most of them once."""
+    numbers = [float(value) for value in column if re.fullmatch(r"\d+(\.\d*)?", value)]
+    unit = 1000 ** (len(str(int(max(numbers, default=0)))) // 3 - 3)
     since_1982 = all(400_000_000 < number / unit < 2_500_000_000 for number in numbers)
     in_order = numbers == sorted(numbers) and 2 * len(set(numbers)) > len(numbers) > 1
     return since_1982 and in_order

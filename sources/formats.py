@@ -59,10 +59,14 @@ def recognise(path, wanted):
     if plain.kind != "table":
         return plain
     lines = _lines(text, plain.newline, is_whole)
-    objects = sum(line.lstrip().startswith("{") for line in lines[:SAMPLED])
-    if wanted.format == "json" or (wanted.format is None and 2 * objects >= len(lines[:SAMPLED])):
+    if not lines:
+        raise UserError(f"{path} is empty")
+    sampled = lines[:SAMPLED]
+    objects = sum(re.match(r"\s*\{\s*(u?[\"']|\})", line) is not None for line in sampled)
+    is_json = 2 * objects >= len(sampled) or sampled[0].strip() == "{"
+    if wanted.format == "json" or (wanted.format is None and is_json):
         return records.json_layout(plain, text)
-    if wanted.format is None and re.match(rb"\[\s*[\[{\]]|<[!?A-Za-z]", text):
+    if wanted.format is None and re.match(rb"\[\s*[\[{\]\"0-9-]|<[!?A-Za-z]", text):
         kind = "a JSON array" if text[:1] == b"[" else "markup"
         raise UserError(f"{path} is {kind}; write a JSON object a line, or a table")
     if wanted.format in ("lightgcn", "counted"):
@@ -109,8 +113,6 @@ def _beginning(path):
     blank = re.match(rb"(?:[ \t]*[\r\n])*", text).end()
     skipped = len(head) - len(text) + blank
     text = text[blank:]
-    if not text.strip():
-        raise UserError(f"{path} is empty")
     plain = Layout(
         path,
         "table",

@@ -95,6 +95,7 @@ def test_damage_is_named(tmp_path, name):
         (b"%%MatrixMarket matrix coordinate real general\n3 4 5\n1 1 3\n", "a MatrixMarket file"),
         (b"version https://git-lfs.github.com/spec/v1\noid x\n", "a pointer of Git LFS; fetch"),
         (b'[{"user": 1, "item": 2}]', "a JSON array; write a JSON object a line"),
+        (b'["ann", "tea", 5]\n["bob", "tea", 4]\n', "a JSON array;"),
         (b"<!DOCTYPE html><html>", "markup;"),
         (b"FEA1\0\0", "Feather of version 1"),
     ],

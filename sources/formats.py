@@ -22,8 +22,8 @@ COLUMN_FLAGS = tuple(f"{role}_column" for role in ROLES)
 # Flags that say nothing about files of a kind.
 IDLE = {
     "json": ("separator",),
-    "parquet": ("format", "separator"),
-    "arrow": ("format", "separator"),
+    "parquet": ("separator",),
+    "arrow": ("separator",),
     "lightgcn": ("separator", *COLUMN_FLAGS),
     "counted": ("separator", *COLUMN_FLAGS),
 }

@@ -88,7 +88,7 @@ def test_given_validation_file(tmp_path):
             "no data set 'd': .*absent; put files there, or choose one of demo, 100k, 1M, Gowal",
         ),
         ({"notes.md": "x"}, "no data in .*; put a table of interactions there, or train"),
-        ({"train.csv": TRAIN}, "no test interaction; there are too few, or test.* is empty"),
+        ({"train.csv": TRAIN}, "no test interaction is left"),
         (
             {"train.csv": TRAIN, "test.csv": TEST + "bob,x\nbob,10\n"},
             r"'bob' with item '10' \(and 1 more\) is in both .*train.csv and .*test.csv; keep each "

@@ -53,7 +53,7 @@ def test_no_leakage_in_a_data_set_split_by_time(tmp_path_factory, made, how, col
     except UserError as error:
         refused = str(error)  # all at one time, say
     if refused:
-        assert " interaction; " in refused
+        assert " interaction is left " in refused
         return
     train, valid, test = (
         times_of(rows, part, data) for part in (data.train, data.valid, data.test)
@@ -133,11 +133,11 @@ def test_own_test_file_and_a_validation_split_by_time(tmp_path):
     [
         (
             "user,item\na,x\na,y\n",
-            "all.csv has no times; name its column of them by --time_column; or take --split ran",
+            "all.csv has no times; name its column of them by --time_column; or split it by --split ran",
         ),
         (
             "user,item,time\na,x,5\na,y,\n",
-            "all.csv, line 3: '' is no time; correct it; or take --split random",
+            "all.csv, line 3: '' is no time; correct it; or split it by --split random",
         ),
         (
             "user,item,time\na,x,5\na,y,31.12.2020\nb,y,\n",
@@ -147,7 +147,7 @@ def test_own_test_file_and_a_validation_split_by_time(tmp_path):
             "user,item,time,timestamp\na,x,5,5\n",
             "all.csv: several columns could be the time: time, timestamp; name one by --time_col",
         ),
-        ("0 1 2 3\n1 2\n", "all.csv has no times; or take --split random"),
+        ("0 1 2 3\n1 2\n", "all.csv has no times; or split it by --split random"),
     ],
 )
 def test_no_times(tmp_path, split, text, message):

@@ -36,7 +36,8 @@ def read_table(layout, types, broken=None):
     Raises UserError for a line with too few or too many fields, for a quotation mark that is open
     or encloses several rows, and for a NUL character.
     """
-    with ThreadPoolExecutor(THREADS) as threads:
+    threads = ThreadPoolExecutor(THREADS)
+    try:
         parsed = (threads.submit(_parse, layout, types, *text) for text in row_texts(layout))
         # Keep as many blocks under way as there are threads, and one to hand out.
         under_way = list(islice(parsed, THREADS + 1))
@@ -49,6 +50,10 @@ def read_table(layout, types, broken=None):
             if len(next(iter(block.columns.values()))):
                 yield block
             under_way.extend(islice(parsed, 1))
+    finally:
+        # Do not wait: whoever drops this generator may be a thread that starts, with a lock that
+        # threads need to end.
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def row_texts(layout):

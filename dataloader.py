@@ -122,7 +122,10 @@ def load_dataset(
     Returns Interactions. Raises UserError for anything wrong with the name, the files, the ratios.
     """
     name, sources, parsed = read_dataset(name, data_dir, fold, download, wanted)
-    check_columns(parsed, sources, ratings or choice.min_rating is not None)
+    if ratings:
+        check_ratings(parsed, sources, "take another --model")
+    elif choice.min_rating is not None:
+        check_ratings(parsed, sources, "leave --min_rating out")
     user_ids, item_ids, pairs = filters.counting(parsed, sources, choice, ratings, details)
 
     # The test split.
@@ -150,8 +153,10 @@ def load_dataset(
         user_ids, item_ids, pairs = filters.without_unused(user_ids, item_ids, pairs)
     for split in ("train", "valid", "test") if validate else ("train", "test"):
         if not len(pairs[split]):
-            why = f"there are too few, or {split}.* is empty"
-            raise UserError(f"data set {name}: no {split} interaction; {why}")
+            raise UserError(
+                f"data set {name}: no {split} interaction is left ({splitter.said}); there are too "
+                "few, or a flag leaves too many out"
+            )
 
     shape = (len(user_ids), len(item_ids))
     empty = csr_array(shape, dtype=np.float32 if ratings else np.int8)
@@ -173,8 +178,9 @@ def read_dataset(name, data_dir, fold, download, wanted):
     """
     own = (Path(data_dir) / name).is_dir()
     if name == "demo" and not own:
-        if fold:
-            raise UserError("--fold does not apply: demo has no folds; leave the flag out")
+        if fold or wanted != WANTED:
+            flag = "fold" if fold else next(iter(wanted.flags()))
+            raise UserError(f"--{flag} does not apply: demo is generated; leave the flag out")
         return name, {"interactions": "demo"}, parse({"interactions": demo.demo_rows()}, wanted)
     if name == "demo":
         log.info("the data set is the folder %s, not the generated one", Path(data_dir) / name)
@@ -191,13 +197,11 @@ def details_of(parsed, pairs):
     return Details(rows, rows - distinct, times, parsed.unit)
 
 
-def check_columns(parsed, sources, needs_ratings):
-    """Raise UserError if ratings are needed, and a file does not have all of them."""
+def check_ratings(parsed, sources, advice):
+    """Raise UserError if a file does not have all ratings. advice: how to do without them"""
     for split, part in parsed.pairs.items():
-        if needs_ratings and (part.ratings is None or np.isnan(part.ratings).any()):
-            raise UserError(
-                f"{sources[split]}{parsed.gaps[split]['rating']}, or take another --model"
-            )
+        if part.ratings is None or np.isnan(part.ratings).any():
+            raise UserError(f"{sources[split]}{parsed.gaps[split]['rating']}, or {advice}")
 
 
 def check_own_test(sources, choice, test_ratio, divided):

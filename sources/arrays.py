@@ -16,7 +16,7 @@ from itertools import combinations
 import numpy as np
 from scipy.sparse import csr_array
 
-from cli.errors import UserError
+from cli.errors import RaisedByAllRanks, UserError
 from distributed import agreement, collectives
 from sources.filters import DEFAULTS
 from sources.folders import find_folder
@@ -54,6 +54,9 @@ def load_arrays(folder, validate, choice=DEFAULTS, test_ratio=None, valid_ratio=
         users, items, cuts, splits, said = read_splits(
             folder, validate, OwnSplitter(folder, choice, test_ratio, valid_ratio, split_seed)
         )
+    for split in ("train", "valid", "test") if validate else ("train", "test"):
+        if not collectives.all_reduce_int(splits[split].nnz):
+            raise RaisedByAllRanks(f"data set {name}: no {split} interaction ({said})")
     first, _ = own_span(cuts)
     # The digest below is of all ranks' data together: it does not show that the ranks read
     # different copies. The sizes and the cuts do.

@@ -57,6 +57,12 @@ class Wanted:
     time: str | None = None
     header: bool = False
 
+    def flags(self):
+        """{flag: value} of what flags say."""
+        values = {"format": self.format, "separator": self.separator}
+        values |= {f"{role}_column": name for role, name in self.columns().items()}
+        return {flag: value for flag, value in values.items() if value is not None}
+
     def columns(self):
         """{role: column} of the columns that are named."""
         return {role: name for role in ROLES if (name := getattr(self, role)) is not None}

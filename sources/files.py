@@ -15,6 +15,7 @@ from cli.errors import UserError
 from utils import progress_bar
 
 PIECE = 1 << 23  # bytes of content read at a time
+HEAD = 1 << 20  # bytes of content by which a file is recognised
 HASHED = 1 << 24  # bytes of a file that are hashed together
 
 # First bytes of files that hold no table, and what to do with them.
@@ -25,12 +26,11 @@ _OTHER_KINDS = {
     b"%PDF": "a PDF document",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls)",
     b"7z\xbc\xaf": "a 7z archive",
-    b"Rar!": "a RAR archive",
+    b"Rar!\x1a": "a RAR archive",
     b"\x28\xb5\x2f\xfd": "a zstd file",
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
     b"Obj\x01": "Avro",
-    b"ORC": "ORC",
     b"FEA1": "Feather of version 1",
     b"MATLAB 5.0": "a MATLAB file",
     b"%%MatrixMarket": "a MatrixMarket file",
@@ -121,7 +121,7 @@ class Content:
         raise UserError(f"{self.path} is a damaged {kind} file ({error}); fetch it again") from None
 
 
-def head_of(path, size=PIECE):
+def head_of(path, size=HEAD):
     """The first `size` bytes of a file's content. Raises UserError as Content does.
 
     A kind of file that holds no table is named.

@@ -104,6 +104,11 @@ def find_files(folder, whole, advice):
     splits = _splits(folder)
     if not {"train", "test"} <= splits.keys():
         table = find_table(folder, whole, advice)
+        if unused := [path.name for path in splits.values() if path != table]:
+            raise UserError(
+                f"{folder} holds {table.name}, and {' and '.join(unused)}; a split needs train.* "
+                "and test.*; move the one or the others away"
+            )
         if table in splits.values():
             log.info("%s has no test.*: %s will be split", folder, table.name)
         return {"interactions": table}

@@ -11,13 +11,22 @@ from dataclasses import replace
 
 from cli.errors import UserError
 from sources import records
-from sources.columns import NAMES, NO_VALUE, Wanted, is_value, kind_of, plain_name
-from sources.files import PIECE, Content, head_of
+from sources.columns import NAMES, NO_VALUE, ROLES, Wanted, is_value, kind_of, plain_name
+from sources.files import HEAD, Content, head_of
 from sources.layout import WORDS, Layout
 from sources.tables import check_no_nul, single_blanks
 
 SAMPLED = 1000  # rows that are looked at to recognise a table
 WIDEST = 8  # fields of the widest table of integers that is recognised without a header
+COLUMN_FLAGS = tuple(f"{role}_column" for role in ROLES)
+# Flags that say nothing about files of a kind.
+IDLE = {
+    "json": ("separator",),
+    "parquet": ("format", "separator"),
+    "arrow": ("format", "separator"),
+    "lightgcn": ("separator", *COLUMN_FLAGS),
+    "counted": ("separator", *COLUMN_FLAGS),
+}
 LETTERS = ("\t", "::")  # separators of tables where quotation marks are letters
 
 
@@ -55,6 +64,16 @@ def recognise_all(paths, wanted):
 
 def recognise(path, wanted):
     """The Layout of a file. Raises UserError, or Ambiguous if it can be read in two ways."""
+    layout = _recognised(path, wanted)
+    if idle := [flag for flag in wanted.flags() if flag in IDLE.get(layout.kind, ())]:
+        raise UserError(
+            f"--{idle[0]} does nothing for {path}: {layout.describe()}; leave the flag out"
+        )
+    return layout
+
+
+def _recognised(path, wanted):
+    """What `recognise` returns, whatever flags do nothing for it."""
     plain, text, is_whole = _beginning(path)
     if plain.kind != "table":
         return plain
@@ -122,7 +141,7 @@ def _beginning(path):
         skip_lines=head.count(newline, 0, skipped),
     )
     check_no_nul(plain, text, plain.skip_lines + 1)
-    return plain, text, len(head) < PIECE
+    return plain, text, len(head) < HEAD
 
 
 def _lines(text, newline, whole):
@@ -142,7 +161,11 @@ def _lines_of_integers(plain, lines):
 
     Raises Ambiguous if it is not sure.
     """
-    whole = [line for line in lines if re.fullmatch(r"[0-9 ]+", line)]
+    integers = re.compile(r"(?:[0-9]{1,30}| )+")
+    few = lines[:SAMPLED]
+    if sum(integers.fullmatch(line) is not None for line in few) < 0.5 * len(few):
+        return None  # as most tables: no need to look at all lines
+    whole = [line for line in lines if integers.fullmatch(line)]
     if len(whole) < max(0.9 * len(lines), 1) or not any(" " in line.strip() for line in whole):
         return None
     path = plain.path

@@ -138,7 +138,7 @@ def random_overall(size, ratio, random):
 
 def share_of(size, ratio):
     """How many of `size` interactions are a share `ratio` of them; at least one stays."""
-    return min(round(size * ratio), size - 1)
+    return max(0, min(round(size * ratio), size - 1))
 
 
 def counts_of(degree, ratio):
@@ -228,4 +228,4 @@ def kth_latest(times, k):
 def check_times(pairs, source, gap):
     """Raise UserError if interactions have no times. source: their file; gap: what is missing"""
     if pairs.times is None or (pairs.times == MISSING).any():
-        raise UserError(f"{source}{gap}; or take --split random")
+        raise UserError(f"{source}{gap}; or split it by --split random")

@@ -250,8 +250,9 @@ def _check_not_rows(layout, text, match, first_line):
     stop = text.find(layout.newline, match.end())
     lines = text[start : stop if stop >= 0 else len(text)].split(layout.newline)
     sign = layout.separator.encode()
-    rows = sum(line.count(sign) == len(layout.names) - 1 for line in lines)
-    if 2 * rows > len(lines):
+    like_rows = [line.count(sign) == len(layout.names) - 1 for line in lines]
+    within = like_rows[1:-1]  # lines that are all in the field
+    if 2 * sum(within) >= len(within) if within else all(like_rows):
         first = first_line + text.count(layout.newline, 0, start)
         raise UserError(
             f"{layout.path}, line {first}: a quotation mark opens here and closes in line "

@@ -5,14 +5,13 @@ Shapes: n rows, F fields, m rows of a block.
 
 import hashlib
 import json
-import os
 import shutil
 from contextlib import ExitStack
 
 import numpy as np
 
 from cli.errors import UserError
-from utils import progress_bar
+from utils import atomic_folder, progress_bar
 
 # Files of an encoded copy, <name>.bin
 TYPES = {"codes": np.dtype("<i4"), "labels": np.dtype("u1"), "users": np.dtype("<i8")}
@@ -78,54 +77,35 @@ def encode(source, cache_folder, name, threshold, ratios):
     values of the train split. Pass 3 replaces the codes by ids. Memory holds the distinct values,
     but never the rows. Raises UserError if the disk refuses.
     """
-    _remove_stale(cache_folder.parent)
-    folder = cache_folder.with_name(f".{cache_folder.name}.{os.getpid()}.tmp")
-    folder.mkdir()
+    if read_metadata(cache_folder) is None:  # an incomplete copy
+        shutil.rmtree(cache_folder, ignore_errors=True)
     try:
-        blocks, rows = _write_blocks(source, folder)
-        splits = _split_rows(name, rows, ratios)
-        vocabularies, sizes = _number_values(folder, blocks, splits["train"][1], threshold)
-        _replace_codes(folder, blocks, vocabularies, sizes)
-        (folder / "values.bin").unlink()
-        clicks = _check_labels(name, folder, splits)
+        with atomic_folder(cache_folder) as folder:
+            blocks, rows = _write_blocks(source, folder)
+            splits = _split_rows(name, rows, ratios)
+            vocabularies, sizes = _number_values(folder, blocks, splits["train"][1], threshold)
+            _replace_codes(folder, blocks, vocabularies, sizes)
+            (folder / "values.bin").unlink()
+            clicks = _check_labels(name, folder, splits)
 
-        # The digest depends on the names and the order of these keys.
-        skipped = list(source.skipped.values())
-        metadata = {
-            "fields": source.fields,
-            "sizes": sizes,
-            "parts": splits,
-            "has_users": source.user is not None,
-            "clicks": clicks,
-            "skipped": [sum(count for count, _ in skipped), skipped[0][1]] if skipped else [],
-        }
-        metadata |= {"digest": _digest(folder, metadata), "skipped_of": source.skipped}
-        with open(folder / "about.json", "w") as file:
-            json.dump(metadata, file)
-
-        # Another process may have finished the same copy meanwhile: then keep that one.
-        if read_metadata(cache_folder) is None:
-            shutil.rmtree(cache_folder, ignore_errors=True)
-            folder.rename(cache_folder)
+            # The digest depends on the names and the order of these keys.
+            skipped = list(source.skipped.values())
+            metadata = {
+                "fields": source.fields,
+                "sizes": sizes,
+                "parts": splits,
+                "has_users": source.user is not None,
+                "clicks": clicks,
+                "skipped": [sum(count for count, _ in skipped), skipped[0][1]] if skipped else [],
+            }
+            metadata |= {"digest": _digest(folder, metadata), "skipped_of": source.skipped}
+            with open(folder / "about.json", "w") as file:
+                json.dump(metadata, file)
     except OSError as error:
         raise UserError(
             f"cannot write {cache_folder} ({error.strerror}); make room there"
         ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return metadata
-
-
-def _remove_stale(folder):
-    """Remove the unfinished copies of processes that were killed."""
-    for stale in folder.glob(".*.tmp"):
-        process = stale.name.split(".")[-2]
-        try:
-            os.kill(int(process), 0)  # signal 0 only asks whether the process exists
-        except (ValueError, ProcessLookupError):
-            shutil.rmtree(stale, ignore_errors=True)
-        except PermissionError:
-            pass  # the process exists
 
 
 def _write_blocks(source, folder):

@@ -190,7 +190,7 @@ def test_first_line_may_be_broken_without_a_header(tmp_path):
         (HEAD.encode() + b"1,a\0b,1\n", "line 2: a NUL character"),
         (HEAD.encode("utf-16"), "UTF-16"),
         (b'click,city,age\n1,"a,1\n0,b,2\n1,c",3\n', "line 2: a quotation mark opens here"),
-        (b'click,city,age\n1,"a\n0,b,2\n1,c",3\n', "line 2: a quotation mark opens here"),
+        (b'click,city,age\n1,"a\n0,b,2\n1c",3\n', "line 2: a quotation mark opens here"),
         (b'click,city,age\n1,"a,1\n0,b,2\n', "line 2: a quotation mark begins a field"),
     ],
 )
@@ -198,6 +198,15 @@ def test_damaged_files(tmp_path, content, message):
     with pytest.raises(UserError, match=f"{tmp_path}.*{message}") as error:
         rows_of(log_of(tmp_path / "a.csv", content))
     assert "\n" not in str(error.value)
+
+
+def test_a_field_of_several_lines(tmp_path):
+    text = 'click,city,age\n1,"a, b\nc,\n",3\n0,"a\nb",2\n'
+    wanted = [(1, "a, b\nc,\n", "1"), (0, "a\nb", "2")]
+    assert rows_of(log_of(tmp_path / "a.csv", text)) == expected(wanted)
+    text = 'click,city,age\n1,"a\n0,b,2\nc",3\n'
+    wanted = [(1, "a\n0,b,2\nc", "1")]
+    assert rows_of(log_of(tmp_path / "a.csv", text, format="csv")) == expected(wanted)
 
 
 def test_a_damaged_arrow_file_does_not_end_the_process(tmp_path):

@@ -36,7 +36,8 @@ def read_table(layout, types, broken=None):
     Raises UserError for a line with too few or too many fields, for a quotation mark that is open
     or encloses several rows, and for a NUL character.
     """
-    with ThreadPoolExecutor(THREADS) as threads:
+    threads = ThreadPoolExecutor(THREADS)
+    try:
         parsed = (threads.submit(_parse, layout, types, *text) for text in row_texts(layout))
         # Keep as many blocks under way as there are threads, and one to hand out.
         under_way = list(islice(parsed, THREADS + 1))
@@ -49,6 +50,10 @@ def read_table(layout, types, broken=None):
             if len(next(iter(block.columns.values()))):
                 yield block
             under_way.extend(islice(parsed, 1))
+    finally:
+        # Do not wait: whoever drops this generator may be a thread that starts, with a lock that
+        # threads need to end.
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def row_texts(layout):
@@ -207,9 +212,14 @@ def _broken_lines(layout, text, first_line):
 
 def _check_quotes(layout, text, first_line):
     """Raise UserError unless each field that begins with a mark ends with one, in its own row."""
-    sign = re.escape(layout.separator.encode())
-    begin, end = rb"(?:^|(?<=\n)|(?<=\r)|(?<=" + sign + rb"))", rb"(?=" + sign + rb"|[\r\n]|\Z)"
-    whole = re.compile(begin + rb'"[^"]*(?:""[^"]*)*"' + end)
+    # The mark comes first in the patterns: so they are found fast. Then: what is not before it.
+    sign = layout.separator[:1].encode()
+    begin = re.compile(rb'"(?<![^' + sign + rb'\r\n]")')
+    whole = re.compile(begin.pattern + rb'[^"]*(?:""[^"]*)*"(?![^' + sign + rb"\r\n])")
+    rest = whole.sub(b"", text)
+    in_a_line = layout.multiline or rest.count(layout.newline) == text.count(layout.newline)
+    if in_a_line and not begin.search(rest):
+        return
 
     # A mark at the beginning of a field that is not such a field is open, or goes on after its end.
     place = 0
@@ -225,7 +235,7 @@ def _check_open(layout, text, start, stop, first_line, begin):
     """Raise UserError if a field in text[start:stop] begins with a mark."""
     if text.find(b'"', start, stop) < 0:
         return
-    found = re.compile(begin + b'"').search(text, start, stop)
+    found = begin.search(text, start, stop)
     if found:
         line = first_line + text.count(layout.newline, 0, found.start())
         raise UserError(

@@ -56,11 +56,13 @@ def times_of(column):
         return _integers(column.cast(pa.int64())), "number"
     if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
         return _of_floats(column.cast(pa.float64()).fill_null(np.nan).to_numpy(False))
-    if not pa.types.is_dictionary(column.type):
-        try:
-            return _integers(column.cast(pa.string()).cast(pa.int64())), "number"
-        except pa.ArrowInvalid:
-            pass
+    is_dictionary = pa.types.is_dictionary(column.type)
+    try:
+        texts = column.dictionary if is_dictionary else column
+        numbers = texts.cast(pa.string()).cast(pa.int64())
+        return _integers(numbers.take(column.indices) if is_dictionary else numbers), "number"
+    except pa.ArrowInvalid:
+        pass
 
     # Texts: whole numbers, with some missing; or dates and decimal numbers.
     codes, texts = _distinct(column)

@@ -156,6 +156,18 @@ def test_blocks_end_where_rows_end(tmp_path, monkeypatch):
         assert read(path, format="csv") == rows
 
 
+def test_a_reading_that_is_dropped_waits_for_no_thread(tmp_path, monkeypatch):
+    """Python may drop it in a thread that starts, which holds a lock that threads need to end."""
+    path = write(tmp_path / "file", "user,item\n" + "a,x\n" * 50)
+    monkeypatch.setattr("sources.tables.PIECE", 11)
+    reading = read_table(recognise(path, Wanted()), {0: TEXT, 1: TEXT})
+    next(reading)
+    joined = []
+    monkeypatch.setattr("threading.Thread.join", lambda *_: joined.append(1))
+    reading.close()
+    assert joined == []
+
+
 def test_long_rows_and_many_columns(tmp_path):
     long_id = "x" * 3_000_000
     assert read(write(tmp_path / "file", f"user,item\n{long_id},i\nb,j\n")) == [

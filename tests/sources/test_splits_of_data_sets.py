@@ -133,7 +133,7 @@ def test_own_test_file_and_a_validation_split_by_time(tmp_path):
     [
         (
             "user,item\na,x\na,y\n",
-            "all.csv has no times; name its column of them by --time_column; or split it by --split ran",
+            "all.csv has no times; name its column of them by --time_column; or split",
         ),
         (
             "user,item,time\na,x,5\na,y,\n",

@@ -15,9 +15,9 @@ from sources.arrays import find_arrays, load_arrays
 from sources.cache import parse, read_cached
 from sources.columns import ROLES, wanted_of
 from sources.download import REGISTRY
-from sources.filters import Choice
+from sources.filters import DEFAULTS, Choice
 from sources.folders import find_folder, find_sources
-from sources.interactions import SPLITS, Interactions, digest_of
+from sources.interactions import SPLITS, Details, Interactions, digest_of
 from sources.readers import WANTED
 from sources.share import own_share
 from sources.splits import Splitter
@@ -58,6 +58,7 @@ def load_interactions(args, ratings):
                 download=not args.no_download,
                 wanted=wanted_of(args),
                 choice=Choice.of(args),
+                details=args.mode == "describe",
             )
         check_equal_on_ranks({"data with digest": data.digest})
         data = own_share(data)
@@ -71,7 +72,7 @@ def check_flags_of_arrays(folder, args, ratings):
     own_splits = (folder / "test.indptr.npy").is_file()
     own_valid = (folder / "valid.indptr.npy").is_file()
     wrong = ["fold", "format", "separator", *(f"{role}_column" for role in ROLES)]
-    wrong += Choice().__dict__.keys() - {"split", "test_last", "test_from"}
+    wrong += vars(DEFAULTS).keys() - {"split", "test_last", "test_from"}
     wrong += ["test_ratio", "test_from"] if own_splits else []
     wrong += ["valid_ratio"] if own_valid else []
     wrong += ["split", "test_last"] if own_splits and (own_valid or not args.validates) else []
@@ -98,7 +99,8 @@ def load_dataset(
     split_seed=0,
     download=True,
     wanted=WANTED,
-    choice=None,
+    choice=DEFAULTS,
+    details=False,
 ):
     """Load the data set `name` from <data_dir>/<name>/, fetched first if need be; or make `demo`.
 
@@ -114,14 +116,17 @@ def load_dataset(
     split_seed: of both random splits
     download: whether the data set may be fetched
     wanted (Wanted): how files are read
-    choice (Choice): which interactions count, and how they are split; None: the defaults
+    choice (Choice): which interactions count, and how they are split
+    details: whether to keep the Details of the files
 
     Returns Interactions. Raises UserError for anything wrong with the name, the files, the ratios.
     """
-    choice = choice or Choice()
     name, sources, parsed = read_dataset(name, data_dir, fold, download, wanted)
-    check_columns(parsed, sources, ratings or choice.min_rating is not None)
-    user_ids, item_ids, pairs = filters.counting(parsed, sources, choice, ratings)
+    if ratings:
+        check_ratings(parsed, sources, "take another --model")
+    elif choice.min_rating is not None:
+        check_ratings(parsed, sources, "leave --min_rating out")
+    user_ids, item_ids, pairs = filters.counting(parsed, sources, choice, ratings, details)
 
     # The test split.
     splitter = Splitter(choice, ratings, split_seed, parsed, sources)
@@ -129,7 +134,7 @@ def load_dataset(
         pairs["train"], pairs["test"] = splitter.split_test(pairs.pop("interactions"), test_ratio)
     else:
         check_own_test(sources, choice, test_ratio, divided=validate and "valid" not in sources)
-    if name in REGISTRY and choice == Choice():
+    if name in REGISTRY and choice == DEFAULTS:
         check_published(name, (len(user_ids), len(item_ids)), pairs)
 
     # The validation split.
@@ -148,8 +153,10 @@ def load_dataset(
         user_ids, item_ids, pairs = filters.without_unused(user_ids, item_ids, pairs)
     for split in ("train", "valid", "test") if validate else ("train", "test"):
         if not len(pairs[split]):
-            why = f"there are too few, or {split}.* is empty"
-            raise UserError(f"data set {name}: no {split} interaction; {why}")
+            raise UserError(
+                f"data set {name}: no {split} interaction is left ({splitter.said}); there are too "
+                "few, or a flag leaves too many out"
+            )
 
     shape = (len(user_ids), len(item_ids))
     empty = csr_array(shape, dtype=np.float32 if ratings else np.int8)
@@ -158,7 +165,10 @@ def load_dataset(
     }
     digest = digest_of(user_ids, item_ids, matrices)
     protocol = {"split": splitter.said, "unknown to training": cold}
-    return Interactions(name, user_ids, item_ids, **matrices, digest=digest, protocol=protocol)
+    kept = details_of(parsed, pairs) if details else None
+    return Interactions(
+        name, user_ids, item_ids, **matrices, digest=digest, protocol=protocol, details=kept
+    )
 
 
 def read_dataset(name, data_dir, fold, download, wanted):
@@ -168,8 +178,9 @@ def read_dataset(name, data_dir, fold, download, wanted):
     """
     own = (Path(data_dir) / name).is_dir()
     if name == "demo" and not own:
-        if fold:
-            raise UserError("--fold does not apply: demo has no folds; leave the flag out")
+        if fold or wanted != WANTED:
+            flag = "fold" if fold else next(iter(wanted.flags()))
+            raise UserError(f"--{flag} does not apply: demo is generated; leave the flag out")
         return name, {"interactions": "demo"}, parse({"interactions": demo.demo_rows()}, wanted)
     if name == "demo":
         log.info("the data set is the folder %s, not the generated one", Path(data_dir) / name)
@@ -178,13 +189,19 @@ def read_dataset(name, data_dir, fold, download, wanted):
     return folder.name, sources, read_cached(folder, sources, wanted)
 
 
-def check_columns(parsed, sources, needs_ratings):
-    """Raise UserError if ratings are needed, and a file does not have all of them."""
+def details_of(parsed, pairs):
+    """The Details of files. parsed (Parsed); pairs: {split: Pairs}, with times if the file has"""
+    rows = sum(map(len, parsed.pairs.values()))
+    distinct = sum(int(part.is_last().sum()) for part in parsed.pairs.values())
+    times = {split: part.once().times for split, part in pairs.items() if part.times is not None}
+    return Details(rows, rows - distinct, times, parsed.unit)
+
+
+def check_ratings(parsed, sources, advice):
+    """Raise UserError if a file does not have all ratings. advice: how to do without them"""
     for split, part in parsed.pairs.items():
-        if needs_ratings and (part.ratings is None or np.isnan(part.ratings).any()):
-            raise UserError(
-                f"{sources[split]}{parsed.gaps[split]['rating']}, or take another --model"
-            )
+        if part.ratings is None or np.isnan(part.ratings).any():
+            raise UserError(f"{sources[split]}{parsed.gaps[split]['rating']}, or {advice}")
 
 
 def check_own_test(sources, choice, test_ratio, divided):

@@ -8,6 +8,7 @@ import torch
 
 from engine.tables import UserItems
 from engine.topk import rank_of, stable_topk, topk_group_count
+from sources.share import item_counts
 
 LIST_LENGTHS = (5, 10, 20)
 METRICS = tuple(
@@ -241,10 +242,10 @@ def pair_metrics(rank, candidates):
     return torch.stack([auc, *hit, *(h * discount for h in hit)], dim=1)
 
 
-def popularity_encodings(users, item_counts, device):
+def popularity_encodings(train, device):
     """Encodings (U, 1) and (I, 1) that score an item by its training interactions, for every user.
 
-    users: U; item_counts (I,)
+    train: csr_array (U, I)
     """
-    counts = torch.as_tensor(item_counts.astype(np.float32), device=device)
-    return torch.ones(users, 1, device=device), counts[:, None]
+    counts = torch.as_tensor(item_counts(train).astype(np.float32), device=device)
+    return torch.ones(train.shape[0], 1, device=device), counts[:, None]

@@ -35,12 +35,22 @@ def run(args):
 
     keep_freed_memory()
     log_to_console()
+    if args.mode == "describe":
+        return describe_data(args)
     device = choose_device(args.device)
     with process_group(device, args.timeout):
         if args.mode == "train":
             train_model(args, device)
         else:
             use_model(args, device)
+
+
+def describe_data(args):
+    """Load the data set and describe it, without a model."""
+    data = families.load_data(args)
+    fold = f"-u{args.fold}" if args.fold else ""
+    name = args.run_name or f"{data.name}{fold}-description"
+    families.describe(args, data).write(Path(args.log_root) / name, data)
 
 
 def train_model(args, device):

@@ -302,6 +302,10 @@ class TwoBP(BatchTrained):
     def encodings(self):
         return self.for_inner_product(*self.encoder(self.weights))
 
+    def mean_user(self, trained):
+        p, q = self.encoder(self.weights)  # (U, D), (I, D)
+        return self.for_inner_product(p[trained].mean(0), q)[0]
+
 
 class OneBP(TwoBP):
     """One backpropagation: only the item tower is trained. Users get no gradient and are moved."""
@@ -313,11 +317,12 @@ class OneBP(TwoBP):
         _, positives = self.encoder(weights, items=place["item"][0, : len(users)])  # (B, D)
         moving_aggregation(weights["user"], users, positives, self.args.beta, self.args.aggregation)
 
-    def encode_history(self, users, items, count):
+    def encode_history(self, users, items, count, trained):
         """Encodings (count, D) of users who were not in training, from their interactions.
 
         users (H,): numbers from 0 to count - 1, in the order of time
         items (H,)
+        trained (U,): bool, whether a user of the data set has training interactions
 
         A user starts as the mean of the trained users, and is moved as in training, one interaction
         after the other, --passes times through the history. Items stay. Raises UserError if users
@@ -329,7 +334,7 @@ class OneBP(TwoBP):
                 f"{self.args.encoder} computes users from the graph"
             )
         _, positives = self.encoder(self.weights, items=items)  # (H, D)
-        encodings = self.encoder.user.mean(0).repeat(count, 1)  # (count, D)
+        encodings = self.encoder.user[trained].mean(0).repeat(count, 1)  # (count, D)
         for _ in range(self.args.passes):
             moving_aggregation(encodings, users, positives, self.args.beta, "sequential")
         return self.for_inner_product(encodings)[0]

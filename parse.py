@@ -16,10 +16,13 @@ from cli import launch
 from cli.flags import Flag, Parser, one_of
 from cli.shared_flags import DATA, DATASETS, EVALUATION, RUN, TRAINING
 from inference import flags as inference
+from regularizers.flags import HELD_OUT
 
 MODEL = Flag(
     "model", "OneBP", one_of(*families.models()), "model to train, see the end of this help"
 )
+# The flags that --mode describe uses, beside those that decide which data are loaded.
+DESCRIBING = {"mode", "model", "run_name", "log_root", "no_download"}
 SECTIONS = {"run": [MODEL, *RUN], "data": DATA, "training": TRAINING, "evaluation": EVALUATION}
 
 
@@ -81,6 +84,8 @@ class Flags(argparse.Namespace):
         if not serves(flag, self.model):
             return "model", [name for name in families.models() if serves(flag, name)]
         declared = flags_of(self.model)
+        if self.mode == "describe" and not declared[flag].loads and flag not in DESCRIBING:
+            return "mode", [mode for mode in declared["mode"].convert.choices if mode != self.mode]
         for choice, values in declared[flag].only.items():
             in_effect = choice != "model" and serves(choice, self.model)
             if in_effect and getattr(self, choice) not in values:
@@ -167,10 +172,7 @@ def parse_args(argv=None):
         (f"suggested for {model}", suggested.get("", {}) | suggested.get(dataset, {})),
         (f"preset {preset}", family.presets[preset].get(dataset, {})),
         *family.suggest(given),
-        (
-            "suggested for l2_grid",
-            {"select": "valid", "valid_ratio": 0.25} if "l2_grid" in given else {},
-        ),
+        ("suggested for l2_grid", HELD_OUT if "l2_grid" in given else {}),
         ("command line", given),
     ]
     values, origin = {}, {}

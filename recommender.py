@@ -17,7 +17,6 @@ from engine.adam import Adam
 from engine.optimizer import SGD
 from engine.tables import value_and_gradients
 from evaluate import DotProduct, popularity_encodings
-from sources.share import item_counts
 from utils import cpu_threads, make_generator, restore_generator
 
 
@@ -61,7 +60,7 @@ class Recommender:
     @property
     def protocol(self):
         """How `evaluate` works, {topic: text or number} for summary.json."""
-        return self.evaluators["test"].protocol | getattr(self.data, "protocol", {}) | self.sizes
+        return self.evaluators["test"].protocol | self.data.protocol | self.sizes
 
     def start_training(self, state=None):
         """Prepare the first `train_epoch`. state: from `state_dict`, to go on from, or None."""
@@ -100,7 +99,11 @@ class Recommender:
         """Scores every item for a user, see evaluate.DotProduct."""
         return DotProduct(*self.encodings())
 
-    def encode_history(self, users, items, count):
+    def mean_user(self, trained):
+        """Encoding (D,) of users without training: the mean of the `trained` ones, bool (U,)."""
+        return self.encodings()[0][trained].mean(0)
+
+    def encode_history(self, users, items, count, trained):
         """Encodings of users who were not in training. Raises UserError: only OneBP has them."""
         rule = f"{self.args.model} has no such rule"
         raise UserError(f"--history moves new users as OneBP moves its own; {rule}")
@@ -121,8 +124,7 @@ class Recommender:
 
     def baselines(self):
         """{name: test metrics} of models that need no training, to set a result beside."""
-        train = self.data.train
-        encodings = popularity_encodings(train.shape[0], item_counts(train), self.device)
+        encodings = popularity_encodings(self.data.train, self.device)
         return {"Popularity": self.metrics_of(DotProduct(*encodings), "test")}
 
     def final_evaluation(self, checkpoint, folder):
@@ -340,8 +342,7 @@ class BatchTrained(Recommender):
 
     def load_state_dict(self, state):
         self.optimizer.load_state_dict(state["optimizer"])
-        # The oldest checkpoints have no regularizer.
-        self.regularizer.load_state_dict(state.get("regularizer", {}))
+        self.regularizer.load_state_dict(state.get("regularizer", {}))  # the oldest have none
         self.load_weights(state)
         restore_generator(self.generator, state["generator"])
 

@@ -9,7 +9,6 @@ import math
 import time
 from pathlib import Path
 
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from checkpointing import shards
@@ -22,7 +21,7 @@ from distributed import collectives
 from distributed.group import note_run_started
 from reports.console import how_to_continue, log_end, log_epoch, log_start
 from reports.run import Run, SilentRun
-from utils import on_terminal
+from utils import progress_bar
 
 log = logging.getLogger("onebp")
 
@@ -128,10 +127,8 @@ def refit(model_class, device, data, args, epochs):
 def train(model, run, progress, checkpoints, args):
     """Train the epochs after `progress`, with evaluation, early stop and checkpoints."""
     steps = model.steps_per_epoch
-    done, total, hidden = progress.epoch * steps, args.last_epoch * steps, not on_terminal()
-    bar = tqdm(initial=done, total=total, unit="step", leave=False, disable=hidden)
     since_row = 0.0  # seconds of training since the last row of metrics.csv
-    with bar:
+    with progress_bar("training", args.last_epoch * steps, "step", progress.epoch * steps) as bar:
         while not progress.done(args):
             # One epoch.
             epoch, begin, improved = progress.epoch + 1, time.perf_counter(), False

@@ -1,6 +1,7 @@
 """What every stage needs: console log, device, random numbers, atomic files, facts on the run."""
 
 import ctypes
+import glob
 import hashlib
 import logging
 import os
@@ -180,25 +181,27 @@ def atomic_folder(path):
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     temporary.mkdir()
     try:
         yield temporary
-        with suppress(FileExistsError):
-            if not path.exists():
-                temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_unfinished(folder):
-    """Remove the temporary files and folders, .<name>.<process>.tmp, of killed processes."""
-    for stale in folder.glob(".*.tmp"):
+    """Remove what atomic_folder and atomic_file left of killed processes of this machine."""
+    for stale in folder.glob(f".*.{glob.escape(platform.node())}.*.tmp"):
         process = stale.name.split(".")[-2]
         try:
             os.kill(int(process), 0)  # signal 0 only asks whether the process exists
         except (ValueError, ProcessLookupError):
-            shutil.rmtree(stale, ignore_errors=True)
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
         except PermissionError:
             pass  # the process exists
 

@@ -37,6 +37,7 @@ RATINGS = pa.array([f"{half / 2:.1f}" for half in range(1, 11)])
 BLOCK = 1_000_000  # rows generated at a time
 
 OURS, AGAIN = "read, number, split", "again, from the copy"
+COPY = "the copy alone, not split"
 TYPES = "{'userId': 'int32', 'movieId': 'int32', 'rating': 'float32', 'timestamp': 'int64'}"
 # {name: (import, call, number of rows)}
 OURSELVES = (
@@ -47,6 +48,11 @@ OURSELVES = (
 WAYS = {
     OURS: OURSELVES,
     AGAIN: OURSELVES,
+    COPY: (
+        "from dataloader import read_dataset; from sources.readers import WANTED",
+        "read_dataset('shop', folder, None, False, WANTED)[2].pairs['interactions']",
+        "len(table)",
+    ),
     "pandas.read_csv": ("import pandas", "pandas.read_csv(path)", "len(table)"),
     "pandas.read_csv, dtype given": (
         "import pandas",

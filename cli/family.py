@@ -48,8 +48,8 @@ class Family:
 
     title: a line for --help
     models: {value of --model: Model}
-    load_data: function(args) -> the data set that `args` name. It has name, digest, counts() and
-        describe(); for the default evaluators also the splits and seen(), as
+    load_data: function(args) -> the data set that `args` name. It has name, digest, protocol,
+        counts() and describe(); for the default evaluators also the splits and seen(), as
         sources.interactions.Interactions
     sections: {title in --help: [Flag]}, the family's own flags
     suggested: {model: {data set: {flag: value}}}; data set "" is any. They replace defaults.
@@ -61,6 +61,8 @@ class Family:
     contradictions: function(args, given) -> lines about flags that contradict each other
     one_process: function(args) -> choices, as spelled, that cannot run in several processes.
         None: the family runs in one process only.
+    describe: "module:function" of --mode describe: function(data) ->
+        reports.description.Description
     """
 
     title: str
@@ -73,6 +75,7 @@ class Family:
     datasets: dict = field(default_factory=dict)
     contradictions: Callable = no_contradictions
     one_process: Callable | None = None
+    describe: str = "sources.description:describe"
 
     def flags(self):
         """Its own flags, by name."""

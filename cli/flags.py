@@ -142,9 +142,12 @@ text.metavar = "TEXT"
 
 def moment(text):
     """A converter for a flag: a date, with or without a time of day, or a number."""
-    try:
-        float(text)
-    except ValueError:
+    if re.fullmatch(r"(19|20)\d{6}", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} may be a date or a number: write {text[:4]}-{text[4:6]}-{text[6:]} "
+            f"or {text}.0"
+        )
+    if not re.fullmatch(r"[-+]?\d+(\.\d+)?", text):
         try:
             datetime.fromisoformat(text)
         except ValueError:

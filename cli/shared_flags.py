@@ -5,9 +5,11 @@ import os
 from cli.flags import Flag, moment, number, one_of, plain_name, positive, share, text, whole
 from cli.registry import FORMATS, RANKINGS, SEPARATORS
 
+# Separators may also be given as signs.
+SIGNS = {sign: word for word, sign in SEPARATORS.items()} | {"\\t": "tab"}
+
 # Data sets with suggested values. 100k to Yelp2018: from the README of the paper's repository,
 # epochs from its example commands. Those of demo are this project's.
-SIGNS = {sign: word for word, sign in SEPARATORS.items()} | {"\\t": "tab"}
 # fmt: off
 DATASETS = {
     "demo": {"batch_size": 1024, "l2": 3e-5, "lr": 5e-3, "dim": 32, "beta": 0.99, "N": 5,
@@ -28,8 +30,9 @@ DATASETS = {
 }
 
 RUN = [
-    Flag("mode", "train", one_of("train", "evaluate", "recommend", "export"), decides="nothing",
-         help="train a model, or use the checkpoint of one, see below"),
+    Flag("mode", "train", one_of("train", "describe", "evaluate", "recommend", "export"),
+         decides="nothing",
+         help="train a model; describe the data; or use the checkpoint of a model, see below"),
     Flag("train_mode", "new", one_of("new", "continue", new_train="new", continue_train="continue"),
          decides="nothing",
          help="start afresh, or go on from the last checkpoint"),

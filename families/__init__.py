@@ -34,3 +34,8 @@ def model_class(args):
 def load_data(args):
     """The data set that the flags `args` name, as their model takes it."""
     return family_of(args.model).load_data(args)
+
+
+def describe(args, data):
+    """The reports.description.Description of the data set that `load_data` returned."""
+    return find({args.mode: family_of(args.model).describe}, args.mode)(data)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from inference.cold import encodings_in_use
 from utils import atomic_file
 
 log = logging.getLogger("onebp")
@@ -21,7 +22,7 @@ def export(model, data, args, strengths):
         <kind>_strengths.npy
     """
     folder = Path(args.output)
-    tables = dict(zip(("users", "items"), model.encodings(), strict=True))
+    tables = dict(zip(("users", "items"), encodings_in_use(model), strict=True))
     tables |= {f"{kind}_strengths": table for kind, table in strengths.items()}
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -47,7 +48,7 @@ def export(model, data, args, strengths):
 
 EXPORT_README = """\
 Rows of users.npy and items.npy are encodings, their inner products the scores; \
-ids.csv says whose each row is.
+ids.csv says whose each row is (without training interactions: the mean user's).
 Where lambdaOpt learned L2 strengths, those of the same rows are in user_strengths.npy \
 and item_strengths.npy.
 

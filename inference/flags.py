@@ -16,7 +16,8 @@ FLAGS = [
          only={"mode": ("evaluate", "recommend", "export")}, decides="nothing",
          help="the epoch to use"),
     Flag("users", None, text, needs="lists", only=RECOMMEND, decides="nothing",
-         help="recommend: ids of users, separated by commas, or all"),
+         help="recommend: ids of users, separated by commas (in quotes if they have commas), @FILE "
+              "with an id in each line, or all"),
     Flag("history", None, text, needs="lists", only=RECOMMEND, decides="nothing",
          help="recommend: a file of interactions of new users, in the order of time"),
     Flag("passes", 5, whole(1), needs="lists", only=RECOMMEND, decides="nothing",
@@ -39,7 +40,7 @@ def contradictions(args, given):
             if flag in given:
                 yield f"--{flag} does nothing with --mode {args.mode}"
     if args.mode == "recommend" and (args.users is None) == (args.history is None):
-        yield "--mode recommend needs --users (ids, or all), or --history (a file), and not both"
+        yield "--mode recommend needs --users (ids, @FILE, all) or --history (a file), and not both"
     if "passes" in given and args.users:
         yield "--passes belongs to --history; --users have their encodings from training"
     if args.mode == "export" and args.output is None:

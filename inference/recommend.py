@@ -13,8 +13,12 @@ import torch
 from cli.errors import UserError
 from engine.tables import UserItems
 from evaluate import DotProduct, top_items
+from inference.cold import scorer_in_use, trained_users
+from inference.users import chosen_users, describe_users
+from sources.columns import wanted_of
 from sources.interactions import pair_matrix
-from sources.readers import read_interactions
+from sources.numbering import number_ids
+from sources.readers import read_files
 from sources.titles import item_titles
 from utils import atomic_file
 
@@ -36,14 +40,17 @@ def recommend(model, data, args):
     if args.output and Path(args.output).is_dir():
         raise UserError(f"--output {args.output} is a folder; give the name of a file")
     if args.history:
-        names, scorer, seen = new_users(model, data, args.history)
+        names, scorer, seen = new_users(model, data, args.history, wanted_of(args))
         users = torch.arange(len(names), device=model.device)
     else:
         names, users = data.user_ids, chosen_users(args.users, data, model.device)
-        scorer, seen = model.scorer(), data.seen("test")
+        scorer, seen = scorer_in_use(model, users), data.seen("test")
     matrices = [] if args.keep_seen else [matrix for matrix in seen if matrix.nnz]
     seen = [UserItems(matrix, model.device) for matrix in matrices]
     table = recommendations(scorer, data.shape[1], users, seen, args.topk)
+    if len(without := np.setdiff1d(users.cpu().numpy(), table["user"])):
+        text = "no item is left for %s: all %d items are seen; --keep_seen lists them"
+        log.info(text, describe_users([names[user] for user in without]), data.shape[1])
 
     # Replace indices by ids, and add the titles.
     titles = item_titles(data, args.data_dir)
@@ -52,8 +59,9 @@ def recommend(model, data, args):
     table["user"] = np.array(names, dtype=object)[table["user"]]
     table["item"] = np.array(data.item_ids, dtype=object)[table["item"]]
 
-    if args.output is None:
+    if args.output is None and not table.empty:
         log.info("%s", table.to_string(index=False, float_format="%.4f"))
+    if args.output is None:
         return
     with atomic_file(Path(args.output), "w", newline="", encoding="utf-8") as file:
         table.to_csv(file, index=False)
@@ -81,32 +89,13 @@ def recommendations(scorer, n_items, users, seen, k):
     return pd.DataFrame({name: np.concatenate(values) for name, values in columns.items()})
 
 
-def chosen_users(text, data, device):
-    """Indices (n,) of the users that --users names. Repeated ids count once.
-
-    text: ids separated by commas, or "all"
-    data: Interactions
-    device: of the result
-
-    Raises UserError for an unknown id.
-    """
-    if text == "all":
-        return torch.arange(data.shape[0], device=device)
-    index_of = {user_id: index for index, user_id in enumerate(data.user_ids)}
-    wanted = [user_id.strip() for user_id in text.split(",")]
-    if unknown := [user_id for user_id in wanted if user_id not in index_of]:
-        raise UserError(
-            f"{data.name} has no user {unknown[0]!r}; its ids are like {data.user_ids[0]!r}"
-        )
-    return torch.tensor([index_of[user_id] for user_id in dict.fromkeys(wanted)], device=device)
-
-
-def new_users(model, data, path):
+def new_users(model, data, path, wanted):
     """Encode users who were not in training, from a file of their interactions.
 
     model: trained on `data`
     data: Interactions
     path: file of interactions, in the order of time
+    wanted (Wanted): how flags want it to be read
 
     Returns the users' ids (n,), a scorer that takes users by their index in the ids, and a list
     with the csr_array (n, I) of their interactions.
@@ -114,9 +103,12 @@ def new_users(model, data, path):
     Interactions with items out of `data` are left out, with a warning. Raises UserError if the file
     cannot be read, if no interaction is left, or if the model has no rule for new users.
     """
-    users, items, _ = read_interactions(Path(path))
-    user_index, user_ids = pd.factorize(users)
-    item_index = pd.Index(data.item_ids).get_indexer(items)  # -1: not in `data`
+    (rows,) = read_files([Path(path)], wanted)
+    user_ids, (user_index,) = number_ids([rows.users], "user")
+    user_index, order = pd.factorize(user_index)  # by first appearance
+    user_ids = [user_ids[index] for index in order]
+    item_ids, (items,) = number_ids([rows.items], "item")
+    item_index = pd.Index(data.item_ids).get_indexer(item_ids)[items]  # -1: not in `data`
 
     # Leave out interactions with unknown items.
     known = item_index >= 0
@@ -130,7 +122,7 @@ def new_users(model, data, path):
             "warning: %d of %d interactions left out: their items are unknown, for example %r",
             (~known).sum(),
             len(known),
-            items[~known][0],
+            item_ids[items[~known][0]],
         )
     user_index, item_index = user_index[known], item_index[known]
     if n_empty := len(user_ids) - len(np.unique(user_index)):
@@ -144,5 +136,6 @@ def new_users(model, data, path):
         torch.as_tensor(index, dtype=torch.int64, device=model.device)
         for index in (user_index, item_index)
     )
-    encodings = model.encode_history(user_index, item_index, len(user_ids))
+    trained = trained_users(model)
+    encodings = model.encode_history(user_index, item_index, len(user_ids), trained)
     return user_ids, DotProduct(encodings, model.encodings()[1]), [seen]

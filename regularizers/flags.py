@@ -25,7 +25,8 @@ HELD_OUT = {"select": "valid", "valid_ratio": 0.25}
 LAMBDAOPT = {"regularizer": ("lambdaopt",)}
 # fmt: off
 FLAGS = [
-    Flag("regularizer", "decay", one_of(*REGULARIZERS),
+    # It loads: the data of lambdaopt have one more split, to tune on.
+    Flag("regularizer", "decay", one_of(*REGULARIZERS), loads=True,
          help="weight decay; L2 penalty on the rows of a batch; or L2 strengths that tune "
               "themselves"),
     Flag("granularity", "dimension+user+item", one_of(*GRANULARITIES.values(), **GRANULARITIES),

@@ -195,18 +195,22 @@ class Points:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, markerscale=1.5)
 
 
-def save_figure(path, title, panels):
+def save_figure(path, title, panels, columns=None):
     """Draw panels side by side into a PNG file, written whole or not at all.
 
     path: of the file
     title: of the figure
     panels: list of objects with `height` and `draw(axes)`, see above
+    columns: panels of a row, a divisor of their number; None: all of them
     """
     from matplotlib.figure import Figure
 
-    size = 5 * len(panels), max(panel.height for panel in panels)
+    columns = columns or len(panels)
+    rows = len(panels) // columns
+    size = 5 * columns, rows * max(panel.height for panel in panels)
     figure = Figure(figsize=size, layout="constrained")
-    for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for panel, axes in zip(panels, places, strict=True):
         panel.draw(axes)
     figure.suptitle(title, fontsize=10, parse_math=False)
     with atomic_file(path) as file, warnings.catch_warnings():

@@ -4,3 +4,4 @@ METRICS, SUMMARY, LOG, CURVES = "metrics.csv", "summary.json", "log.txt", "curve
 STREAM, STREAM_CURVES = "stream.csv", "stream.png"
 TENSORBOARD = "tensorboard"
 RUN_FILES = (METRICS, SUMMARY, LOG, CURVES, STREAM, STREAM_CURVES, TENSORBOARD)
+DESCRIPTION, DESCRIPTION_FIGURE = "description.json", "description.png"  # of --mode describe

@@ -16,8 +16,9 @@ from itertools import combinations
 import numpy as np
 from scipy.sparse import csr_array
 
-from cli.errors import UserError
+from cli.errors import RaisedByAllRanks, UserError
 from distributed import agreement, collectives
+from sources.filters import DEFAULTS
 from sources.folders import find_folder
 from sources.interactions import SPLITS, Interactions, description
 from sources.share import Share, item_counts, own_span, user_cuts
@@ -38,7 +39,7 @@ def find_arrays(name, data_dir):
     return folder if any(path.is_file() for path in names) else None
 
 
-def load_arrays(folder, validate, choice, test_ratio=None, valid_ratio=None, split_seed=0):
+def load_arrays(folder, validate, choice=DEFAULTS, test_ratio=None, valid_ratio=None, split_seed=0):
     """Load the Interactions of a folder or, in several processes, this rank's Share of them.
 
     The ids are the numbers from 0. Raises UserError if a file is missing or wrong.
@@ -53,6 +54,9 @@ def load_arrays(folder, validate, choice, test_ratio=None, valid_ratio=None, spl
         users, items, cuts, splits, said = read_splits(
             folder, validate, OwnSplitter(folder, choice, test_ratio, valid_ratio, split_seed)
         )
+    for split in ("train", "valid", "test") if validate else ("train", "test"):
+        if not collectives.all_reduce_int(splits[split].nnz):
+            raise RaisedByAllRanks(f"data set {name}: no {split} interaction ({said})")
     first, _ = own_span(cuts)
     # The digest below is of all ranks' data together: it does not show that the ranks read
     # different copies. The sizes and the cuts do.

@@ -61,6 +61,7 @@ def read_cached(folder, sources, wanted):
             parsed = _load(copy)
         except Exception:  # damage can raise anything; the sources are there to read again
             log.warning("the parsed copy %s is damaged; reading the files again", copy)
+            shutil.rmtree(copy, ignore_errors=True)
     if parsed is None:
         rows = read_files(list(sources.values()), wanted)
         parsed = parse(dict(zip(sources, rows, strict=True)), wanted)
@@ -94,7 +95,7 @@ def parse(tables, wanted):
 
 def _common_unit(rows):
     """The unit of the times of all files; whole numbers become microseconds beside dates."""
-    units = {table.unit for table in rows if table.times is not None}
+    units = {table.unit for table in rows} - {""}
     if len(units) < 2:
         return max(units, default="")
     for table in rows:
@@ -127,9 +128,13 @@ def _keep(copy, names, content, parsed):
     """Write a copy, and remove those of other content of the same files."""
     try:
         for stale in copy.parent.glob(f"{glob.escape(names)}.*"):
-            if stale.name.startswith(f"{names}.{content}") and stale != copy:
+            if stale.name.startswith(f"{names}.{content}"):
                 continue
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
+            # Another process may remove it at the same time.
+            if stale.is_dir():
+                shutil.rmtree(stale, ignore_errors=True)
+            else:
+                stale.unlink(missing_ok=True)
         with atomic_folder(copy) as folder:
             for kind, ids in (("user", parsed.user_ids), ("item", parsed.item_ids)):
                 (folder / f"{kind}_ids.json").write_text(json.dumps(ids))

@@ -26,7 +26,7 @@ NAMES = {
     ),
     "time": (
         ("timestamp", "time", "unixreviewtime", "datetime", "ts", "unixtime", "unixtimestamp"),
-        ("date", "reviewtime", "reviewdate", "createdat", "checkintime", "utctime", "day"),
+        ("date", "reviewtime", "reviewdate", "createdat", "checkintime", "utctime"),
     ),
 }
 # fmt: on
@@ -35,6 +35,7 @@ USER_NAMES = tuple(name for group in NAMES["user"] for name in group)
 ITEM_NAMES = tuple(name for group in NAMES["item"] for name in group)
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|UTC|[+-]\d\d:?\d\d))?)?")
 NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
+NO_VALUE = ("", "na", "n/a", "nan", "null", "none", "\\n")  # what stands for a missing value
 EARLIEST = 100_000_000  # a whole number from here on may be a Unix time (1973), but is no rating
 
 
@@ -45,6 +46,7 @@ class Wanted:
     format: csv (quotation marks enclose fields), table (they are letters), json, lightgcn, counted
     separator: a sign of cli.registry.SEPARATORS
     user, item, rating, time: a column's name, or its number from 1
+    header: whether a table surely begins with the names of its columns
     """
 
     format: str | None = None
@@ -53,6 +55,13 @@ class Wanted:
     item: str | None = None
     rating: str | None = None
     time: str | None = None
+    header: bool = False
+
+    def flags(self):
+        """{flag: value} of what flags say."""
+        values = {"format": self.format, "separator": self.separator}
+        values |= {f"{role}_column": name for role, name in self.columns().items()}
+        return {flag: value for flag, value in values.items() if value is not None}
 
     def columns(self):
         """{role: column} of the columns that are named."""
@@ -76,8 +85,8 @@ class Unclear:
 
 
 def plain_name(name):
-    """The letters and digits of a column's name: "userid" for "User_ID" or "user_id:token"."""
-    return re.sub(r"[^a-z0-9]", "", name.split(":")[0].lower())
+    """A column's name without signs between words: "userid" for "User_ID" or "user_id:token"."""
+    return re.sub(r"[ _.#-]", "", name.split(":")[0].lower())
 
 
 def choose_columns(layout, wanted):
@@ -88,7 +97,10 @@ def choose_columns(layout, wanted):
 
     Raises UserError if there is no column of users or items, or more than one could be it.
     """
-    chosen = {role: _named(layout, role, name) for role, name in wanted.columns().items()}
+    chosen = {
+        role: named_column(layout, f"{role}_column", name)
+        for role, name in wanted.columns().items()
+    }
     found = _by_name if layout.header else _by_content
     others = [role for role in ROLES if role not in chosen]
     if set(others) & {"user", "item"} or layout.header:
@@ -104,8 +116,11 @@ def choose_columns(layout, wanted):
     return {role: chosen.get(role) for role in ROLES}
 
 
-def _named(layout, role, name):
-    """Position of the column that --<role>_column names. Raises UserError if it is absent."""
+def named_column(layout, flag, name):
+    """Position of the column that a flag names. Raises UserError if it is absent.
+
+    name: the column's name, without the type that RecBole writes behind it, or number from 1
+    """
     names = list(layout.names)
     alike = [place for place, other in enumerate(names) if other.split(":")[0] == name]
     exact = [place for place, other in enumerate(names) if other == name]
@@ -115,9 +130,7 @@ def _named(layout, role, name):
     if not found and name.isascii() and name.isdigit() and 0 < int(name) <= len(names):
         return int(name) - 1
     problem = "more than one column" if found else "no column"
-    raise UserError(
-        f"{layout.path} has {problem} {name!r} for --{role}_column; it has {_list(names)}"
-    )
+    raise UserError(f"{layout.path} has {problem} {name!r} for --{flag}; it has {_list(names)}")
 
 
 def _by_name(layout, roles, taken):
@@ -126,12 +139,16 @@ def _by_name(layout, roles, taken):
     taken: positions of columns that flags name
     """
     plain = [plain_name(name) for name in layout.names]
+    free = [place for place in range(len(plain)) if place not in taken]
+    # Objects of JSON lines may lack a field: one that all have goes before as a user or an item.
+    whole = [place for place in free if all(row[place] is not None for row in layout.samples)]
     found = {}
     for role in roles:
-        groups = (
-            [place for place, name in enumerate(plain) if name in group and place not in taken]
+        groups = [
+            [place for place in pool if plain[place] in group]
+            for pool in ([whole, free] if role in ("user", "item") else [free])
             for group in NAMES[role]
-        )
+        ]
         places = next(filter(None, groups), [])
         found[role] = places[0] if len(places) == 1 else None
         listed = _list([layout.names[place] for place in places] or layout.names)
@@ -186,7 +203,18 @@ def _order_of(columns, kinds):
         times = [ratings.pop()]
     if len(times) + len(ratings) < len(others) or len(times) > 1:
         return None
+    if others and not times and kinds[0] == "time" and _is_clock(columns[0]):
+        return None
     return known | {"rating": next(iter(ratings), None), "time": next(iter(times), None)}
+
+
+def _is_clock(column):
+    """Whether numbers may be the times of a log: Unix times in order, most of them once."""
+    numbers = [float(value) for value in column if re.fullmatch(r"\d+(\.\d*)?", value)]
+    unit = 1000 ** (len(str(int(max(numbers, default=0)))) // 3 - 3)
+    since_1982 = all(400_000_000 < number / unit < 2_500_000_000 for number in numbers)
+    in_order = numbers == sorted(numbers) and 2 * len(set(numbers)) > len(numbers) > 1
+    return since_1982 and in_order
 
 
 def kind_of(column):

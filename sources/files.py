@@ -15,6 +15,7 @@ from cli.errors import UserError
 from utils import progress_bar
 
 PIECE = 1 << 23  # bytes of content read at a time
+HEAD = 1 << 20  # bytes of content by which a file is recognised
 HASHED = 1 << 24  # bytes of a file that are hashed together
 
 # First bytes of files that hold no table, and what to do with them.
@@ -25,14 +26,15 @@ _OTHER_KINDS = {
     b"%PDF": "a PDF document",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls)",
     b"7z\xbc\xaf": "a 7z archive",
-    b"Rar!": "a RAR archive",
+    b"Rar!\x1a": "a RAR archive",
     b"\x28\xb5\x2f\xfd": "a zstd file",
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
     b"Obj\x01": "Avro",
-    b"ORC": "ORC",
     b"FEA1": "Feather of version 1",
     b"MATLAB 5.0": "a MATLAB file",
+    b"%%MatrixMarket": "a MatrixMarket file",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file by git lfs pull",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
     b"\x80\x02": "a Python pickle, which could run code",
@@ -46,6 +48,7 @@ _COMPRESSED = {
     b"\xfd7zXZ\x00": ("xz", lzma.open),
 }
 _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile)
+_NOT_UNPACKED = (NotImplementedError, RuntimeError)  # of zip: encrypted, or a method of its own
 
 
 class Content:
@@ -66,7 +69,7 @@ class Content:
             self.raw = open(self.path, "rb")
             self.size = self.path.stat().st_size
             self.stream = self._opened()
-        except (*_DAMAGE, OSError) as error:
+        except (*_DAMAGE, *_NOT_UNPACKED, OSError) as error:
             self._explain(error)
         return self
 
@@ -78,7 +81,7 @@ class Content:
         """The next `size` bytes: fewer at the end only."""
         try:
             return self.stream.read(size)
-        except (*_DAMAGE, OSError, NotImplementedError, RuntimeError) as error:
+        except (*_DAMAGE, *_NOT_UNPACKED, OSError) as error:
             self._explain(error)
 
     def _opened(self):
@@ -112,11 +115,13 @@ class Content:
         """Raise a UserError for an error of reading."""
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"cannot read {self.path} ({error.strerror})") from None
+        if isinstance(error, _NOT_UNPACKED):
+            raise UserError(f"cannot unpack {self.path} ({error}); unpack it by hand") from None
         kind = self.compression or "zip"
         raise UserError(f"{self.path} is a damaged {kind} file ({error}); fetch it again") from None
 
 
-def head_of(path, size=PIECE):
+def head_of(path, size=HEAD):
     """The first `size` bytes of a file's content. Raises UserError as Content does.
 
     A kind of file that holds no table is named.
@@ -125,7 +130,8 @@ def head_of(path, size=PIECE):
         head = content.read(size)
     for magic, kind in _OTHER_KINDS.items():
         if head.startswith(magic):
-            raise UserError(f"{path} is {kind}, which is not read; save it as CSV or Parquet")
+            advice = "" if ";" in kind else "; save it as CSV or Parquet"
+            raise UserError(f"{path} is {kind}{advice}")
     if head[257:262] == b"ustar":
         raise UserError(f"{path} is a tar archive; unpack the file to read")
     return head
@@ -137,6 +143,25 @@ def pieces(path, size=PIECE):
         while piece := content.read(size):
             yield piece
             bar.update(content.raw.tell() - bar.n)
+
+
+def text_of(path):
+    """(text of a file with line ends "\\n", its encoding): UTF-8, or Latin-1 if it is not that.
+
+    Raises UserError as Content does, and for a NUL character.
+    """
+    with Content(path) as content:
+        data = content.read()
+    try:
+        text, encoding = data.decode("utf-8-sig"), "UTF-8"
+    except UnicodeDecodeError:
+        text, encoding = data.decode("latin-1"), "Latin-1"
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(
+            f"{path}, line {line}: a NUL character; this is not a text file, or it is damaged"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
 
 
 def digest_of_file(path):

@@ -35,13 +35,17 @@ class Choice:
         return cls(**{name: getattr(args, name) for name in cls.__dataclass_fields__})
 
 
-def counting(parsed, sources, choice, ratings):
+DEFAULTS = Choice()
+
+
+def counting(parsed, sources, choice, ratings, times=False):
     """The interactions that count. Returns (user_ids, item_ids, {split: Pairs}).
 
     parsed (Parsed): with ratings where `ratings` or choice.min_rating need them
     sources: {split: file}, for messages
     choice (Choice)
     ratings: whether the model learns from ratings, not from positives
+    times: whether times are kept although no split needs them
     """
     pairs = dict(parsed.pairs)
     for split, part in pairs.items():
@@ -54,7 +58,8 @@ def counting(parsed, sources, choice, ratings):
             text = "warning: %s: %d ratings are replaced by %s ones of their pairs"
             other = "later" if choice.repeats == "last" else "earlier"
             log.warning(text, sources[split], repeated, other)
-    pairs = {split: part.only(ratings, choice.split != "random") for split, part in pairs.items()}
+    times = times or choice.split != "random"
+    pairs = {split: part.only(ratings, times) for split, part in pairs.items()}
     least = choice.min_user_interactions, choice.min_item_interactions
     if least != (1, 1):
         pairs = core(pairs, *least)
@@ -185,14 +190,12 @@ def without_cold(pairs, choice):
 
 
 def _warn_of_zeros(pairs, source):
-    """Say how many interactions are positives if there are ratings of 0, or all are 0 or 1."""
-    if pairs.ratings is None or not len(pairs) or pairs.ratings.min() > 0:
+    """Say how many interactions are positives if there are ratings of 0 or less."""
+    if pairs.ratings is None or not (zeros := int(np.sum(pairs.ratings <= 0))):
         return
-    zeros = int(np.sum(pairs.ratings <= 0))
-    log.warning(
-        "warning: %s: all %d rows are taken as positives, %d of them with a rating of 0 or less; "
-        "--min_rating 1 takes the others only",
-        source,
-        len(pairs),
-        zeros,
+    least = np.min(pairs.ratings, where=pairs.ratings > 0, initial=np.inf)
+    advice = f"; --min_rating {least:g} takes the others only" if np.isfinite(least) else ""
+    text = (
+        "warning: %s: all %d rows are taken as positives, %d of them with a rating of 0 or less%s"
     )
+    log.warning(text, source, len(pairs), zeros, advice)

@@ -1,10 +1,13 @@
 """Find the folder and the files of a data set by its name."""
 
+import logging
 from fnmatch import fnmatch
 from pathlib import Path
 
 from cli.errors import UserError
 from sources.download import REGISTRY, fetch
+
+log = logging.getLogger("onebp")
 
 # First words of the files of a split.
 SPLIT_NAMES = {
@@ -14,13 +17,16 @@ SPLIT_NAMES = {
 }
 # Names of a file of all interactions: the first pattern that matches a file counts.
 WHOLE = ("interactions.*", "u.data*", "ratings.*", "rating.*", "ratings*.dat*")
-# Files beside a table that are none of interactions.
+# Files that are no table, and tables beside that of interactions.
 # fmt: off
-BESIDE = (
+DOCUMENTS = (
     ".*", "readme*", "license*", "licence*", "*.md", "*.html", "*.pdf", "*.png", "*.npy",
-    "about.json", "movies.*", "tags.*", "links.*", "items.*", "users.*", "genome-*", "*_map.csv",
-    "u.item", "u.genre", "u.user", "u.occupation", "u.info", "u?.base*", "u?.test*", "*.item",
-    "*.user", "*.kg", "*.link",
+    "about.json", "sample*submission*",
+)
+BESIDE = (
+    "movies.*", "tags.*", "links.*", "items.*", "users.*", "genome-*", "*_map.csv", "u.item",
+    "u.genre", "u.user", "u.occupation", "u.info", "u?.base*", "u?.test*", "*.item", "*.user",
+    "*.kg", "*.link",
 )
 # fmt: on
 
@@ -82,23 +88,46 @@ def find_sources(name, folder, download, fold=None):
                 "leave --fold out"
             )
         return sources
-    splits, whole = _splits(folder), _whole(folder)
-    if (
-        splits
-        and whole.keys() & {"interactions"}
-        and fnmatch(_name(whole["interactions"]), WHOLE[0])
-    ):
-        splits |= whole
-    sources = splits or whole or _only_table(folder)
-    if not (
-        sources.keys() == {"interactions"} or {"train", "test"} <= sources.keys() <= {*SPLIT_NAMES}
-    ):
-        found = ", ".join(path.name for path in sources.values()) or "none of them"
-        raise UserError(
-            f"{folder} needs train.* and test.* (and optionally valid.*), or one of "
-            f"interactions.*, u.data and ratings.*, or one table of any name; it has {found}"
-        )
-    return sources
+    return find_files(folder, WHOLE, "put a table of interactions there, or train.* and test.*")
+
+
+def find_files(folder, whole, advice):
+    """The files of a folder's own data set: those of its splits, or its one table of any name.
+
+    folder (Path)
+    whole: patterns of usual names of the one table; the first is this program's own
+    advice: what to put into a folder that holds no table
+
+    Returns {"train": path, "test": path}, perhaps with "valid", or {"interactions": path}. Raises
+    UserError if there is no table, or if several could be meant.
+    """
+    splits = _splits(folder)
+    if not {"train", "test"} <= splits.keys():
+        table = find_table(folder, whole, advice)
+        if unused := [path.name for path in splits.values() if path != table]:
+            raise UserError(
+                f"{folder} holds {table.name}, and {' and '.join(unused)}; a split needs train.* "
+                "and test.*; move the one or the others away"
+            )
+        if table in splits.values():
+            log.info("%s has no test.*: %s will be split", folder, table.name)
+        return {"interactions": table}
+    if one := _whole(folder, whole[:1]):
+        files = " and ".join(path.name for path in splits.values())
+        name = one["interactions"].name
+        raise UserError(f"{folder} holds {name}, and {files}; move the one or the others away")
+    return splits
+
+
+def find_table(folder, names, advice):
+    """The one table in a folder, perhaps beside others. Raises UserError as `find_files` does.
+
+    names: patterns of usual names; else any table will do that is the only one
+    """
+    found = _whole(folder, names) or _only_table(folder, names[0])
+    if not found:
+        raise UserError(f"no data in {folder}; {advice}")
+    return found["interactions"]
 
 
 def _files(folder):
@@ -109,6 +138,11 @@ def _files(folder):
 def _name(path):
     """The name of a file as patterns spell it."""
     return path.name.lower()
+
+
+def _matches(path, patterns):
+    """Whether a file's name is of one of the patterns."""
+    return any(fnmatch(_name(path), pattern) for pattern in patterns)
 
 
 def _one(folder, paths):
@@ -142,26 +176,27 @@ def _splits(folder):
     return sources
 
 
-def _whole(folder):
+def _whole(folder, patterns=WHOLE):
     """{"interactions": path} of the file of all interactions by its usual name, or {}."""
-    for pattern in WHOLE:
+    for pattern in patterns:
         if path := _one(folder, [path for path in _files(folder) if fnmatch(_name(path), pattern)]):
             return {"interactions": path}
     return {}
 
 
-def _only_table(folder):
+def _only_table(folder, usual=WHOLE[0]):
     """{"interactions": path} of the only file that may be a table, or {} if there is none.
+
+    usual: the name to give to the table among others
 
     Raises UserError if there are several.
     """
-    others = [
-        path for path in _files(folder) if not any(fnmatch(_name(path), name) for name in BESIDE)
-    ]
+    tables = [path for path in _files(folder) if not _matches(path, DOCUMENTS)]
+    others = [path for path in tables if not _matches(path, BESIDE)] or tables
     if len(others) > 1:
         names = ", ".join(path.name for path in others[:5])
         raise UserError(
-            f"{folder} holds {names}; call the table of interactions interactions.* (with its own "
-            "ending), or move the others away"
+            f"{folder} holds {names}; a split needs train.* and test.*; else call the table to "
+            f"read {usual} (with its own ending), or move the others away"
         )
     return {"interactions": others[0]} if others else {}

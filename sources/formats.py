@@ -11,17 +11,27 @@ from dataclasses import replace
 
 from cli.errors import UserError
 from sources import records
-from sources.columns import NAMES, is_value, kind_of, plain_name
-from sources.files import PIECE, Content, head_of
+from sources.columns import NAMES, NO_VALUE, ROLES, Wanted, is_value, kind_of, plain_name
+from sources.files import HEAD, Content, head_of
 from sources.layout import WORDS, Layout
+from sources.tables import check_no_nul, single_blanks
 
 SAMPLED = 1000  # rows that are looked at to recognise a table
 WIDEST = 8  # fields of the widest table of integers that is recognised without a header
+COLUMN_FLAGS = tuple(f"{role}_column" for role in ROLES)
+# Flags that say nothing about files of a kind.
+IDLE = {
+    "json": ("separator",),
+    "parquet": ("separator",),
+    "arrow": ("separator",),
+    "lightgcn": ("separator", *COLUMN_FLAGS),
+    "counted": ("separator", *COLUMN_FLAGS),
+}
 LETTERS = ("\t", "::")  # separators of tables where quotation marks are letters
 
 
 class Ambiguous(UserError):
-    """A file that can be read in two ways. readings: the Layouts"""
+    """A file that can be read in two ways. readings: the Layouts, that with more names last"""
 
     def __init__(self, message, readings):
         super().__init__(message)
@@ -41,6 +51,9 @@ def recognise_all(paths, wanted):
         except Ambiguous as error:
             unclear[path] = error
     known = {layout.signature for layout in layouts.values()}
+    if not known and len({error.readings[-1].names for error in unclear.values()}) > 1:
+        # Tables of one data set have the same columns: as these differ, there are no such names.
+        known = {error.readings[0].signature for error in unclear.values()}
     for path, error in unclear.items():
         fitting = [layout for layout in error.readings if layout.signature in known]
         if len(fitting) != 1:
@@ -51,17 +64,74 @@ def recognise_all(paths, wanted):
 
 def recognise(path, wanted):
     """The Layout of a file. Raises UserError, or Ambiguous if it can be read in two ways."""
+    layout = _recognised(path, wanted)
+    if idle := [flag for flag in wanted.flags() if flag in IDLE.get(layout.kind, ())]:
+        raise UserError(
+            f"--{idle[0]} does nothing for {path}: {layout.describe()}; leave the flag out"
+        )
+    return layout
+
+
+def _recognised(path, wanted):
+    """What `recognise` returns, whatever flags do nothing for it."""
+    plain, text, is_whole = _beginning(path)
+    if plain.kind != "table":
+        return plain
+    lines = _lines(text, plain.newline, is_whole)
+    if not lines:
+        raise UserError(f"{path} is empty")
+    sampled = lines[:SAMPLED]
+    objects = sum(re.match(r"\s*\{\s*(u?[\"']|\})", line) is not None for line in sampled)
+    is_json = 2 * objects >= len(sampled) or sampled[0].strip() == "{"
+    if wanted.format == "json" or (wanted.format is None and is_json):
+        return records.json_layout(plain, text)
+    if wanted.format is None and re.match(rb"\[\s*[\[{\]\"0-9-]|<[!?A-Za-z]", text):
+        kind = "a JSON array" if text[:1] == b"[" else "markup"
+        raise UserError(f"{path} is {kind}; write a JSON object a line, or a table")
+    if wanted.format in ("lightgcn", "counted"):
+        return replace(plain, kind=wanted.format)
+
+    if wanted == Wanted():
+        found = _lines_of_integers(plain, lines)
+        if found:
+            return found
+    return _table(plain, text, lines[: SAMPLED + 1], wanted)
+
+
+def known_table(path, names, separator):
+    """The Layout of a table of text without a header, whose columns are known.
+
+    path: the file
+    names: of its columns
+    separator: between them
+
+    Raises UserError if it is a file of another kind.
+    """
+    plain, _, _ = _beginning(path)
+    if plain.kind != "table":
+        expected = f"a table of {len(names)} columns, separator {WORDS[separator]}"
+        raise UserError(f"{path} is {plain.describe()}; it should be {expected}")
+    return replace(plain, names=tuple(names), separator=separator)
+
+
+def _beginning(path):
+    """How a file begins. Raises UserError if it is empty, or of a kind that holds no table.
+
+    Returns (the Layout of a Parquet or Arrow file, or of any other as far as it is plain; a text's
+    beginning without blank lines; whether this is all of it).
+    """
     head = head_of(path)
     with Content(path) as content:
         compression = content.compression
     if head.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
-        return records.binary_layout(path, head, compression)
+        return records.binary_layout(path, head, compression), b"", False
 
     # Text: skip the byte order mark and blank lines.
     text = head.removeprefix(b"\xef\xbb\xbf")
     newline = b"\r" if b"\r" in text and b"\n" not in text else b"\n"
     blank = re.match(rb"(?:[ \t]*[\r\n])*", text).end()
     skipped = len(head) - len(text) + blank
+    text = text[blank:]
     plain = Layout(
         path,
         "table",
@@ -70,23 +140,8 @@ def recognise(path, wanted):
         skip_bytes=skipped,
         skip_lines=head.count(newline, 0, skipped),
     )
-    text = text[blank:]
-    if not text.strip():
-        raise UserError(f"{path} is empty")
-    if wanted.format == "json" or (wanted.format is None and text[:1] == b"{"):
-        return records.json_layout(plain, text)
-    if wanted.format is None and re.match(rb"\[\s*[\[{\]]|<[!?A-Za-z]", text):
-        kind = "a JSON array" if text[:1] == b"[" else "markup"
-        raise UserError(f"{path} is {kind}; write a JSON object a line, or a table")
-    if wanted.format in ("lightgcn", "counted"):
-        return replace(plain, kind=wanted.format)
-
-    lines = _lines(text, newline, whole=len(head) < PIECE)
-    if wanted.format is None and wanted.separator is None and not wanted.columns():
-        found = _lines_of_integers(plain, lines)
-        if found:
-            return found
-    return _table(plain, text, lines[: SAMPLED + 1], wanted)
+    check_no_nul(plain, text, plain.skip_lines + 1)
+    return plain, text, len(head) < HEAD
 
 
 def _lines(text, newline, whole):
@@ -97,7 +152,7 @@ def _lines(text, newline, whole):
         decoded = text.decode()
     except UnicodeDecodeError:
         decoded = text.decode("latin-1")
-    lines = decoded.replace("\r\n", "\n").split(newline.decode())
+    lines = decoded.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return [line for line in lines if line.strip()]
 
 
@@ -106,8 +161,12 @@ def _lines_of_integers(plain, lines):
 
     Raises Ambiguous if it is not sure.
     """
-    whole = [line for line in lines if re.fullmatch(r"[0-9 ]+", line)]
-    if len(whole) < max(0.9 * len(lines), 1):
+    integers = re.compile(r"(?:[0-9]{1,30}| )+")
+    few = lines[:SAMPLED]
+    if sum(integers.fullmatch(line) is not None for line in few) < 0.5 * len(few):
+        return None  # as most tables: no need to look at all lines
+    whole = [line for line in lines if integers.fullmatch(line)]
+    if len(whole) < max(0.9 * len(lines), 1) or not any(" " in line.strip() for line in whole):
         return None
     path = plain.path
     fields = [line.split() for line in whole]
@@ -179,12 +238,23 @@ def _table(plain, text, lines, wanted):
     headed = replace(below, names=names, header=True, samples=tuple(rows))
     is_header = _is_header(first, rows, wanted)
     if is_header is None:
-        other = first[1] if len(first) > 1 else "?"
+        user, item = f"{first[0]!r}", f"{first[1]!r}" if len(first) > 1 else "?"
+        remedy = f"name the columns of a header, as --user_column {user} --item_column {item}"
+        if first[0].isdigit() or first[0][:1] in "#%":
+            remedy = "remove a header or comment"
+        if {"user", "item"} <= wanted.columns().keys():
+            remedy += ", or put a header above an interaction"
+        else:
+            remedy += ", or number those of an interaction, as --user_column 1 --item_column 2"
         raise Ambiguous(
             f"{layout.path}: the first row {layout.separator.join(first)[:60]!r} may be a header "
-            f"or an interaction: name columns of a header, as --user_column {first[0]!r} "
-            f"--item_column {other!r}, or number them, as --user_column 1 --item_column 2",
+            f"or an interaction: {remedy}",
             [bare, headed],
+        )
+    if is_header and layout.quoted and lines[0].count('"') % 2:
+        raise UserError(
+            f"{layout.path}, line {layout.skip_lines + 1}: a quotation mark in the header is open; "
+            "correct it"
         )
     return headed if is_header else bare
 
@@ -192,6 +262,11 @@ def _table(plain, text, lines, wanted):
 def _below_first_line(layout, text):
     """(the Layout without its first line, the rest of its text)"""
     size = text.find(layout.newline) + 1 or len(text)
+    if layout.newline == b"\n" and b"\r" in text[: max(size - 2, 0)]:
+        raise UserError(
+            f"{layout.path}, line {layout.skip_lines + 1}: holds a carriage return; end all lines "
+            "alike"
+        )
     below = replace(layout, skip_bytes=layout.skip_bytes + size, skip_lines=layout.skip_lines + 1)
     return below, text[size:]
 
@@ -201,15 +276,16 @@ def _with_separator(plain, lines, wanted):
 
     def with_sign(sign):
         quoted = {"csv": True, "table": False}.get(wanted.format, sign not in LETTERS)
-        return replace(plain, separator=sign, quoted=quoted)
+        return replace(plain, separator=sign, quoted=quoted, multiline=wanted.format == "csv")
 
     if wanted.separator is not None:
         return with_sign(wanted.separator)
     candidates = [with_sign(sign) for sign in ("::", "\t", ",", ";", "|", " ") if sign in lines[0]]
+    candidates = [layout for layout in candidates if len(_rows(layout, lines[:1])[0]) > 1]
     if not candidates:
         raise UserError(
             f"{plain.path}: line {plain.skip_lines + 1} ({lines[0][:60]!r}) has one column only; "
-            "a table has a column of users and one of items; name its --separator"
+            "a table has two or more; name its --separator"
         )
     # A header that names a user and an item is sure.
     for layout in candidates:
@@ -219,12 +295,13 @@ def _with_separator(plain, lines, wanted):
     # Else a separator divides every row alike. A blank counts only if nothing else does.
     even = [layout for layout in candidates if _is_even(_rows(layout, lines))]
     signs = [layout for layout in even if layout.separator != " "] or even or candidates
-    if {"::", "\t"} & {layout.separator for layout in signs}:
+    widths = [len(_rows(layout, lines)[0]) for layout in signs]
+    if signs[0].separator in LETTERS and widths[0] == max(widths):  # a text seldom has one of them
         signs = signs[:1]
     if len(signs) > 1 and even:
         counts = " or ".join(
-            f"{WORDS[layout.separator]} ({len(_rows(layout, lines[:1])[0])} columns)"
-            for layout in signs
+            f"{WORDS[layout.separator]} ({width} columns)"
+            for layout, width in zip(signs, widths, strict=True)
         )
         raise UserError(
             f"{plain.path}: the separator may be {counts}; name it by --separator, as "
@@ -241,7 +318,7 @@ def _is_even(rows):
 def _rows(layout, lines):
     """Fields of lines. Fields that go on in the next line are cut: this is for a look only."""
     if layout.separator == " ":
-        lines = [re.sub(" +", " ", line.strip()) for line in lines]
+        lines = [single_blanks(line.encode(), layout.quoted).decode() for line in lines]
     if layout.separator == "::":
         return [line.split("::") for line in lines]
     quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
@@ -256,10 +333,12 @@ def _is_header(first, rows, wanted):
     rows: fields of other rows, as many
     wanted (Wanted)
     """
+    if wanted.header:
+        return True
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(first)
     spelled = {name.split(":")[0].strip() for name in first} | {name.strip() for name in first}
     named = wanted.columns().values()
-    if spelled & set(named):
+    if any(name in spelled and not name.isdigit() for name in named):
         return True
     known = [
         {plain_name(name) for name in first} & {*NAMES[role][0], *NAMES[role][1]}
@@ -267,17 +346,23 @@ def _is_header(first, rows, wanted):
     ]
     if all(known):
         return True
-    # A number among numbers, or a value that occurs again in its column, is no name.
+    numbered = bool(named) and all(name.isdigit() for name in named)
     fields = [(name, kind_of(column), column) for name, column in zip(first, columns, strict=True)]
-    fields = [field for field in fields if field[0]]
-    if any(name in column for name, _, column in fields):
+    fields = [field for field in fields if field[0].strip().lower() not in NO_VALUE]
+    # pandas writes numbers for columns without names; but they may be an interaction, too.
+    if first == [str(number) for number in range(len(first))] and (
+        len(first) > 2 or all(kind == "text" for _, kind, _ in fields)
+    ):
+        return False if numbered else None
+    # A number among numbers, or a value that occurs again in its column, is no name.
+    again = any(name in column for name, _, column in fields)
+    if again and first not in rows:
         return False
-    if any(kind != "text" and is_value(name) for name, kind, _ in fields):
+    if any(is_value(name) and (kind != "text" or not rows) for name, kind, _ in fields):
         return False
-    # A known name, or a text above numbers or times, is one.
-    if any(known) or any(kind != "text" and not is_value(name) for name, kind, _ in fields):
+    # A text above numbers or times is one. So is a known name, if no flag says which columns are.
+    if any(kind != "text" and not is_value(name) for name, kind, _ in fields):
         return True
-    if all(is_value(name) for name, _, _ in fields):
-        return False
-    # The flags number the columns.
-    return False if named and all(name.isdigit() for name in named) else None
+    if any(known):
+        return None if {"user", "item"} <= wanted.columns().keys() else True
+    return False if again or numbered or all(is_value(name) for name, _, _ in fields) else None

@@ -18,6 +18,29 @@ SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
+class Details:
+    """What only --mode describe needs of the files.
+
+    rows: in all files
+    repeats: rows less their distinct pairs of user and item
+    times: {split: (n,) int64, in the order of the split's matrix}, of splits whose file has some
+    unit: of the times, see sources.values
+    """
+
+    rows: int
+    repeats: int
+    times: dict
+    unit: str
+
+    def divided(self, split, other, moved):
+        """The same with some entries of a split in another, new one. moved: mask over them"""
+        if split not in self.times:
+            return self
+        times = self.times[split]
+        return replace(self, times=self.times | {split: times[~moved], other: times[moved]})
+
+
+@dataclass(frozen=True)
 class Interactions:
     """A data set in splits that share no (user, item) pair.
 
@@ -27,6 +50,7 @@ class Interactions:
         rating may be 0, so an entry counts whatever its value. valid may be empty.
     digest: of the ids and splits
     protocol: {topic: line} on how the splits were made, for summary.json
+    details: for --mode describe, else None
     tune: a fourth split for regularizers/lambdaopt.py, or None
     """
 
@@ -39,6 +63,7 @@ class Interactions:
     digest: str
     tune: csr_array | None = None
     protocol: dict = field(default_factory=dict)
+    details: Details | None = None
 
     @property
     def shape(self):
@@ -73,20 +98,22 @@ class Interactions:
 
         Raises UserError if there are too few validation interactions to divide.
         """
-        empty = csr_array(self.shape, dtype=self.valid.dtype)
+        moved = np.ones(self.valid.nnz, bool)
         if ratio == 1:
-            valid, tune = empty, self.valid
+            valid, tune = csr_array(self.shape, dtype=self.valid.dtype), self.valid
         else:
             random = np.random.default_rng(split_seed)
-            chosen = random_overall(self.valid.nnz, 1 - ratio, random)
-            tune, valid = entries(self.valid, ~chosen), entries(self.valid, chosen)
+            moved = ~random_overall(self.valid.nnz, 1 - ratio, random)
+            tune, valid = entries(self.valid, moved), entries(self.valid, ~moved)
             if not valid.nnz:
                 raise UserError(
                     f"data set {self.name}: {self.valid.nnz} validation interactions are too few "
                     "to divide"
                 )
         splits = {"train": self.train, "valid": valid, "test": self.test, "tune": tune}
-        return replace(self, **splits, digest=digest_of(self.user_ids, self.item_ids, splits))
+        details = self.details and self.details.divided("valid", "tune", moved)
+        digest = digest_of(self.user_ids, self.item_ids, splits)
+        return replace(self, **splits, digest=digest, details=details)
 
     def with_valid_in_train(self):
         """The same data with the validation split moved into the training split."""

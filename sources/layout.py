@@ -30,6 +30,7 @@ class Layout:
     header: whether the first line holds the names
     separator: between two fields, a key of WORDS; runs of blanks are one separator
     quoted: whether a field may be enclosed in quotation marks
+    multiline: whether it may then be several lines that could as well be rows
     newline: end of a line
     skip_bytes, skip_lines: what comes before the first row, the header say
     samples: the first rows, lists of fields
@@ -42,6 +43,7 @@ class Layout:
     header: bool = False
     separator: str = ""
     quoted: bool = False
+    multiline: bool = False
     newline: bytes = b"\n"
     skip_bytes: int = 0
     skip_lines: int = 0

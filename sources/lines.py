@@ -3,6 +3,8 @@
 Shapes: t tokens of a block, l lines, m interactions.
 """
 
+import re
+
 import numpy as np
 import pyarrow as pa
 
@@ -58,6 +60,11 @@ def _tokens(layout, text, first_line):
         raise UserError(
             f"{layout.path}, line {line}: {sign!r} in a line of integers "
             "(user item item ...); correct it"
+        )
+    if layout.newline == b"\n" and text.count(b"\r") != text.count(b"\r\n"):
+        line = first_line + text.count(b"\n", 0, re.search(rb"\r(?!\n)", text).start())
+        raise UserError(
+            f"{layout.path}, line {line}: a carriage return within a line; end all lines alike"
         )
     before = np.concatenate([[False], is_digit[:-1]])
     starts = np.flatnonzero(is_digit & ~before)

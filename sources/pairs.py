@@ -91,9 +91,14 @@ class Pairs:
         last[self.indptr[1:-1][np.diff(self.indptr)[:-1] > 0] - 1] = True
         return last
 
+    def once(self):
+        """The interactions, of a pair that occurs more than once only the last in the file."""
+        last = self.is_last()
+        return self if last.all() else self.take(last)
+
     def matrix(self, ratings=False):
         """csr_array (U, I) of ones, or of ratings; of a pair that occurs twice the last counts."""
-        pairs = self if (last := self.is_last()).all() else self.take(last)
+        pairs = self.once()
         values = pairs.ratings if ratings else np.ones(len(pairs), np.int8)
         small = len(pairs) < 2**31
         indptr = pairs.indptr.astype(np.int32) if small else pairs.indptr

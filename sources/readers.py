@@ -4,6 +4,7 @@ What was recognised is said for every file. Shapes: n interactions of a file.
 """
 
 import logging
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cli.errors import UserError
-from sources.columns import Unclear, Wanted, choose_columns, say_columns
+from sources.columns import NAMES, Unclear, Wanted, choose_columns, say_columns
 from sources.formats import recognise_all
 from sources.lines import ITEM, USER, read_lines
 from sources.records import read_binary, read_json
@@ -21,6 +22,19 @@ from sources.values import MISSING, in_microseconds, ratings_of, times_of
 log = logging.getLogger("onebp")
 
 WANTED = Wanted()
+# Names of columns as files spell them, in lower case.
+SPELLINGS = {
+    role: pa.array(
+        {
+            (re.sub("(?<=.)id$", f"{between}id", name) + kind).encode()
+            for name in (*NAMES[role][0], *NAMES[role][1])
+            for between in ("", "_", "-", " ")
+            for kind in ("", ":token")
+        },
+        pa.binary(),
+    )
+    for role in ("user", "item")
+}
 
 
 @dataclass
@@ -117,20 +131,31 @@ def _ids(layout, block, place, role):
 
 
 def _check_no_header(layout, block, places):
-    """Raise UserError for a row that repeats the header, as in files that were joined."""
-    if layout.kind != "table" or not layout.header:
+    """Raise UserError for a row that is a header, as in files that were joined or sorted."""
+    if layout.kind != "table":
         return
-    same = []
+    named = []
     for role in ("user", "item"):
         column = block.columns[places[role]]
-        code = pc.index(column.dictionary, layout.names[places[role]].encode()).as_py()
-        if code < 0:
+        names = SPELLINGS[role]
+        if layout.header:
+            names = pa.array([layout.names[places[role]].encode()])
+        else:
+            column = pa.DictionaryArray.from_arrays(column.indices, _lower(column.dictionary))
+        is_name = pc.is_in(column.dictionary, value_set=names)
+        if not pc.any(is_name).as_py():
             return
-        same.append(column.indices.to_numpy() == code)
-    both = same[0] & same[1]
+        named.append(is_name.take(column.indices).to_numpy(zero_copy_only=False))
+    both = named[0] & named[1]
     if both.any():
         row = int(np.argmax(both))
-        raise UserError(f"{layout.path}, {block.line(row)}: repeats the header; remove it")
+        raise UserError(f"{layout.path}, {block.line(row)}: is a header, not a row; remove it")
+
+
+def _lower(values):
+    """Texts of bytes (d,) in lower case."""
+    anything = pc.CastOptions(pa.string(), allow_invalid_utf8=True)
+    return pc.ascii_lower(values.cast(options=anything)).cast(pa.binary())
 
 
 def _note_gap(first_gap, role, is_missing, column, block):
@@ -158,7 +183,7 @@ def _say_gaps(rows, columns, first_gap):
 
 def _one_unit(times):
     """(times (n,), unit) of the times of all blocks. times: what times_of returned of each"""
-    units = {unit for _, unit in times}
+    units = {unit for _, unit in times} - {""}
     if len(units) > 1:  # seconds in some blocks, dates or fractions in others
         times = [(in_microseconds(*part), "us") for part in times]
         units = {"us"}

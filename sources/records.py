@@ -5,6 +5,7 @@ A field of a nested object is named by its way, as `user.id`. Shapes: m rows of 
 
 import ast
 import json
+import re
 from dataclasses import replace
 
 import pyarrow as pa
@@ -27,30 +28,33 @@ def json_layout(plain, text):
     plain (Layout): what is known of the file
     text: its beginning
 
-    The columns are the fields that all of the first objects have. Raises UserError if the first
-    line holds no object.
+    The columns are the fields of the first objects; a sample is None where one lacks a field.
+    Raises UserError if the first line holds no object.
     """
     lines = [line for line in text.split(plain.newline)[: SAMPLED + 1] if line.strip()]
     lines = lines[:SAMPLED] if len(lines) == 1 else lines[: min(SAMPLED, len(lines) - 1)]
-    objects = [_object(plain.path, line, plain.skip_lines + 1 + n) for n, line in enumerate(lines)]
-    fields = [_flat(found) for found in objects]
-    names = [name for name in fields[0] if all(name in other for other in fields)]
-    seen = list(dict.fromkeys(name for other in fields for name in other))
-    names += [name for name in seen if name not in names] if len(names) == len(seen) else []
-    samples = tuple(tuple(other.get(name) for name in names) for other in fields)
+    first = _object(plain.path, lines[0], plain.skip_lines + 1)
+    others = (_parsed_object(line) for line in lines[1:])  # the reader reports broken lines
+    fields = [_flat(found) for found in (first, *others) if isinstance(found, dict)]
+    names = list(dict.fromkeys(name for other in fields for name in other))
+    samples = tuple(tuple(map(other.get, names)) for other in fields)
     return replace(plain, kind="json", names=tuple(names), header=True, samples=samples)
 
 
-def read_json(layout, positions):
+def read_json(layout, positions, broken=None, short_floats=False):
     """Yield the rows of JSON lines as Blocks; ids as texts or whole numbers.
 
     layout (Layout)
     positions: of the columns to read
+    broken: list that takes (number, what is wrong) of lines that are no object, which are left
+        out; None: raise
+    short_floats: whether a decimal number that is read as text is spelled as short as pyarrow
+        spells it, 1 for 1.0; else as in the file
 
     Raises UserError for a line that is no object.
     """
     names = {position: layout.names[position] for position in positions}
-    schema = _schema(layout, positions)
+    schema = _schema(layout, names)
     for text, first_line in row_texts(layout):
         lines = [n for n, line in enumerate(text.split(layout.newline)) if line.strip()]
         table = None
@@ -59,15 +63,21 @@ def read_json(layout, positions):
         if table is not None:
             columns = {place: _leaf(table, name) for place, name in names.items()}
         else:  # slow: types that differ between rows, Python's dictionaries, a broken line
-            rows = [line for line in text.split(layout.newline) if line.strip()]
-            objects = [
-                _object(layout.path, line, first_line + n, spelled=True)
-                for n, line in zip(lines, rows, strict=True)
-            ]
-            columns = {
-                place: pa.array([_spelled(_value(found, name)) for found in objects], pa.binary())
-                for place, name in names.items()
-            }
+            rows = text.split(layout.newline)
+            objects = {}
+            for line in lines:
+                try:
+                    number = first_line + line
+                    objects[line] = _object(layout.path, rows[line], number, spelled=True)
+                except UserError as error:
+                    if broken is None:
+                        raise
+                    broken.append((number, str(error)))
+            lines = list(objects)
+            columns = {}
+            for place, name in names.items():
+                values = [_spelled(_value(found, name), short_floats) for found in objects.values()]
+                columns[place] = pa.array(values, pa.binary())
         if lines:
             yield Block(
                 {place: as_text(layout, place, column) for place, column in columns.items()},
@@ -100,6 +110,8 @@ def read_binary(layout, positions):
     while True:
         try:
             batch = next(batches, None)
+            if batch is not None and layout.kind == "arrow":
+                batch.validate(full=True)  # pyarrow does not check: damage would end the process
         except (pa.ArrowException, OSError) as error:
             _explain(layout, error)
         if batch is None:
@@ -124,13 +136,14 @@ def as_text(layout, position, column):
         or pa.types.is_large_string(kind)
         or pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
+        or pa.types.is_string_view(kind)
         or pa.types.is_integer(kind)
     ):
         return column
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     texts = column.dictionary
-    if pa.types.is_integer(texts.type):
+    if pa.types.is_integer(texts.type) or pa.types.is_string_view(texts.type):
         texts = texts.cast(pa.string())
     texts = texts.cast(pa.binary())
     codes = column.indices.cast(pa.int32())
@@ -150,7 +163,7 @@ def _opened(layout):
         else:
             source = pa.memory_map(str(layout.path))
         if layout.kind == "parquet":
-            file = pa.parquet.ParquetFile(source)
+            file = pa.parquet.ParquetFile(source, page_checksum_verification=True)
             return file.schema_arrow, lambda names: file.iter_batches(ROWS, columns=names)
         if source.read(6) == b"ARROW1":
             source.seek(0)
@@ -194,10 +207,10 @@ def _leaf(table, name):
     return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
 
 
-def _schema(layout, positions):
-    """The pyarrow schema of the columns, or None if their types vary in the samples."""
+def _schema(layout, names):
+    """The pyarrow schema of the columns {position: name}, or None if their types vary."""
     tree = {}
-    for position in positions:
+    for position, name in names.items():
         values = [row[position] for row in layout.samples if row[position] is not None]
         kinds = {type(value) for value in values}
         if kinds <= {int, float} and float in kinds:
@@ -206,9 +219,11 @@ def _schema(layout, positions):
             kind = pa.int64()
         elif kinds == {str}:
             kind = pa.string()
+        elif kinds == {bool}:
+            kind = pa.bool_()
         else:
             return None
-        *way, last = layout.names[position].split(".")
+        *way, last = name.split(".")
         branch = tree
         for step in way:
             branch = branch.setdefault(step, {})
@@ -224,8 +239,9 @@ def _schema(layout, positions):
 
 
 def _parsed(text, schema, n_rows):
-    """The pyarrow Table of JSON lines, or None if they are not of the schema, or not a row each."""
+    """The pyarrow Table of JSON lines, or None if they are no UTF-8, or not of the schema."""
     try:
+        text.decode()  # pyarrow does not look at fields that it leaves out
         table = pa.json.read_json(
             pa.BufferReader(text),
             read_options=pa.json.ReadOptions(block_size=len(text) + 1),
@@ -233,30 +249,44 @@ def _parsed(text, schema, n_rows):
                 explicit_schema=schema, unexpected_field_behavior="ignore"
             ),
         )
-    except pa.ArrowException:
+    except (UnicodeDecodeError, pa.ArrowException):
         return None
     return table if table.num_rows == n_rows else None
 
 
 def _object(path, line, number, spelled=False):
-    """The object of a line, as a dictionary. spelled: with numbers as the texts that spell them
-
-    Lines of Python dictionaries, as in old data of Steam and Amazon, are read as literals.
-    """
-    as_is = {"parse_int": str, "parse_float": str} if spelled else {}
-    try:
-        found = json.loads(line, **as_is)
-    except (ValueError, RecursionError):
-        try:
-            found = ast.literal_eval(line.decode().strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            found = None
+    """The object of a line, as `_parsed_object` returns it. Raises UserError if it is none."""
+    found = _parsed_object(line, spelled)
+    if found is None and line.decode("utf-8", "replace").encode() != line:
+        raise UserError(f"{path}, line {number}: no UTF-8 text; convert the file to UTF-8")
     if not isinstance(found, dict):
         start = line.strip()[:40].decode("utf-8", "replace")
         raise UserError(
             f"{path}, line {number}: {start!r} is no whole JSON object; a line holds one"
         )
     return found
+
+
+def _parsed_object(line, spelled=False):
+    """What a line holds; a dictionary if it is right. spelled: numbers as the texts of the file
+
+    Lines of Python dictionaries, as in old data of Steam and Amazon, are read as literals.
+    """
+    as_is = {"parse_int": str, "parse_float": Float} if spelled else {}
+    try:
+        return json.loads(line, **as_is)
+    except (ValueError, RecursionError):
+        return _python_literal(line)
+
+
+def _python_literal(line):
+    """The value of a line that begins as Python writes a dictionary, {'name'; else None."""
+    if not re.match(rb"\s*\{\s*u?'", line):
+        return None
+    try:
+        return ast.literal_eval(line.decode().strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
 
 
 def _flat(found):
@@ -279,8 +309,16 @@ def _value(found, name):
     return _value(inner, rest) if rest and isinstance(inner, dict) else None
 
 
-def _spelled(value):
+class Float(str):
+    """A decimal number, as it is spelled."""
+
+
+def _spelled(value, short_floats):
     """A value as bytes, or None."""
     if value is None or isinstance(value, dict | list):
         return None
+    if isinstance(value, bool):
+        value = str(value).lower()
+    elif short_floats and isinstance(value, float | Float):
+        value = pa.scalar(float(value)).cast(pa.string()).as_py()
     return str(value).encode("utf-8", "surrogatepass")

@@ -54,8 +54,7 @@ class OwnSplitter:
 
         Returns {name: csr_array (n, I)}. Raises UserError if times are needed and wrong.
         """
-        how = say_split(self.choice, self.seed)
-        self.said = how if "test" in parts else f"{FROM_FILES}; valid: {how}"
+        said = [] if "test" in parts else [FROM_FILES]
         start, stop = int(indptr[span[0]]), int(indptr[span[1]])
         times = self._times(name, int(indptr[-1])) if self.choice.split != "random" else None
         rest = Pairs(
@@ -68,14 +67,18 @@ class OwnSplitter:
         splits, held = {}, 0
         for part in parts[1:]:
             ratio = self.test_ratio if part == "test" else self.valid_ratio
+            begin = self.choice.test_from if part == "test" else None
+            rest_of = "" if part == "test" else " of the rest"
+            said.append(f"{part}: {say_split(self.choice, ratio, self.seed, begin)}{rest_of}")
             if self.choice.split == "random":
                 mask, indptr = self._random(indptr, span, ratio)
             elif self.choice.split == "last":
                 mask = last_per_user(rest, self.choice.test_last)
             else:
-                held += self._late(times, held, ratio, part)
+                held += self._late(times, held, ratio, begin)
                 mask = latest(rest, held, UNIT, Pairs(indptr, None, 0, None, times=times))
             splits[part], rest = rest.take(mask).matrix(), rest.take(~mask)
+        self.said = "; ".join(said)
         return {parts[0]: rest.matrix(), **splits}
 
     def _random(self, indptr, span, ratio):
@@ -90,10 +93,10 @@ class OwnSplitter:
         degree = np.diff(indptr)
         return mask, np.concatenate([[0], np.cumsum(degree - counts_of(degree, ratio))])
 
-    def _late(self, times, held, ratio, part):
+    def _late(self, times, held, ratio, begin):
         """How many of all interactions are held out by time, beside the `held` latest."""
-        if part == "test" and self.choice.test_from is not None:
-            begin = moment(self.choice.test_from, times, UNIT)
+        if begin is not None:
+            begin = moment(begin, times, UNIT)
             cuts = [*range(0, len(times), BLOCK), len(times)]
             return sum(int((times[a:b] >= begin).sum()) for a, b in pairwise(cuts))
         return share_of(len(times) - held, ratio)

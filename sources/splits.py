@@ -38,22 +38,21 @@ class Splitter:
         """
         self.choice, self.ratings, self.parsed, self.sources = choice, ratings, parsed, sources
         self.random = np.random.default_rng(seed)
-        self.said = FROM_FILES
-        self.how = say_split(choice, seed, ratings)
+        self.seed, self.said = seed, FROM_FILES
 
     def split_test(self, pairs, ratio):
         """(Pairs that are left, Pairs of the test split). ratio: its share; None: the default"""
         if ratio is None:
             ratio = 0.1 if self.ratings and self.choice.split == "random" else 0.2
-        self.said = self.how
-        return self._split(pairs, "interactions", ratio, self.choice.test_from)
+        start = self.choice.test_from
+        self.said = f"test: {say_split(self.choice, ratio, self.seed, start)}"
+        return self._split(pairs, "interactions", ratio, start)
 
     def split_valid(self, pairs, ratio):
         """(Pairs that are left, Pairs of the validation split). ratio: its share; None: 0.1"""
-        self.said += "; valid likewise" if self.said == self.how else f"; valid: {self.how}"
-        return self._split(
-            pairs, "interactions" if "interactions" in self.sources else "train", ratio or 0.1, None
-        )
+        ratio, split = ratio or 0.1, "interactions" if "interactions" in self.sources else "train"
+        self.said += f"; valid: {say_split(self.choice, ratio, self.seed)} of the rest"
+        return self._split(pairs, split, ratio, None)
 
     def _split(self, pairs, split, ratio, start):
         """(rest, held out) of Pairs, which are of the file of `split`."""
@@ -75,13 +74,16 @@ class Splitter:
         return pairs.take(~held_out), pairs.take(held_out)
 
 
-def say_split(choice, seed, ratings=False):
-    """How splits are made, in words; for the arguments see Splitter."""
-    start = choice.test_from
+def say_split(choice, ratio, seed, start=None):
+    """How a split is made, in words.
+
+    choice, ratio, seed: see Splitter
+    start: the time from which all is held out, as --test_from spells it
+    """
     return {
-        "random": f"random, {'over all ratings' if ratings else 'of each user'}, seed {seed}",
+        "random": f"a random {ratio:g} (seed {seed})",
         "last": f"the last {choice.test_last} of each user",
-        "time": f"by time, test from {start} on" if start else "by time, the latest are test",
+        "time": f"all from {start} on" if start else f"the latest {ratio:g}",
     }[choice.split]
 
 
@@ -136,7 +138,7 @@ def random_overall(size, ratio, random):
 
 def share_of(size, ratio):
     """How many of `size` interactions are a share `ratio` of them; at least one stays."""
-    return min(round(size * ratio), size - 1)
+    return max(0, min(round(size * ratio), size - 1))
 
 
 def counts_of(degree, ratio):
@@ -226,4 +228,4 @@ def kth_latest(times, k):
 def check_times(pairs, source, gap):
     """Raise UserError if interactions have no times. source: their file; gap: what is missing"""
     if pairs.times is None or (pairs.times == MISSING).any():
-        raise UserError(f"{source}{gap}; or take --split random")
+        raise UserError(f"{source}{gap}; or split it by --split random")

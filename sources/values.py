@@ -4,6 +4,7 @@ Shapes: m values.
 """
 
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from sources.columns import NUMBER
 
 MISSING = np.iinfo(np.int64).min  # stands for no time
 SECOND = 1_000_000  # microseconds
+SAMPLED = 100_000  # times whose size tells their unit
 
 
 def ratings_of(column, decimal_comma):
@@ -22,10 +24,13 @@ def ratings_of(column, decimal_comma):
     column: pyarrow array of numbers or texts
     decimal_comma: whether "3,5" is 3.5
     """
+    if pa.types.is_nested(column.type):
+        return np.full(len(column), np.nan, np.float32)
     if _is_text(column.type):
         codes, texts = _distinct(column)
-        if decimal_comma:
-            texts = texts.str.replace(",", ".", regex=False)
+        if decimal_comma:  # but 1,234 may as well be more than a thousand
+            thousands = texts.str.fullmatch(r"\s*[-+]?\d{1,3}(,\d{3})+(\.\d*)?\s*")
+            texts = texts.str.replace(",", ".", regex=False).mask(thousands, "")
         distinct = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
     else:
         codes = slice(None)
@@ -40,42 +45,54 @@ def times_of(column):
 
     column: pyarrow array of whole numbers, dates, or texts of either
 
-    The unit is "number", for whole numbers as they are, or "us", for microseconds since 1970.
+    The unit is "number", for whole numbers as they are, "us", for microseconds since 1970, or "" if
+    all are missing.
     """
-    if pa.types.is_temporal(column.type):
-        return _integers(column.cast(pa.timestamp("us")).cast(pa.int64())), "us"
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        return _integers(column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())), "us"
+    if pa.types.is_temporal(column.type) or pa.types.is_nested(column.type):
+        return np.full(len(column), MISSING), ""
     if pa.types.is_integer(column.type):
         return _integers(column.cast(pa.int64())), "number"
     if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
-        return _from_seconds(column.cast(pa.float64()).fill_null(np.nan).to_numpy(False)), "us"
-    if not pa.types.is_dictionary(column.type):
-        try:
-            return _integers(column.cast(pa.string()).cast(pa.int64())), "number"
-        except pa.ArrowInvalid:
-            pass
+        return _of_floats(column.cast(pa.float64()).fill_null(np.nan).to_numpy(False))
+    is_dictionary = pa.types.is_dictionary(column.type)
+    try:
+        texts = column.dictionary if is_dictionary else column
+        numbers = texts.cast(pa.string()).cast(pa.int64())
+        return _integers(numbers.take(column.indices) if is_dictionary else numbers), "number"
+    except pa.ArrowInvalid:
+        pass
 
     # Texts: whole numbers, with some missing; or dates and decimal numbers.
     codes, texts = _distinct(column)
     texts = texts.str.strip()
     whole = texts.str.fullmatch(r"[-+]?\d{1,18}").to_numpy(bool)
     numbers = pd.to_numeric(texts, errors="coerce")
-    if (whole | numbers.isna().to_numpy()).all() and whole.any():
+    no_number = numbers.isna().to_numpy()
+    dates = pd.to_datetime(texts.where(no_number), format="ISO8601", utc=True, errors="coerce")
+    known = dates.notna().to_numpy()
+    if whole.any() and (whole | no_number).all() and not known.any():
         times = np.full(len(texts), MISSING)
         times[whole] = texts[whole].astype(np.int64)
         return times[codes], "number"
-    times = _from_seconds(numbers.to_numpy(np.float64))
-    dates = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
-    known = dates.notna().to_numpy() & numbers.isna().to_numpy()
-    times[known] = dates[known].dt.as_unit("us").astype(np.int64)
-    return times[codes], "us"
+    times, unit = _of_floats(numbers.to_numpy(np.float64))
+    if known.any():
+        times, unit = in_microseconds(times, unit), "us"
+        times[known] = dates[known].dt.as_unit("us").astype(np.int64)
+    return times[codes], unit
 
 
 def in_microseconds(times, unit):
-    """Times (n,) in microseconds: whole numbers are taken for seconds. unit: see `times_of`"""
-    if times is None or unit == "us":
+    """Times (n,) in microseconds; the size of whole numbers tells their unit. See `times_of`."""
+    known = times != MISSING if times is not None else np.zeros(0, bool)
+    if unit == "us" or not known.any():
         return times
-    known = (times != MISSING) & (np.abs(times) < 9 * 10**12)
-    return np.where(known, times * SECOND, MISSING)
+    ticks = ticks_per_second(times[known], unit)
+    if ticks > SECOND:
+        return np.where(known, times // (ticks // SECOND), MISSING)
+    known &= np.abs(times) < 2**62 * ticks // SECOND
+    return np.where(known, times * (SECOND // ticks), MISSING)
 
 
 def ticks_per_second(times, unit):
@@ -86,18 +103,19 @@ def ticks_per_second(times, unit):
     """
     if unit == "us":
         return SECOND
-    largest = int(np.abs(times).max())
-    return next((10**power for power in (0, 3, 6) if largest < 10 ** (11 + power)), 10**9)
+    some = times[:: len(times) // SAMPLED + 1]  # a few wrong ones do not decide
+    usual = int(np.median(np.abs(some)))
+    return next((10**power for power in (0, 3, 6) if usual < 10 ** (11 + power)), 10**9)
 
 
 def moment(text, times, unit):
     """The time that --test_from names, in the unit of the times.
 
-    text: a number, in this unit; or a date, with or without a time of day, in UTC
+    text: a number as in the file; or a date, with or without a time of day, in UTC
     times (n,), unit: see `ticks_per_second`
     """
     if NUMBER.fullmatch(text):
-        return int(float(text))
+        return round(float(text) * SECOND) if unit == "us" else int(Decimal(text))
     date = datetime.fromisoformat(text)
     if date.tzinfo is None:
         date = date.replace(tzinfo=timezone.utc)
@@ -141,9 +159,14 @@ def _integers(column):
     return pc.fill_null(column, MISSING).to_numpy(zero_copy_only=False)
 
 
-def _from_seconds(seconds):
-    """Microseconds (m,) int64 of seconds (m,) float64; MISSING where there is no number."""
-    known = np.isfinite(seconds) & (np.abs(seconds) < 9e12)
-    times = np.full(len(seconds), MISSING)
-    times[known] = np.round(seconds[known] * SECOND).astype(np.int64)
-    return times
+def _of_floats(numbers):
+    """(times (m,), unit) of numbers (m,) float64: whole ones as they are, others are seconds."""
+    known = np.isfinite(numbers) & (np.abs(numbers) < 2.0**62)
+    if (numbers[known] == np.floor(numbers[known])).all():
+        unit = "number" if known.any() else ""
+    else:
+        known &= np.abs(numbers) < 2.0**62 / SECOND
+        numbers, unit = np.round(np.where(known, numbers, 0) * SECOND), "us"
+    times = np.full(len(numbers), MISSING)
+    times[known] = numbers[known].astype(np.int64)
+    return times, unit

@@ -23,7 +23,6 @@ log = logging.getLogger("onebp")
 NEAREST = (5, 10, 20, 50)  # lengths k of the lists of nearest items
 MEASURES = ("precision", "recall", "F1")
 MEAN = "(mean)"  # in place of a genre: the mean over the genres
-NO_GENRE = ("unknown", "(no genres listed)")  # MovieLens' names for a missing genre
 SHOWN_GENRES = 6  # genres in the figure
 
 
@@ -33,8 +32,6 @@ def item_genres(data, data_dir):
     Raises UserError if too few are known.
     """
     titles = item_titles(data, data_dir)
-    if titles is not None:
-        titles["genres"] = titles["genres"].replace(dict.fromkeys(NO_GENRE, ""))
     if titles is None or (titles["genres"] != "").sum() < min(NEAREST):
         folder = Path(data_dir) / data.name
         raise UserError(

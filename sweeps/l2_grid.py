@@ -16,6 +16,7 @@ from checkpointing.resume import changed_flags
 from cli.errors import Diverged, UserError
 from reports.console import command_to_continue
 from reports.figures import Lines, save_figure
+from reports.names import SUMMARY
 from reports.run import Run
 from train import fit
 from utils import EarlyLog, write_csv
@@ -121,7 +122,7 @@ def fit_all(model_class, device, data, runs):
             log.warning("warning: %s cannot be chosen: %s", args.run_name, str(error))
             summaries.append(None)
         else:
-            summary_file = Path(args.log_root) / args.run_name / "summary.json"
+            summary_file = Path(args.log_root) / args.run_name / SUMMARY
             summaries.append(json.loads(summary_file.read_text()))
             valid = summaries[number]["best"]["valid"]
             if chosen is None or model.better(valid, summaries[chosen]["best"]["valid"]):

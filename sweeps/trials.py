@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import families
 from checkpointing.files import load_checkpoint
 from cli.errors import UserError
 from parse import Flags
+from reports.names import METRICS, SUMMARY
 from sweeps.studies import as_words, describe
-from utils import on_terminal
+from utils import on_terminal, progress_bar
 
 log = logging.getLogger("onebp")
 
@@ -62,7 +62,7 @@ class Trial:
     def summary(self):
         """Content of summary.json, or None if the run is not finished."""
         try:
-            return json.loads((self.files / "summary.json").read_text())
+            return json.loads((self.files / SUMMARY).read_text())
         except (FileNotFoundError, ValueError):  # ValueError: damaged
             return None
 
@@ -75,7 +75,7 @@ class Trial:
         words = [sys.executable, MAIN, *self.words, "--seed", self.args.seed]
         words += ["--run_name", self.name, "--log_root", self.files.parent]
         words += ["--checkpoint_dir", self.checkpoints.parent]
-        if not (self.files / "summary.json").exists():
+        if not (self.files / SUMMARY).exists():
             try:
                 load_checkpoint(self.checkpoints / "last.pt")
                 words += ["--train_mode", "continue"]
@@ -94,8 +94,7 @@ def load_once(flags):
     loaded, result = {}, []
     for args in flags:
         title = families.family_of(args.model).title
-        # All that decides what is loaded. For lambdaOpt, data have one more split, to tune on.
-        source = json.dumps([title, args.loading_flags() | {"regularizer": args.regularizer}])
+        source = json.dumps([title, args.loading_flags()])  # all that decides what is loaded
         if source not in loaded:
             loaded[source] = families.load_data(args)
         data = loaded[source]
@@ -155,7 +154,7 @@ def run_all(trials, jobs):
     if done:
         log.info("%d of %d runs are finished already", done, len(trials))
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    bar = tqdm(initial=done, total=len(trials), unit="run", leave=False, disable=not on_terminal())
+    bar = progress_bar("training", len(trials), "run", done)
     try:
         with bar, logging_redirect_tqdm([log]):
             while waiting or running:
@@ -244,7 +243,7 @@ def epoch_seconds(trial):
 
     The first row of metrics.csv is left out if there are others: the machine warms up in it.
     """
-    rows = pd.read_csv(trial.files / "metrics.csv")
+    rows = pd.read_csv(trial.files / METRICS)
     seconds = rows["train_seconds"] / rows["epoch"].diff().fillna(rows["epoch"])
     return seconds.iloc[1:].median() if len(rows) > 1 else seconds.iloc[0]
 

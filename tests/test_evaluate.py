@@ -7,7 +7,7 @@ from math import log2
 import numpy as np
 import pytest
 import torch
-from tools import interactions, matrix, random_matrix
+from tools import interactions, matrix, random_matrix, split_per_user
 
 from dataloader import load_dataset
 from engine.topk import stable_topk
@@ -22,8 +22,6 @@ from evaluate import (
     popularity_encodings,
     ranking_metrics,
 )
-from sources.interactions import split_per_user
-from sources.share import item_counts
 
 
 def slow_metrics(scores, relevant, seen):
@@ -263,7 +261,7 @@ def test_a_perfect_list_has_ndcg_1():
 
 def test_popularity_counts_training_interactions():
     whole = random_matrix()
-    p, q = popularity_encodings(whole.shape[0], item_counts(whole), "cpu")
+    p, q = popularity_encodings(whole, "cpu")
     assert (p @ q.T)[0].tolist() == np.bincount(whole.indices, minlength=whole.shape[1]).tolist()
 
 
@@ -286,7 +284,7 @@ def test_popularity_on_100k_against_a_hand_made_count(real_data):
         recall += len(items.intersection(top)) / len(items)
 
     data = load_dataset("100k", real_data)
-    popularity = DotProduct(*popularity_encodings(data.shape[0], item_counts(data.train), "cpu"))
+    popularity = DotProduct(*popularity_encodings(data.train, "cpu"))
     metrics = Ranking(data.test, [data.train], torch.device("cpu")).evaluate(popularity)
     assert metrics["Recall@20"] == pytest.approx(recall / len(wanted), abs=1e-12)
     assert metrics["Recall@20"] == pytest.approx(0.1775, abs=5e-5)
@@ -294,7 +292,7 @@ def test_popularity_on_100k_against_a_hand_made_count(real_data):
 
 def test_popularity_on_1m_against_what_others_measured(real_data):
     data = load_dataset("1M", real_data)
-    popularity = DotProduct(*popularity_encodings(data.shape[0], item_counts(data.train), "cpu"))
+    popularity = DotProduct(*popularity_encodings(data.train, "cpu"))
     metrics = Ranking(data.test, [data.train], torch.device("cpu")).evaluate(popularity)
     assert metrics["Recall@20"] == pytest.approx(0.114, abs=5e-4)
     assert metrics["NDCG@20"] == pytest.approx(0.194, abs=5e-4)

@@ -227,6 +227,7 @@ def test_what_flags_decide():
         "split_seed",
         "threshold",
         "select",
+        "regularizer",
     } <= args.loading_flags().keys()
     assert not {"lr", "epochs", "device"} & args.loading_flags().keys()
 
@@ -270,7 +271,10 @@ def test_what_flags_decide():
             "--mode evaluate --output x",
             "--output does nothing with --mode evaluate, only with recommend or export",
         ),
-        ("--mode recommend", "needs --users (ids, or all), or --history (a file), and not both"),
+        (
+            "--mode recommend",
+            "needs --users (ids, @FILE, all) or --history (a file), and not both",
+        ),
         ("--mode recommend --users 1 --history x", "and not both"),
         ("--mode recommend --users 1 --passes 2", "--passes belongs to --history"),
         ("--mode export", "--mode export needs --output"),

@@ -20,7 +20,8 @@ from distributed.group import process_group
 from families import model_class
 from main import train_model
 from parse import parse_args
-from sources.interactions import Interactions, pair_matrix
+from sources.interactions import Interactions, entries, pair_matrix
+from sources.splits import random_per_user
 from utils import log_to_console
 
 ROOT = Path(__file__).parent.parent
@@ -121,6 +122,12 @@ def random_matrix(users=200, items=50, seed=1):
         set(zip(random.integers(users, size=3000), random.integers(items, size=3000), strict=True)),
         (users, items),
     )
+
+
+def split_per_user(whole, ratio, random):
+    """(rest, held out) of a csr_array: a share of each user's entries, chosen at random."""
+    held_out = random_per_user(whole.indptr, ratio, random)
+    return entries(whole, ~held_out), entries(whole, held_out)
 
 
 def interactions(train, test, shape, valid=(), tune=None):

@@ -11,6 +11,7 @@ import torch
 from cli.errors import UserError
 from engine.tables import UserItems, csr_tensor
 from families.baselines.closed_form import SolvedAtOnce
+from sources.share import item_counts
 
 
 class EASE(SolvedAtOnce):
@@ -43,12 +44,13 @@ class EASE(SolvedAtOnce):
         train = self.data.train.astype(np.float32)
         gram = torch.as_tensor((train.T @ train).toarray(), device=self.device)  # (I, I)
         gram.diagonal().add_(self.args.reg)
+        no_solution = UserError(
+            f"--reg {self.args.reg:g} leaves EASE no solution in single precision; change it"
+        )
         try:
             gram = torch.linalg.cholesky(gram)
         except torch.linalg.LinAlgError:
-            raise UserError(
-                f"--reg {self.args.reg:g} leaves EASE no solution in single precision; change it"
-            ) from None
+            raise no_solution from None
         inverse = torch.cholesky_inverse(gram)  # P
         del gram
         # If P is stored column by column, so is B, and each product would copy B. P is symmetric,
@@ -56,8 +58,11 @@ class EASE(SolvedAtOnce):
         if not inverse.is_contiguous():
             inverse = inverse.T
 
-        # Divide the columns by the diagonal, in place.
+        # Divide the columns by the diagonal, in place. It is zero if --reg is infinite in single
+        # precision: cholesky may take such a matrix, depending on its size and on the threads.
         scale = 1 / inverse.diagonal()
+        if not scale.isfinite().all():
+            raise no_solution
         self.weights = inverse.mul_(-scale).fill_diagonal_(0)
         return ((scale - self.args.reg).sum() / train.nnz).item()
 
@@ -69,6 +74,16 @@ class EASE(SolvedAtOnce):
         raise UserError(
             "EASE scores by a matrix of items and has no encodings; take another --model"
         )
+
+    @property
+    def items(self):
+        """The columns of B (I, I): a score is the inner product of one with a user's row of X."""
+        return self.weights.T
+
+    def mean_user(self, trained):
+        """The mean row of X (I,) over the users `trained` (U,), bool."""
+        counts = item_counts(self.data.train).astype(np.float32)
+        return torch.as_tensor(counts, device=self.device) / trained.sum()
 
     def score(self, users, out):
         """Write the scores of `users` (b,) into out (b, I), see evaluate.DotProduct."""

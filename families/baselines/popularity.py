@@ -7,7 +7,6 @@ import numpy as np
 
 from evaluate import popularity_encodings
 from families.baselines.closed_form import SolvedAtOnce
-from sources.share import item_counts
 
 
 class Popularity(SolvedAtOnce):
@@ -15,7 +14,7 @@ class Popularity(SolvedAtOnce):
 
     def __init__(self, data, args, device):
         super().__init__(data, args, device)
-        self.counts = popularity_encodings(data.shape[0], item_counts(data.train), device)
+        self.counts = popularity_encodings(data.train, device)
 
     def solve(self):
         """Return the loss; there is nothing to solve.

@@ -5,14 +5,13 @@ Shapes: n rows, F fields, m rows of a block.
 
 import hashlib
 import json
-import os
 import shutil
 from contextlib import ExitStack
 
 import numpy as np
 
 from cli.errors import UserError
-from utils import progress_bar
+from utils import atomic_folder, progress_bar
 
 # Files of an encoded copy, <name>.bin
 TYPES = {"codes": np.dtype("<i4"), "labels": np.dtype("u1"), "users": np.dtype("<i8")}
@@ -61,7 +60,7 @@ def encode(source, cache_folder, name, threshold, ratios):
     cache_folder: folder to write
     name: data set, for messages
     threshold: a value that occurs less often in the train split gets no id of its own
-    ratios: {"valid", "test": fraction of all rows}
+    ratios: {"valid", "test": fraction of all rows to take for a split that the source lacks}
 
     Returns the metadata, which about.json holds too:
     fields: names of the fields
@@ -71,68 +70,51 @@ def encode(source, cache_folder, name, threshold, ratios):
     clicks: fraction of clicks in the train split
     skipped: [number of broken lines left out, number of the first], or [] if there is none
     digest: sha256 of all this and of the files
+    skipped_of: ClickSource.skipped
 
     Pass 1 reads the text once and writes each row as codes: for each field, the position of its
     value among the distinct values of its block, whose hashes are written beside. Pass 2 counts the
     values of the train split. Pass 3 replaces the codes by ids. Memory holds the distinct values,
     but never the rows. Raises UserError if the disk refuses.
     """
-    _remove_stale(cache_folder.parent)
-    folder = cache_folder.with_name(f".{cache_folder.name}.{os.getpid()}.tmp")
-    folder.mkdir()
+    if read_metadata(cache_folder) is None:  # an incomplete copy
+        shutil.rmtree(cache_folder, ignore_errors=True)
     try:
-        blocks = _write_blocks(source, folder)
-        rows = sum(block_rows for block_rows, _ in blocks)
-        splits = _split_rows(name, rows, ratios)
-        vocabularies, sizes = _number_values(folder, blocks, splits["train"][1], threshold)
-        _replace_codes(folder, blocks, vocabularies, sizes)
-        (folder / "values.bin").unlink()
-        clicks = _check_labels(name, folder, splits)
+        with atomic_folder(cache_folder) as folder:
+            blocks, rows = _write_blocks(source, folder)
+            splits = _split_rows(name, rows, ratios)
+            vocabularies, sizes = _number_values(folder, blocks, splits["train"][1], threshold)
+            _replace_codes(folder, blocks, vocabularies, sizes)
+            (folder / "values.bin").unlink()
+            clicks = _check_labels(name, folder, splits)
 
-        # The digest depends on the names and the order of these keys.
-        metadata = {
-            "fields": source.fields,
-            "sizes": sizes,
-            "parts": splits,
-            "has_users": source.user is not None,
-            "clicks": clicks,
-            "skipped": [len(source.skipped), source.skipped[0]] if source.skipped else [],
-        }
-        metadata["digest"] = _digest(folder, metadata)
-        with open(folder / "about.json", "w") as file:
-            json.dump(metadata, file)
-
-        # Another process may have finished the same copy meanwhile: then keep that one.
-        if read_metadata(cache_folder) is None:
-            shutil.rmtree(cache_folder, ignore_errors=True)
-            folder.rename(cache_folder)
+            # The digest depends on the names and the order of these keys.
+            skipped = list(source.skipped.values())
+            metadata = {
+                "fields": source.fields,
+                "sizes": sizes,
+                "parts": splits,
+                "has_users": source.user is not None,
+                "clicks": clicks,
+                "skipped": [sum(count for count, _ in skipped), skipped[0][1]] if skipped else [],
+            }
+            metadata |= {"digest": _digest(folder, metadata), "skipped_of": source.skipped}
+            with open(folder / "about.json", "w") as file:
+                json.dump(metadata, file)
     except OSError as error:
         raise UserError(
             f"cannot write {cache_folder} ({error.strerror}); make room there"
         ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return metadata
-
-
-def _remove_stale(folder):
-    """Remove the unfinished copies of processes that were killed."""
-    for stale in folder.glob(".*.tmp"):
-        process = stale.name.split(".")[-2]
-        try:
-            os.kill(int(process), 0)  # signal 0 only asks whether the process exists
-        except (ValueError, ProcessLookupError):
-            shutil.rmtree(stale, ignore_errors=True)
-        except PermissionError:
-            pass  # the process exists
 
 
 def _write_blocks(source, folder):
     """Write codes.bin, labels.bin, users.bin and values.bin, which holds the hashes of the values.
 
-    Returns a list with (number of rows, [number of distinct values of each field]) per block.
+    Returns a list with (number of rows, [number of distinct values of each field]) per block, and
+    {split of the source: number of rows}.
     """
-    blocks = []
+    blocks, rows = [], dict.fromkeys(source.splits, 0)
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(open(folder / f"{name}.bin", "wb"))
@@ -146,23 +128,31 @@ def _write_blocks(source, folder):
             if block.users is not None:
                 block.users.astype(TYPES["users"]).tofile(files["users"])
             blocks.append((len(block.labels), [len(values) for values in block.values]))
-    return blocks
+            rows[block.split] += len(block.labels)
+    return blocks, rows
 
 
 def _split_rows(name, rows, ratios):
-    """Split `rows` rows by position: train first, then valid, the last ones are test.
+    """Split the rows by position: train first, then valid, the last ones are test.
+
+    rows: {split of the source: number of rows}
+    ratios: see encode
 
     Returns {split: (first row, row after the last)}. Raises UserError if a split would be empty.
     """
-    sizes = {split: round(rows * ratio) for split, ratio in ratios.items()}
-    train = rows - sum(sizes.values())
+    # A split that the source lacks is taken from the end of what is trained on.
+    whole = rows.get("interactions", rows.get("train"))
+    sizes = {split: rows.get(split, round(whole * ratio)) for split, ratio in ratios.items()}
+    train = whole - sum(size for split, size in sizes.items() if split not in rows)
     for split, size in {"train": train, **sizes}.items():
         if size < 1 and ratios.get(split) != 0:
             raise UserError(
-                f"data set {name}: {rows} rows are too few; none is left for the {split} split"
+                f"data set {name}: {rows.get(split, whole)} rows are too few; none is left for the "
+                f"{split} split"
             )
     valid_end = train + sizes["valid"]
-    return {"train": (0, train), "valid": (train, valid_end), "test": (valid_end, rows)}
+    test_end = valid_end + sizes["test"]
+    return {"train": (0, train), "valid": (train, valid_end), "test": (valid_end, test_end)}
 
 
 def _each_block(folder, blocks, what, mode="r"):

@@ -16,9 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cli.errors import UserError
 from families.clicks.cache import encode, map_rows, read_metadata
+from families.clicks.columns import Columns
 from families.clicks.formats import find_clicks
 from sampler import Batches
+from sources.columns import wanted_of
+from sources.files import digest_of_file
+from sources.readers import WANTED
 
 log = logging.getLogger("onebp")
 
@@ -29,14 +34,14 @@ def load_click_data(args):
         args.dataset,
         args.data_dir,
         threshold=args.threshold,
-        label=args.label,
-        categorical=args.categorical,
-        numeric=args.numeric,
+        columns=Columns(args.label, args.label_above, args.categorical, args.numeric),
         validate=args.validates,
         valid_ratio=args.valid_ratio,
+        suggested=not args.given("valid_ratio"),
         test_ratio=args.test_ratio,
         skip_bad_lines=args.skip_bad_lines,
         download=not args.no_download,
+        wanted=wanted_of(args),
     )
 
 
@@ -93,8 +98,9 @@ class ImpressionBatches(Batches):
                 yield ids.long(), labels.float()
 
 
-ENCODED_FORMAT = 1
+ENCODED_FORMAT = 2
 READ_ROWS = 1 << 14  # rows read at a time
+COLUMNS = Columns()
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class Clicks:
     digest: of ids, labels, users and splits
     clicks: fraction of clicks in the training split
     skipped: number of broken lines that were left out
+    protocol: {topic: line} on how the splits were made, for summary.json
 
     Each field has its own range of ids: a field's ids begin where those of the field before end. A
     field's first id stands for all values out of its vocabulary.
@@ -123,6 +130,7 @@ class Clicks:
     digest: str
     clicks: float
     skipped: int
+    protocol: dict
 
     @property
     def offsets(self):
@@ -201,45 +209,50 @@ def load_clicks(
     name,
     data_dir,
     threshold=1,
-    label=None,
-    categorical=None,
-    numeric=None,
+    columns=COLUMNS,
     validate=True,
     valid_ratio=None,
+    suggested=False,
     test_ratio=None,
     skip_bad_lines=False,
     download=True,
+    wanted=WANTED,
 ):
     """Load a click data set: its encoded copy, which is made first if there is none.
 
     name: data set
     data_dir: folder of all data sets
     threshold: a value that occurs less often in the training split gets no id of its own
-    label: name of a table's column of labels, or None for a usual name
-    categorical: names of a table's columns to take as they are, or None for all others
-    numeric: names of a table's columns of numbers, or None
-    validate: whether to hold back a validation split
-    valid_ratio: its fraction of all rows, or None for 0.1; it comes before the test split
-    test_ratio: fraction of all rows in the test split, the latest ones, or None for 0.1
+    columns (Columns): the columns of a table
+    validate: whether a validation split is wanted. Without a valid.* file, it is taken from the end
+        of what is trained on.
+    valid_ratio: its fraction of all rows or, with a test.* file, of the training rows; None: 0.1
+    suggested: whether valid_ratio is only a suggestion, which a valid.* file overrules
+    test_ratio: fraction of all rows in the test split, the latest ones; None: 0.1
     skip_bad_lines: whether to leave out broken lines, with a warning, instead of failing
     download: whether the data set may be downloaded
+    wanted (Wanted): how files are read
 
-    Returns Clicks. Raises UserError for an unknown name, wrong columns and broken files.
+    Returns Clicks; the log says how each file is read. Raises UserError for an unknown name, wrong
+    columns and broken files.
 
     The copy lies in the folder .cache beside the files. There is one for each combination of the
-    files (name, size and time of change) and these settings.
+    files' content and these settings.
     """
-    name, folder, files, source = find_clicks(
-        name, Path(data_dir), label, categorical, numeric, download, skip_bad_lines
-    )
+    found = find_clicks(name, Path(data_dir), columns, wanted, download, skip_bad_lines)
+    for line in found.about:
+        log.info("%s", line)
+    name, folder, source = found.name, found.folder, found.source
+    _check_ratios(source.splits, found.files, test_ratio, None if suggested else valid_ratio)
     ratios = {"valid": (valid_ratio or 0.1) if validate else 0, "test": test_ratio or 0.1}
 
     # Name the copy by a hash of what determines it. Data that are generated have no folder.
     cache_folder = None
     if folder:
-        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        columns = [source.fields, source.label, str(source.user), sorted(source.numeric)]
-        settings = [ENCODED_FORMAT, name, stats, threshold, ratios, skip_bad_lines, columns]
+        files = [(what, path.name, digest_of_file(path)) for what, path in found.files.items()]
+        chosen = [source.label, source.above, source.fields, source.numeric, source.user]
+        settings = [ENCODED_FORMAT, name, files, threshold, ratios, skip_bad_lines]
+        settings += [chosen, wanted.format, wanted.separator]
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
         cache_folder = folder / ".cache" / f"{name}.{key[:16]}"
 
@@ -249,14 +262,9 @@ def load_clicks(
         atexit.register(shutil.rmtree, cache_folder.parent, ignore_errors=True)
 
     metadata = read_metadata(cache_folder) or encode(source, cache_folder, name, threshold, ratios)
-    n_skipped, first_skipped = metadata["skipped"] or (0, None)
-    if n_skipped:
-        log.warning(
-            "warning: %s: %d broken lines are left out, line %d first",
-            files[0],
-            n_skipped,
-            first_skipped,
-        )
+    for file, (count, first) in metadata["skipped_of"].items():
+        text = "warning: %s: %d broken lines are left out, line %d first"
+        log.warning(text, folder / file, count, first)
     return Clicks(
         name=name,
         fields=metadata["fields"],
@@ -266,8 +274,30 @@ def load_clicks(
         has_users=metadata["has_users"],
         digest=metadata["digest"],
         clicks=metadata["clicks"],
-        skipped=n_skipped,
+        skipped=sum(count for count, _ in metadata["skipped_of"].values()),
+        protocol=_protocol(found.files) if "test" in source.splits else {},
     )
+
+
+def _check_ratios(splits, files, test_ratio, valid_ratio):
+    """Raise UserError if a ratio is given for a split that has its own file.
+
+    splits: names of the splits of files
+    files: {split: path}
+    test_ratio, valid_ratio: None if not given
+    """
+    ratios = {"test": ("test", test_ratio), "valid": ("validation", valid_ratio)}
+    for split, (word, ratio) in ratios.items():
+        if split in splits and ratio is not None:
+            what = f"{files[split]} is the {word} split"
+            raise UserError(f"--{split}_ratio does not apply: {what}; leave the flag out")
+
+
+def _protocol(files):
+    """How the files {split: path} make the splits, for summary.json."""
+    names = ", ".join(path.name for path in files.values())
+    taken = "" if "valid" in files else "; a validation split is the end of the training rows"
+    return {"split": f"by files: {names}{taken}"}
 
 
 def _can_keep(cache_folder):

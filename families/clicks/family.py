@@ -45,7 +45,10 @@ DATA = [
     Flag("threshold", 1, whole(1), loads=True,
          help="values that occur fewer times in training share an id with unseen ones"),
     Flag("label", None, text, loads=True,
-         help="of a table: column of 0 and 1 (default: label, click, clicked or target)"),
+         help="of a table: column of 0 and 1, true and false, yes and no, or of numbers (default: "
+              "label, click, clicked or target)"),
+    Flag("label_above", None, number(), loads=True,
+         help="of a table: a click is a label above this number; without it, labels are 0 and 1"),
     Flag("categorical", None, text, loads=True, nargs="+",
          help="of a table: columns to take as they are (default: all that no other flag names)"),
     Flag("numeric", None, text, loads=True, nargs="+",
@@ -152,4 +155,5 @@ FAMILY = Family(
     presets=PRESETS,
     datasets=DATASETS,
     contradictions=contradictions,
+    describe="families.clicks.description:describe",
 )

@@ -8,6 +8,7 @@ import math
 import torch
 
 from evaluate import Evaluator
+from families.clicks.reader import NO_USER
 
 CLICK_METRICS = ("AUC", "logloss")
 # In logloss, probabilities closer than this to 0 or 1 count as this far away: it stays finite.
@@ -31,12 +32,14 @@ def gauc(labels, scores, users):
     """gAUC: mean AUC of the users, weighted by the number of their impressions.
 
     labels, scores (n,): see `auc`
-    users (n,): user of each impression
+    users (n,): user of each impression, or NO_USER
 
-    Users with clicks only, or without clicks, are left out; nan if no user remains.
+    Impressions of unknown users are left out, and users with clicks only, or without clicks; nan if
+    no user remains.
     Source: Zhu et al., Optimized cost per click in Taobao display advertising, KDD 2017, eq. 15.
     """
-    auc_values, size = auc_by_group(labels, scores, users)
+    is_known = users != NO_USER
+    auc_values, size = auc_by_group(labels[is_known], scores[is_known], users[is_known])
     is_defined = ~auc_values.isnan()
     return ((auc_values * size)[is_defined].sum() / size[is_defined].sum()).item()
 
@@ -144,3 +147,9 @@ class UserClickMetrics(ClickMetrics):
 
     metrics = ("AUC", "gAUC", "logloss")
     headline = ("AUC", "gAUC")
+
+    @property
+    def protocol(self):
+        unknown = int((self.users == NO_USER).sum())
+        said = f"gAUC leaves out {unknown} of {len(self.users)} rows, whose user is missing"
+        return super().protocol | ({"users": said} if unknown else {})

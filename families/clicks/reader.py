@@ -1,58 +1,63 @@
-"""Read a file of clicks, one impression a row, as blocks of rows with hashed values.
+"""Read files of clicks, one impression a row, as blocks of rows with hashed values.
 
-The file is a table of text, plain or gzip, separated by tabs, commas or semicolons. Memory stays
-bounded, however large the file is. A value is parsed and hashed once per block, not once per row.
-Shapes: m rows of a block, n distinct values of a column in the block.
+Memory stays bounded, however large the files are. A value is parsed and hashed once per block, not
+once per row. Shapes: m rows of a block, n distinct values of a column in the block.
 """
 
-import gzip
-import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute as pc
 
 from cli.errors import UserError
-from utils import progress_bar
+from sources.records import as_text, read_binary, read_json
+from sources.tables import TEXT, read_table
 
-BLOCK_BYTES = 1 << 24  # bytes of text read at a time
 HASH_KEY = "16 bytes: clicks"
-LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1, b"false": 0, b"true": 1, b"False": 0, b"True": 1}
+LABELS = {b"0": 0, b"1": 1, b"0.0": 0, b"1.0": 1, b"false": 0, b"true": 1, b"no": 0, b"yes": 1}
 NO_LABEL = 2  # stands for a text that is not in LABELS
-ADVICE = "correct it, or leave such lines out with --skip_bad_lines"
+# The texts that are missing values, as the empty text is.
+SPELLED = ("NULL", "Null", "null", "NA", "NaN", "Nan", "nan", "NAN", r"\N")
+MISSING = pa.array([text.encode() for text in SPELLED])
+NO_USER = -4_008_389_996_932_618_193  # user of a row whose user is missing: hash of the empty text
+ADVICE = "leave such lines out with --skip_bad_lines"
 
 
 class Block(NamedTuple):
     """Consecutive rows of click data."""
 
+    split: str  # "train", "valid" or "test"; "interactions" if the rows are still to be split
     labels: np.ndarray  # (m,) uint8, 0 or 1
     codes: list  # per field (m,) int32: index into `values` of each row's value
-    values: list  # per field (n,) uint64: hashes of the distinct values
-    users: np.ndarray | None  # (m,) int64, equal for rows of the same user
+    values: list  # per field (n,) uint64: hashes of the values, some perhaps twice
+    users: np.ndarray | None  # (m,) int64, equal for rows of the same user; or NO_USER
 
 
 class ClickSource:
     """Click data that can be encoded: the names of its columns, and its rows by blocks.
 
+    splits: the names of the splits that the blocks have, in their order
     label: name of the label's column
     fields: names of the columns to predict from, in the order of a Block
-    numeric: set of the fields that hold numbers, see `discretise`
+    numeric: list of the fields that hold numbers, see `discretise`
     user: name of the column of users, or None
+    above: a number; labels are numbers, and greater ones are clicks. None: labels are LABELS
     skip: whether broken lines are left out
-    skipped: numbers (from 1) of the lines left out, known after all blocks were read
+    skipped: {name of a file: [number of lines left out, number of the first, from 1]}, known after
+        all blocks were read
     """
 
+    splits: tuple
     label: str
     fields: list
-    numeric: set
+    numeric: list
     user: str | None
+    above: float | None
     skip: bool
-    skipped: list
+    skipped: dict
 
     def blocks(self):
         """Yield all rows as Blocks."""
@@ -61,132 +66,90 @@ class ClickSource:
 
 @dataclass
 class ClickLog(ClickSource):
-    """The ClickSource of a file.
+    """The ClickSource of files.
 
-    path: the file
-    separator: character between two columns
-    columns: names of all columns of the file
-    header: whether the first line holds the names of the columns
+    layouts: {split, or "interactions": the file's Layout}, in the order of the rows
 
-    A blank line is no row and is not broken.
+    A row that is empty in all columns is no row and is not broken.
     """
 
-    path: Path
-    separator: str
-    columns: list
+    layouts: dict
     label: str
     fields: list
-    numeric: set
+    numeric: list
     user: str | None = None
-    header: bool = True
+    above: float | None = None
     skip: bool = False
-    skipped: list = field(default_factory=list)
+    skipped: dict = field(default_factory=dict)
+
+    @property
+    def splits(self):
+        return tuple(self.layouts)
 
     def blocks(self):
-        """Yield all rows as Blocks.
+        """Yield all rows as Blocks. Raises UserError for a broken line, with its number."""
+        self.skipped = {}
+        for split, layout in self.layouts.items():
+            yield from self._blocks_of(split, layout)
 
-        Raises UserError for a broken line, with its number, and for a damaged file.
+    def _blocks_of(self, split, layout):
+        """Yield the rows of a file as Blocks, and count the lines that are left out."""
+        names = dict.fromkeys([self.label, *self.fields, *[self.user] * bool(self.user)])
+        places = {name: layout.names.index(name) for name in names}
+        # ragged: (number, what is wrong) of lines that could not be divided into columns.
+        ragged, n_broken, first = [], 0, None
+        for block in read_blocks(layout, sorted(places.values()), ragged):
+            self._refuse(ragged)
+            read, broken = self._read(split, layout, places, block)
+            if first is None and (ragged or len(broken)):
+                first = min(
+                    [number for number, _ in ragged[:1]]
+                    + [int(block.line(int(row)).split()[-1]) for row in broken[:1]]
+                )
+            n_broken += len(broken)
+            if len(read.labels):
+                yield read
+        self._refuse(ragged)
+        if ragged or n_broken:
+            first = first or ragged[0][0]
+            self.skipped[layout.path.name] = [len(ragged) + n_broken, first]
+
+    def _refuse(self, ragged):
+        """Raise UserError for the first broken line, unless such lines are left out."""
+        if ragged and not self.skip:
+            raise UserError(f"{ragged[0][1]}, or {ADVICE}")
+
+    def _read(self, split, layout, places, block):
+        """The Block of a block of a file, and its broken rows, sorted.
+
+        split: of the file
+        places: {name: position of the column}
+        block: sources.layout.Block
         """
-        # ragged: numbers of the lines with too many or too few columns, which pyarrow leaves out.
-        self.skipped, self.ragged, n_rows = [], [], 0
-        size = self.path.stat().st_size
-        with open(self.path, "rb") as raw, progress_bar("reading", size, "B") as bar:
-            with self._explain_errors():
-                batches = iter(self._open(raw))
-            while True:
-                with self._explain_errors():
-                    batch = next(batches, None)
-                if batch is None:
-                    break
-                yield from self._block(batch, n_rows)
-                n_rows += len(batch)
-                bar.update(raw.tell() - bar.n)
-        self.skipped = sorted(self.skipped + self.ragged)
-
-    def _open(self, raw):
-        """Return pyarrow's reader of batches, whose columns are dictionaries of bytes.
-
-        It uses one thread: pyarrow tells the numbers of lines only then.
-        """
-        names = list(dict.fromkeys([self.label, *self.fields, *[self.user] * bool(self.user)]))
-        return pa.csv.open_csv(
-            pa.PythonFile(decompressed(raw), mode="r"),
-            read_options=pa.csv.ReadOptions(
-                use_threads=False, block_size=BLOCK_BYTES, column_names=self.columns
-            ),
-            parse_options=pa.csv.ParseOptions(
-                delimiter=self.separator,
-                quote_char='"' if self.header else False,
-                ignore_empty_lines=False,  # they count as lines
-                invalid_row_handler=self._handle_ragged_line,
-            ),
-            convert_options=pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.dictionary(pa.int32(), pa.binary())),
-                include_columns=names,
-                strings_can_be_null=False,
-            ),
-        )
-
-    def _handle_ragged_line(self, row):
-        """Note a line with a wrong number of columns. Returns pyarrow's word for what to do."""
-        self.ragged.append(row.number)
-        if self.skip:
-            return "skip"
-        self.reason = f"{row.actual_columns} fields where there should be {row.expected_columns}"
-        return "error"
-
-    @contextmanager
-    def _explain_errors(self):
-        """Raise a UserError instead of an error of pyarrow or gzip in the block."""
-        try:
-            yield
-        except (pa.ArrowInvalid, EOFError, OSError, zlib.error) as error:
-            if self.ragged and not self.skip:
-                line = self.ragged[-1]
-                raise UserError(f"{self.path}, line {line}: {self.reason}; {ADVICE}") from None
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"cannot read {self.path} ({reason}); it may be cut off, or not a table"
-            ) from None
-
-    def _block(self, batch, rows_before):
-        """Yield the Block of a batch, or nothing if no row of it is kept.
-
-        rows_before: number of rows in the earlier batches
-        """
-        columns = {name: dictionary(batch.column(name)) for name in batch.schema.names}
+        columns = {name: distinct(layout, block, place) for name, place in places.items()}
         codes, texts = columns[self.label]
-        labels = np.array([LABELS.get(text, NO_LABEL) for text in texts], np.uint8)[codes]
-
-        # Leave out the header, and blank lines: rows whose columns are all empty.
-        kept = np.ones(len(batch), bool)
-        for row in np.flatnonzero((texts == b"")[codes]):
-            kept[row] = any(
-                column_texts[column_codes[row]] for column_codes, column_texts in columns.values()
-            )
-        if self.header and not rows_before:
-            kept[0] = False
+        labels = labels_of(texts, self.above)[codes]
+        kept = ~blank_rows(layout, [block.columns[place] for place in places.values()])
 
         # Replace numbers by their buckets; find texts that are not a label or not a number.
-        broken = {self.label: (labels == NO_LABEL, "neither 0 nor 1")}
+        is_broken = {self.label: labels == NO_LABEL}
         for name in self.numeric:
             codes, texts = columns[name]
             buckets, is_bad = discretise(texts)
             columns[name] = codes, buckets
-            broken[name] = is_bad[codes], "not a number"
+            is_broken[name] = is_bad[codes]
 
         # Report the first broken row, or leave all broken rows out.
-        for name, (is_broken, reason) in broken.items():
-            rows = np.flatnonzero(is_broken & kept)
+        whole = kept.copy()
+        for name, broken in is_broken.items():
+            rows = np.flatnonzero(broken & kept)
             if len(rows) and not self.skip:
-                codes, texts = dictionary(batch.column(name))
-                text = texts[codes[rows[0]]].decode(errors="replace")[:40]
-                line = self._line(rows_before + rows[0])
-                raise UserError(f"{self.path}, line {line}: {name} is {text!r}, {reason}; {ADVICE}")
-            self.skipped.extend(self._line(rows_before + row) for row in rows)
+                row = int(rows[0])
+                value = block.columns[places[name]][row].as_py()
+                text = value if isinstance(value, bytes) else str(value).encode()
+                what = self._what_is_wrong(name, text, columns[name][1])
+                raise UserError(f"{layout.path}, {block.line(row)}: {name} is {what}")
             kept[rows] = False
-        if not kept.any():
-            return
 
         # Hash each distinct value once. The user's hash also identifies the user.
         names = {*self.fields, self.user} - {None}
@@ -194,44 +157,107 @@ class ClickLog(ClickSource):
         users = None
         if self.user:
             users = hashes[self.user].view(np.int64)[columns[self.user][0][kept]]
-        yield Block(
+        read = Block(
+            split,
             labels[kept],
             [columns[name][0][kept] for name in self.fields],
             [hashes[name] for name in self.fields],
             users,
         )
+        return read, np.flatnonzero(whole & ~kept)
 
-    def _line(self, row):
-        """1-based line number of a 0-based row, counting the lines that pyarrow left out."""
-        line = int(row) + 1
-        for ragged_line in self.ragged:
-            line += ragged_line <= line
-        return line
+    def _what_is_wrong(self, name, text, texts):
+        """In words: "'x', not a number; correct it, or ...".
 
-
-def decompressed(raw):
-    """Return the binary file `raw`, or a reader that decompresses it if it is gzip."""
-    is_gzip = raw.read(2) == b"\x1f\x8b"
-    raw.seek(0)
-    return gzip.GzipFile(fileobj=raw) if is_gzip else raw
-
-
-def first_line(path):
-    """Return the first line of a file, plain or gzip. Raises UserError if it is not text."""
-    try:
-        with open(path, "rb") as raw:
-            return decompressed(raw).readline(BLOCK_BYTES).decode("utf-8-sig").rstrip()
-    except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path} ({error}); it may be cut off, or not text") from None
+        name: of a column of numbers, or of the label's
+        text: the broken value
+        texts: the distinct values around it
+        """
+        spelled = repr(text.decode(errors="replace")[:40])
+        if name in self.numeric or self.above is not None:
+            return f"{spelled}, not a number; correct it, or {ADVICE}"
+        if np.isnan(numbers_of([text])[0]):
+            return f"{spelled}, neither 0 nor 1, true nor false; correct it, or {ADVICE}"
+        # Numbers may be labels: -1 and 1, or ratings.
+        above = "0" if set(numbers_of(texts)) <= {-1, 1} else "X"
+        return (
+            f"{spelled}, neither 0 nor 1; if numbers above {above} are clicks, say "
+            f"--label_above {above}; else correct it, or {ADVICE}"
+        )
 
 
-def dictionary(column):
-    """Split a dictionary column of pyarrow into codes and texts.
+def read_blocks(layout, positions, broken):
+    """Yield the rows of a file as blocks, see sources.layout.Block.
 
-    Returns codes (m,) int32, each an index into texts, and texts (n,), an object array of bytes.
+    layout (Layout)
+    positions: of the columns to read
+    broken: list that takes (number, what is wrong) of lines that are left out
     """
+    if layout.kind == "table":
+        return read_table(layout, dict.fromkeys(positions, TEXT), broken)
+    if layout.kind == "json":
+        return read_json(layout, positions, broken, short_floats=True)
+    return read_binary(layout, positions)
+
+
+def distinct(layout, block, place):
+    """The codes (m,) int32 of a column, each an index into texts, and the texts (n,).
+
+    layout (Layout)
+    block: sources.layout.Block
+    place: the column's position
+
+    The texts are an object array of bytes; a missing value is the empty text. A number that is not
+    text is spelled as short as it can be: 1 for 1.0.
+    """
+    column = block.columns[place]
+    if column.type != TEXT:
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        try:
+            column = as_text(layout, place, column.cast(pa.string()))
+        except pa.ArrowNotImplementedError:
+            raise UserError(
+                f"{layout.path}: column {layout.names[place]!r} holds {column.type}, not a value "
+                "a row; name the columns to take by --categorical and --numeric"
+            ) from None
     texts = column.dictionary.to_numpy(zero_copy_only=False).astype(object)
+    texts[pc.is_in(column.dictionary, MISSING).to_numpy(zero_copy_only=False)] = b""
     return column.indices.to_numpy(), texts
+
+
+def blank_rows(layout, columns):
+    """Whether a row of a table (m,) is empty in all columns, as `,,,` below a table from Excel."""
+    blank = np.full(len(columns[0]), layout.kind == "table")
+    for column in columns:
+        if not blank.any():
+            break
+        empty = pc.index(column.dictionary, b"").as_py()  # -1 if no row is empty here
+        blank &= column.indices.to_numpy() == empty
+    return blank
+
+
+def labels_of(texts, above=None):
+    """The labels (n,) uint8 of texts (n,): 0, 1 or NO_LABEL. above: see ClickSource"""
+    if above is None:
+        return np.array([LABELS.get(text.lower(), NO_LABEL) for text in texts], np.uint8)
+    numbers = numbers_of(texts)
+    return np.where(np.isnan(numbers), NO_LABEL, numbers > above).astype(np.uint8)
+
+
+def numbers_of(texts):
+    """The finite numbers (n,) float64 that texts (n,) of bytes spell, else nan."""
+    try:  # whole numbers, as most are: five times as fast
+        whole = pa.array(texts, pa.binary()).cast(pa.string())
+        if not pc.any(pc.match_substring(whole, "x", ignore_case=True)).as_py():  # hexadecimal
+            return whole.cast(pa.int64()).to_numpy().astype(np.float64)
+    except pa.ArrowInvalid:
+        pass
+    spelled = pd.Series([text.decode(errors="replace") for text in texts], dtype=object)
+    numbers = pd.to_numeric(spelled, errors="coerce")
+    numbers = numbers.to_numpy(np.float64, copy=True)
+    numbers[np.isinf(numbers)] = np.nan
+    return numbers
 
 
 def discretise(texts):
@@ -242,13 +268,12 @@ def discretise(texts):
     Source: the winners of Criteo's Kaggle challenge, 3 Idiots, 2014.
     """
     is_missing = texts == b""
-    decoded = pd.Series([text.decode(errors="replace") for text in texts], dtype=object)
-    numbers = pd.to_numeric(decoded.mask(is_missing, "0"), errors="coerce")
-    x = numbers.to_numpy(np.float64, copy=True)
-    is_bad = ~np.isfinite(x)
+    x = numbers_of(np.where(is_missing, b"0", texts))
+    is_bad = np.isnan(x)
     x[is_bad] = 0
     buckets = np.where(x > 2, np.floor(np.log(np.maximum(x, 1)) ** 2), np.trunc(x))
-    buckets = np.array([b"%d" % bucket for bucket in buckets], dtype=object)
+    different, position = np.unique(buckets, return_inverse=True)
+    buckets = np.array([b"%d" % bucket for bucket in different], dtype=object)[position]
     buckets[is_missing] = b""
     return buckets, is_bad
 

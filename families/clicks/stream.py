@@ -18,6 +18,7 @@ from families.clicks.memory import correct, recall
 from families.clicks.metrics import click_metrics
 from families.clicks.tuning import TUNED, choose_settings, tuning_rows
 from reports.figures import Series, save_figure
+from reports.names import STREAM, STREAM_CURVES
 from utils import progress_bar, write_csv
 
 log = logging.getLogger("onebp")
@@ -148,7 +149,7 @@ class Stream:
 
     def write_outputs(self, folder):
         """Write stream.csv and stream.png into `folder`. Returns {"stream": their paths}."""
-        files = folder / "stream.csv", folder / "stream.png"
+        files = folder / STREAM, folder / STREAM_CURVES
         write_csv(files[0], self.results)
         slots = self.results[self.results["slot"] != "all"]
         panels = []

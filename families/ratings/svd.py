@@ -159,6 +159,12 @@ class SVD(BatchTrained):
         """
         return self.encoder(self.weights)
 
+    def mean_user(self, trained):
+        """Encoding (D + 2,) of a user who does not deviate from the mean: r(u,i) = mean + b_i."""
+        user = torch.zeros(self.args.dim + 2, device=self.device)
+        user[-2:] = torch.tensor([self.encoder.mean, 1.0])
+        return user
+
     def scorer(self):
         return PredictedRatings(*self.encodings(), self.scale)
 

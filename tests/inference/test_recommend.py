@@ -227,10 +227,10 @@ def test_export_ranks_like_the_model(cli, work, similarity, command):
 
 
 MISTAKES = {
-    "recommend --users u1,nobody": "shop has no user 'nobody'; its ids are like 'u",
+    "recommend --users u1,nobody": "shop has no user 'nobody' (unknown: 1 of 2 ids); its",
     "recommend --users u1 --dim 9": "was trained with --dim 8; leave --dim 9 out",
     "recommend --history absent.csv": "cannot read absent.csv (No such file",
-    "recommend --history datasets/shop/items.csv": "no user column",
+    "recommend --history datasets/shop/items.csv": "no column is known to be the user",
     "evaluate --checkpoint_dir absent": "no checkpoint at absent/mine/best.pt",
     "recommend --users all --output datasets": (
         "--output datasets is a folder; give the name of a file"

@@ -76,9 +76,64 @@ def test_movielens(work):
     assert table.to_numpy().tolist() == [["Heat (1995)", "Action|Crime"]]
 
 
+MOVIES = (
+    "movieId,title,genres\r\n"
+    '1,"Amélie, or ""Le Fabuleux Destin"" (2001)",Comedy|Romance\r\n'
+    "3,七人の侍 (1954),(no genres listed)\r\n"
+)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("name", ["movies.csv", "movies.csv.gz"])
+def test_movies_csv(work, name, mark):
+    """MovieLens' newer files: a header, CSV quotes, UTF-8, also beside ratings.csv in gzip."""
+    data = named(interactions({(0, 0)}, {(0, 1)}, (1, 3)), "small", ["3", "1", "2"])
+    path = write(work / "datasets/small" / name, "")
+    content = (mark + MOVIES).encode()
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert item_titles(data, "datasets").to_numpy().tolist() == [
+        ["七人の侍 (1954)", ""],
+        ['Amélie, or "Le Fabuleux Destin" (2001)', "Comedy|Romance"],
+        ["", ""],
+    ]
+    # a table of one's own comes first
+    write(work / "datasets/small/items.csv", "item_id,title\n3,Mine\n")
+    assert item_titles(data, "datasets")["title"].tolist() == ["Mine", "", ""]
+
+
+def test_interactions_are_no_titles(work, data):
+    """A table with users and without titles, whatever its name."""
+    write(work / "datasets/shop/items.csv", "user,item\nu,a\n")
+    assert item_titles(data, "datasets") is None
+    write(work / "datasets/shop/movies.csv", "movieId,title\na,A\n")
+    assert item_titles(data, "datasets")["title"].tolist() == ["", "A", ""]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+def test_movielens_in_either_encoding(work, encoding):
+    """Published in Latin-1; copies converted to UTF-8 are about."""
+    data = named(interactions({(0, 0)}, {(0, 1)}, (1, 2)), "old", ["1", "2"])
+    folder = work / "datasets/old"
+    write(folder / "u.genre", "unknown|0\nDrama|1\n")
+    item = "1|Léon (1994)|x|0|1\n2|unknown||1|0\n".encode(encoding)
+    (folder / "u.item.gz").write_bytes(gzip.compress(item))
+    expected = [["Léon (1994)", "Drama"], ["unknown", ""]]
+    assert item_titles(data, "datasets").to_numpy().tolist() == expected
+    (folder / "u.item.gz").unlink()
+    movies = "1::Léon (1994)::Drama\n2::unknown::(no genres listed)\n"
+    (folder / "movies.dat").write_bytes(movies.encode(encoding))
+    assert item_titles(data, "datasets").to_numpy().tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("u.item", b"1\n2\n"), ("movies.dat", b"1::Heat\n"), ("items.csv", b"\xff\xfe\x00")],
+    [
+        ("u.item", b"1\n2\n"),
+        ("movies.dat", b"1::Heat\n"),
+        ("items.csv", b"\xff\xfe\x00"),
+        ("movies.csv", b"movieId,genres\n1,Drama\n"),
+        ("movies.csv.gz", b"\x1f\x8b\x08"),
+    ],
 )
 def test_broken_files(work, data, name, content):
     write(work / "datasets/shop/u.genre", "unknown|0\n")

@@ -10,6 +10,7 @@ from tools import build, finish, interactions, made_data, start, toy_data
 
 from cli.errors import UserError
 from families.baselines import ease
+from utils import cpu_threads
 
 
 def test_ease_is_the_least_squares_solution_with_a_zero_diagonal(device):
@@ -98,6 +99,7 @@ def test_command(cli, work, name):
     assert (work / f"checkpoints/demo-{name}/best.pt").is_file()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -108,10 +110,11 @@ def test_command(cli, work, name):
         ("--model ALS --reg 1e-30 --confidence 1e38", "raise --reg or lower --confidence"),
     ],
 )
-def test_weights_without_a_solution(cli, flags, words):
+def test_weights_without_a_solution(cli, flags, words, threads):
     if "ALS" in flags:
         pytest.importorskip("implicit")
-    status, _, stderr = cli(*flags.split())
+    with cpu_threads(threads):
+        status, _, stderr = cli(*flags.split())
     assert (status, stderr.count("\n")) == (2, 1)
     assert words in stderr
 

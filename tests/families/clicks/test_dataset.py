@@ -12,6 +12,7 @@ import torch
 
 from cli.errors import UserError
 from families.clicks import cache, reader
+from families.clicks.columns import Columns
 from families.clicks.dataset import RowRange, load_clicks
 
 FIELDS = ("city", "colour")
@@ -54,7 +55,7 @@ def ids_by_loops(rows, train, threshold):
 @pytest.mark.parametrize("block", [64, 1 << 20])
 @pytest.mark.parametrize("threshold", [1, 2, 9])
 def test_ids_by_loops(tmp_path, monkeypatch, threshold, block):
-    monkeypatch.setattr(reader, "BLOCK_BYTES", block)
+    monkeypatch.setattr("sources.tables.PIECE", block)
     rows = random_rows()
     data = load_clicks("shop", folder_of(tmp_path, rows), threshold=threshold)
     assert data.splits == {"train": (0, 160), "valid": (160, 180), "test": (180, 200)}
@@ -118,21 +119,32 @@ def test_a_copy_is_used_until_something_changes(tmp_path, monkeypatch):
         {"threshold": 3},
         {"validate": False},
         {"test_ratio": 0.2},
-        {"numeric": ["colour"]},
+        {"columns": Columns(numeric=["colour"])},
         {},
     ]
     for flag, copies in zip(flags, [1, 1, 2, 3, 4, 5, 5], strict=True):
-        if "numeric" in flag:
+        if "columns" in flag:
             with pytest.raises(UserError, match="not a number"):
                 load_clicks("shop", tmp_path, **flag)
         else:
             load_clicks("shop", tmp_path, **flag)
             assert len(made) == copies
-    made.clear()
+
+
+def test_a_copy_goes_by_the_content(tmp_path):
+    """Labels that are mended in place, with the time kept, make another copy; a time does not."""
+    folder_of(tmp_path, random_rows())
     path = tmp_path / "shop" / "clicks.csv"
-    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
-    load_clicks("shop", tmp_path)
-    assert made
+    before, stat = load_clicks("shop", tmp_path), path.stat()
+    os.utime(path, ns=(1, stat.st_mtime_ns + 1))
+    assert load_clicks("shop", tmp_path).folder == before.folder
+    text = path.read_text()
+    path.write_text(text.replace("\n1,", "\nX,").replace("\n0,", "\n1,").replace("\nX,", "\n0,"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    after = load_clicks("shop", tmp_path)
+    assert (after.rows(0, 200)[1] == 1 - before.rows(0, 200)[1]).all()
+    assert after.digest != before.digest
 
 
 @pytest.mark.parametrize("damage", ["cut", "about", "gone"])

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import shutil
 
 import numpy as np
@@ -11,17 +12,15 @@ from tools import write
 
 from cli.errors import UserError
 from families.clicks import formats
+from families.clicks.columns import Columns
 from families.clicks.dataset import load_clicks
+from sources.columns import Wanted
 from sources.demo import CLICK_FIELDS, demo_clicks
+from sources.readers import WANTED
 
 
-def find(name, folder, **flags):
-    return formats.find_clicks(
-        name,
-        folder,
-        **{"label": None, "categorical": None, "numeric": None} | flags,
-        download=False,
-    )
+def find(name, folder, wanted=WANTED, **flags):
+    return formats.find_clicks(name, folder, Columns(**flags), wanted, download=False)
 
 
 TABLE = "user_id,when,Clicked,price\n" + "".join(
@@ -31,20 +30,37 @@ TABLE = "user_id,when,Clicked,price\n" + "".join(
 
 def test_columns_of_a_table(tmp_path):
     path = write(tmp_path / "shop" / "log.csv", TABLE)
-    name, folder, files, log = find("SHOP", tmp_path)
-    assert (name, folder, files) == ("shop", tmp_path / "shop", [path])
+    found = find("SHOP", tmp_path)
+    assert (found.name, found.folder) == ("shop", tmp_path / "shop")
+    assert found.files == {"interactions": path}
+    log = found.source
     assert (log.label, log.fields, log.numeric, log.user) == (
         "Clicked",
         ["user_id", "when", "price"],
-        set(),
+        [],
         "user_id",
     )
-    log = find("shop", tmp_path, numeric=["price"])[3]
-    assert (log.fields, log.numeric) == (["user_id", "when", "price"], {"price"})
-    log = find("shop", tmp_path, numeric=["price"], categorical=["when"])[3]
-    assert (log.fields, log.numeric, log.user) == (["when", "price"], {"price"}, "user_id")
-    log = find("shop", tmp_path, label="price")[3]
+    log = find("shop", tmp_path, numeric=["price", "user_id", "when"]).source
+    assert log.fields == log.numeric == ["user_id", "when", "price"]
+    log = find("shop", tmp_path, numeric=["price"], categorical=["when"]).source
+    assert (log.fields, log.numeric, log.user) == (["when", "price"], ["price"], "user_id")
+    log = find("shop", tmp_path, label="price").source
     assert (log.label, log.fields) == ("price", ["user_id", "when", "Clicked"])
+
+
+def test_the_log_says_what_is_taken_for_what(tmp_path, caplog):
+    """The first time, and when the encoded copy is read."""
+    path = write(tmp_path / "shop" / "log.csv", TABLE.replace(",", ";"))
+    columns = Columns(label="price", above=3, numeric=["when"], categorical=["user_id"])
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            load_clicks("shop", tmp_path, columns=columns, validate=False, test_ratio=0.5)
+        assert caplog.messages[0] == (
+            f"{path}: table with a header, separator semicolon, quotation marks enclose fields: "
+            "price -> label (a click if above 3), user_id -> user (for gAUC), 1 numeric field, "
+            "1 categorical field, not used: Clicked"
+        )
 
 
 @pytest.mark.parametrize(
@@ -55,6 +71,8 @@ def test_columns_of_a_table(tmp_path):
         ({"categorical": ["z"]}, "no column 'z' for --categorical"),
         ({"categorical": ["when"], "numeric": ["when"]}, "'when' is named twice"),
         ({"numeric": ["Clicked"]}, "'Clicked' is named twice"),
+        ({"wanted": Wanted(user="v")}, "no column 'v' for --user_column"),
+        ({"wanted": Wanted(format="lightgcn")}, "--format lightgcn is for interactions"),
     ],
 )
 def test_wrong_columns(tmp_path, flags, message):
@@ -68,8 +86,13 @@ def test_wrong_columns(tmp_path, flags, message):
     [
         ("a,b,c", "no column is called label or click"),
         ("label,b,b", "two columns have one name"),
-        ("label", "no column beside the label"),
-        ("", "does not begin with a header"),
+        ("label", "has one column only"),
+        ("", "no column is called label or click .* --label: 1, 2, 3"),
+        ("label,click,b", "several columns could be the label: label, click; name one by --label"),
+        (
+            "uid,label,user_id",
+            "several columns could be the user: uid, user_id; name one by --user_column",
+        ),
     ],
 )
 def test_wrong_headers(tmp_path, header, message):
@@ -78,15 +101,61 @@ def test_wrong_headers(tmp_path, header, message):
         find("shop", tmp_path)
 
 
-@pytest.mark.parametrize("separator", ["\t", ";", ","])
+@pytest.mark.parametrize("names", ["label,a", "a,label", "label,0", "a b,label"])
+def test_the_first_line_is_a_header(tmp_path, names):
+    """Though its names occur among the values, or are numbers."""
+    place = names.split(",").index("label")
+    rows = [[str(n % 2), ("a", "b", "0", "1")[n % 4]] for n in range(40)]
+    lines = [names, *(",".join(row if place == 0 else row[::-1]) for row in rows)]
+    write(tmp_path / "shop" / "log.csv", "\n".join(lines) + "\n")
+    data = load_clicks("shop", tmp_path)
+    assert data.counts()["rows"] == 40
+    assert data.fields == [name for name in names.split(",") if name != "label"]
+
+
+def test_a_row_is_no_header(tmp_path):
+    write(tmp_path / "shop" / "log.csv", "1,u5,3\n0,u6,4\n")
+    with pytest.raises(UserError, match=r"the first line .* holds values; put a header"):
+        find("shop", tmp_path, label="1")
+
+
+def test_the_flag_chooses_the_user(tmp_path):
+    write(tmp_path / "shop" / "log.csv", "uid,label,user_id\n1,0,3\n")
+    assert find("shop", tmp_path, Wanted(user="user_id")).source.user == "user_id"
+    assert find("shop", tmp_path, Wanted(user="1")).source.user == "uid"
+    write(tmp_path / "shop" / "log.csv", "session_id,label\n1,0\n")
+    assert find("shop", tmp_path).source.user is None
+
+
+@pytest.mark.parametrize("separator", ["\t", ";", ",", "|"])
 def test_separators_and_quotes(tmp_path, separator):
+    name = "a_b" if separator == "\t" else '"a, b"'
     lines = [
-        separator.join(['"a, b"', "label"]),
+        separator.join([name, "label"]),
         *(separator.join([f"x{n % 3}", str(n % 2)]) for n in range(40)),
     ]
     write(tmp_path / "shop" / "log.tsv", "\n".join(lines) + "\n")
     data = load_clicks("shop", tmp_path)
-    assert (data.fields, data.sizes) == (["a, b"], [4])
+    assert (data.fields, data.sizes) == ([name.strip('"')], [4])
+
+
+def test_recboles_table(tmp_path):
+    lines = ["user_id:token\tx:float\tlabel:float", *(f"u{n}\t{n}\t{n % 2}.0" for n in range(40))]
+    write(tmp_path / "shop" / "shop.inter", "\n".join(lines) + "\n")
+    source = find("shop", tmp_path, numeric=["x"]).source
+    assert (source.label, source.user) == ("label:float", "user_id:token")
+    assert source.numeric == ["x:float"]
+    assert load_clicks("shop", tmp_path).counts()["rows"] == 40
+
+
+def test_fields_that_some_objects_lack_are_columns(tmp_path):
+    rows = [{"clicked": n % 2 == 0, "ad": {"id": n}} for n in range(9)]
+    rows[4]["x"] = 3
+    write(tmp_path / "shop" / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    source = find("shop", tmp_path, numeric=["x"]).source
+    assert (source.label, source.fields) == ("clicked", ["ad.id", "x"])
+    (block,) = source.blocks()
+    assert block.labels.tolist() == [1, 0] * 4 + [1]
 
 
 def test_which_file(tmp_path):
@@ -97,12 +166,36 @@ def test_which_file(tmp_path):
         find("shop", tmp_path)
     write(tmp_path / "shop" / "a.csv", TABLE)
     write(tmp_path / "shop" / "notes.md", "no data")
-    assert find("shop", tmp_path)[2] == [tmp_path / "shop" / "a.csv"]
+    assert find("shop", tmp_path).files == {"interactions": tmp_path / "shop" / "a.csv"}
     write(tmp_path / "shop" / "b.txt", TABLE)
-    with pytest.raises(UserError, match=r"holds a.csv and b.txt; name only the one to read clicks"):
+    with pytest.raises(UserError, match=r"holds a.csv, b.txt; .*call the table to read clicks\.\*"):
         find("shop", tmp_path)
     write(tmp_path / "shop" / "clicks.csv", TABLE)
-    assert find("shop", tmp_path)[2] == [tmp_path / "shop" / "clicks.csv"]
+    assert find("shop", tmp_path).files == {"interactions": tmp_path / "shop" / "clicks.csv"}
+
+
+def test_a_file_of_any_name(tmp_path):
+    """As Avazu's train.gz, which Kaggle gives without an ending that names a table."""
+    (tmp_path / "avazu").mkdir()
+    (tmp_path / "avazu" / "train.gz").write_bytes(gzip.compress(TABLE.encode()))
+    write(tmp_path / "avazu" / "README", "about")
+    assert load_clicks("avazu", tmp_path).counts()["rows"] == 40
+    (tmp_path / "avazu" / "sampleSubmission.gz").write_bytes(gzip.compress(b"id,click\n"))
+    without_labels = gzip.compress(TABLE.replace("Clicked", "C").encode())
+    (tmp_path / "avazu" / "test.gz").write_bytes(without_labels)
+    with pytest.raises(
+        UserError, match=r"test\.gz has no column 'Clicked', the label, .*move it away: then train"
+    ):
+        load_clicks("avazu", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["demo", "ml-1m-ctr"])
+def test_an_own_folder_goes_before_a_published_name(tmp_path, caplog, name):
+    path = write(tmp_path / name / "log.csv", TABLE)
+    with caplog.at_level("INFO"):
+        assert load_clicks(name, tmp_path).counts()["rows"] == 40
+    assert f"{path.parent} is read, not " in caplog.text
+    assert find("DEMO", tmp_path).folder is None  # spelled otherwise
 
 
 def test_criteo(tmp_path):
@@ -124,8 +217,11 @@ def test_criteo(tmp_path):
     }
     assert data.sizes == [4] * 13 + [4] * 26  # of 0, 1, 2, 3 the last has the bucket of 1
     assert not data.has_users
-    with pytest.raises(UserError, match="--numeric is for a table with a header"):
-        find("criteo", tmp_path, numeric=["I1"])
+    for flag, columns in (("numeric", {"numeric": ["I1"]}), ("label_above", {"above": 0.0})):
+        with pytest.raises(UserError, match=f"--{flag} is for a table with a header"):
+            find("criteo", tmp_path, **columns)
+    with pytest.raises(UserError, match="--separator is for a table with a header"):
+        find("criteo", tmp_path, Wanted(separator=","))
 
 
 MOVIES = "1::Toy Story (1995)::Animation|Comedy\n2::Léon (1994)::Crime\n3::No year::Drama\n"
@@ -133,7 +229,7 @@ USERS = "1::F::1::10::48067\n2::M::56::16::70072-1\n"
 RATED = [(2, 1, 5, 300), (1, 2, 3, 100), (1, 1, 4, 200), (2, 3, 1, 200)]
 
 
-def movielens(folder, times):
+def movielens_1m(folder, times):
     """A small MovieLens 1M.
 
     times: whether they are with the ratings or, of the latest two, in a file of their own.
@@ -155,9 +251,11 @@ def movielens(folder, times):
 
 @pytest.mark.parametrize(("times", "order"), [(True, [1, 2, 3, 0]), (False, [1, 3, 2, 0])])
 def test_movielens_as_clicks(tmp_path, times, order):
-    movielens(tmp_path, times)
-    name, folder, files, source = find("ml-1m-ctr", tmp_path)
-    assert (name, folder, len(files)) == ("ml-1m-ctr", tmp_path / "ml-1m", 3 + (not times))
+    movielens_1m(tmp_path, times)
+    found = find("ml-1m-ctr", tmp_path)
+    assert (found.name, found.folder) == ("ml-1m-ctr", tmp_path / "ml-1m")
+    assert len(found.files) == len(found.about) == 3 + (not times)
+    source = found.source
     frame = source.make()
     assert frame.columns.tolist() == ["label", *source.fields]
     about = {
@@ -175,12 +273,12 @@ def test_movielens_as_clicks(tmp_path, times, order):
 
 
 def test_movielens_without_what_it_takes(tmp_path):
-    movielens(tmp_path, True)
+    movielens_1m(tmp_path, True)
     (tmp_path / "ml-1m" / "users.dat").unlink()
     with pytest.raises(UserError, match=r"users.dat is absent; unpack it from ml-1m.zip"):
         find("ml-1m-ctr", tmp_path)
     shutil.rmtree(tmp_path / "ml-1m")
-    movielens(tmp_path, False)
+    movielens_1m(tmp_path, False)
     (tmp_path / "ml-1m" / "latest_with_timestamp.csv").unlink()
     with pytest.raises(UserError, match="has no times of ratings"):
         find("ml-1m-ctr", tmp_path)

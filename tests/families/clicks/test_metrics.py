@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
 from families.clicks.metrics import auc, auc_by_group, click_metrics, gauc, logloss
+from families.clicks.reader import NO_USER
 
 
 def made(rows, values, users, seed=0):
@@ -55,6 +56,21 @@ def test_gauc_by_a_loop_over_users(device, values):
         weight += own.sum()
     assert left_out > 10
     assert gauc(*on(device, labels, scores, users)) == pytest.approx(total / weight, abs=1e-12)
+
+
+def test_rows_of_unknown_users_are_left_out(device):
+    """They are no user, though half of all impressions; the rest is as scikit-learn has it."""
+    labels, scores, users = made(2000, 10, 50, seed=5)
+    known = np.arange(2000) % 2 == 1
+    users[~known] = NO_USER
+    own = [users == user for user in np.unique(users[known])]
+    own = [rows for rows in own if len(set(labels[rows])) == 2]
+    expected = np.average(
+        [roc_auc_score(labels[rows], scores[rows]) for rows in own],
+        weights=[rows.sum() for rows in own],
+    )
+    assert gauc(*on(device, labels, scores, users)) == pytest.approx(expected, abs=1e-12)
+    assert math.isnan(gauc(*on(device, labels, scores, np.full_like(users, NO_USER))))
 
 
 def test_users_with_one_class_are_left_out(device):

@@ -240,15 +240,12 @@ def test_command_line(cli, work):
     [
         (
             "user,item\na,x\nb,y\n",
-            "has no ratings; name its column of them rating, or take another --model",
+            "has no ratings; name its column of them by --rating_column, or take another --model",
         ),
-        (
-            "user,item,rating\na,x,5\nb,y,good\n",
-            "line 3: 'b,y,good' lacks a user, an item or a numeric rating",
-        ),
-        ("user,item,rating\na,x,5\nb,y,\n", "line 3: 'b,y,' lacks"),
-        ("user,item,rating\na,x,inf\nb,y,1\n", "line 2: 'a,x,inf' lacks"),
-        ("user,item,rating\na,x,1e60\nb,y,1\n", "line 2: 'a,x,1e60' lacks"),
+        ("user,item,rating\na,x,5\nb,y,good\n", "line 3: 'good' is no rating; correct it"),
+        ("user,item,rating\na,x,5\nb,y,\n", "line 3: '' is no rating"),
+        ("user,item,rating\na,x,inf\nb,y,1\n", "line 2: 'inf' is no rating"),
+        ("user,item,rating\na,x,1e60\nb,y,1\n", "line 2: '1e60' is no rating"),
         ("user,item,rating\na,x,5\n", "no test interaction"),
     ],
 )

@@ -65,13 +65,23 @@ class TwoBP(model.TwoBP):
         sums = csr_tensor(train.indptr, train.indices, ones, train.shape, a.device)
         return sums @ a, a
 
-    def encode_history(self, users, items, count):
-        """Encodings (count, D) of new users: the sums of their items' encodings.
+    def mean_user(self, trained):
+        return self.encodings()[0][trained].mean(0)
 
-        users (H,): numbers from 0 to count - 1; items (H,)
+    def encode_history(self, users, items, count, trained):
+        """Encodings (count, D) of new users: the sums of their items', as for trained users.
+
+        users (H,): numbers from 0 to count - 1
+        items (H,): each once for a user
+        trained (U,): bool, whether a user of the data set has training interactions
+
+        A user without items gets the mean of the trained users.
         """
         a = functional.normalize(self.weights["item"], dim=1)
-        return torch.zeros(count, a.shape[1], device=a.device).index_add_(0, users, a[items])
+        encodings = self.mean_user(trained).repeat(count, 1)  # (count, D)
+        known = users.unique()
+        encodings[known] = 0
+        return encodings.index_add_(0, users, a[items])
 
 
 class OneBP(TwoBP):

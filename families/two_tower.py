@@ -70,6 +70,8 @@ def contradictions(args, given):
         yield f"--loss {args.loss} needs negatives: give another --sampler than none"
     if args.loss in WITHOUT_NEGATIVES and args.sampler != "none":
         yield f"--loss {args.loss} has no negatives: leave --sampler {args.sampler} out"
+    if args.loss in OF_ALL_ITEMS:
+        yield from contradictions_of_all_items(args, given)
     if args.sampler == "inbatch" and args.loss in ("BPR", "BCE"):
         yield (
             f"--sampler inbatch corrects a softmax, which --loss {args.loss} is not; "
@@ -83,12 +85,28 @@ def contradictions(args, given):
     yield from regularizers.flags.contradictions(args, given)
 
 
+def contradictions_of_all_items(args, given):
+    """Yield lines about flags that do nothing, or make no sense, for a loss over all items."""
+    loss = f"--loss {args.loss}"
+    for flag in ("similarity", "beta", "aggregation"):
+        if flag in given:
+            yield f"{loss} makes users of the sums of their items: leave --{flag} out"
+    if args.encoder != "MF":
+        yield f"{loss} is for --encoder MF: leave --encoder {args.encoder} out"
+    if args.regularizer != "decay":
+        yield f"{loss} moves all items in a step: take --l2, not --regularizer {args.regularizer}"
+
+
 def one_process(args):
     """Yield the choices that cannot be divided among processes: they look at all users together."""
-    whole_only = {"encoder": "LightGCN", "loss": "DirectAU", "regularizer": "lambdaopt"}
-    for flag, value in whole_only.items():
-        if getattr(args, flag) == value:
-            yield f"--{flag} {value}"
+    whole_only = {
+        "encoder": ["LightGCN"],
+        "loss": ["DirectAU", "ELSA"],
+        "regularizer": ["lambdaopt"],
+    }
+    for flag, values in whole_only.items():
+        if getattr(args, flag) in values:
+            yield f"--{flag} {getattr(args, flag)}"
 
 
 def load_data(args):
@@ -105,7 +123,7 @@ FAMILY = Family(
             f"model:{name}",
             HAS,
             named_after=("encoder",),
-            instead={"loss": {loss: f"families.all_items:{name}" for loss in OF_ALL_ITEMS}},
+            instead={"loss": dict.fromkeys(OF_ALL_ITEMS, f"families.all_items:{name}")},
         )
         for name in ("OneBP", "TwoBP")
     },

@@ -169,7 +169,7 @@ def test_a_folder_spelled_like_a_published_data_set(work):
         (
             "user,item\n1,2\n1,3\n",
             ["--split", "last"],
-            "has no times; name its column of them by --time_column; or take --split random",
+            "has no times; name its column of them by --time_column; or split it by --split random",
         ),
         ("user,item\n1,2\n1.0,3\n", [], "the users '1' and '1.0' may be one, spelled in two ways"),
         ("0 5 6\n1 7 8\n", [], "(--format lightgcn), or a table (--format table)"),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import tempfile
 from collections import Counter
 
@@ -181,7 +182,9 @@ def test_nothing_half_done_stays(tmp_path, monkeypatch, where, error):
 
 def test_what_a_kill_left_is_removed(tmp_path):
     cache = folder_of(tmp_path, random_rows()) / "shop" / ".cache"
-    dead, alive = cache / ".shop.aaaa.4194304.tmp", cache / f".shop.aaaa.{os.getppid()}.tmp"
+    machine = platform.node()
+    dead = cache / f".shop.aaaa.{machine}.4194304.tmp"
+    alive = cache / f".shop.aaaa.{machine}.{os.getppid()}.tmp"
     for folder in (dead, alive):
         folder.mkdir(parents=True)
         (folder / "codes.bin").write_bytes(b"1234")

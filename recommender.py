@@ -10,7 +10,7 @@ import torch
 from cli.errors import UserError
 from cli.registry import RANKINGS, REGULARIZERS, find
 from distributed import agreement, collectives
-from distributed.optimizer import ShardedOptimizer, reads_few_rows
+from distributed.optimizer import optimizer_of_ranks, reads_few_rows
 from distributed.schedule import Schedule
 from engine import compiling
 from engine.adam import Adam
@@ -78,6 +78,10 @@ class Recommender:
         Returns the mean loss per interaction, nan if the weights are not finite.
         """
         raise NotImplementedError
+
+    def chosen_flags(self):
+        """{flag: value} that the model chose by itself, for flags `auto`; state_dict has them."""
+        return {}
 
     def state_dict(self):
         """All that decides the rest of the run: tensors (live ones, no copies) and plain types."""
@@ -218,10 +222,7 @@ class BatchTrained(Recommender):
 
         self.step = self.make_step(lambda part: part)
         if self.compiled:
-            # By the row, memory is the limit: keep what was read for its second use.
-            keep = self.regularizer.by_row and self.device.type == "cpu"
-            options = {"realize_reads_threshold": 1} if keep else {}
-            prepare = partial(torch.compile, fullgraph=True, dynamic=False, options=options)
+            prepare = compiling.step_compiler(self.regularizer.by_row, self.device)
             self.compiled_step = self.make_step(prepare)
         super().start_training(state)
 
@@ -243,9 +244,7 @@ class BatchTrained(Recommender):
         by_row, per_user = self.regularizer.by_row, self.encoder.per_user()
         make = SGD if self.args.optimizer == "SGD" else partial(Adam, by_row=by_row)
         make = partial(make, l2=self.regularizer.decay, decayed=self.decayed_weights())
-        if collectives.world_size() == 1:
-            return make(trained)
-        return ShardedOptimizer(make, trained, per_user, rows, by_row, self.schedule)
+        return optimizer_of_ranks(make, trained, per_user, rows, by_row, self.schedule)
 
     def make_step(self, prepare):
         """`train_step`, compiled. prepare: compiles a function, or returns it as it is.

@@ -100,10 +100,13 @@ def refit(model_class, device, data, args, epochs):
     """Train a new model on training and validation split together, for `epochs` epochs.
 
     It is a run of its own, <run_name>-refit, with the learning rates of the run that chose the
-    number of epochs. Test is evaluated once. A continuation goes on with it if that number and the
-    flags are still the same.
+    number of epochs, and with the values that its best epoch chose for flags `auto`. Test is
+    evaluated once. A continuation goes on with it if that number and the flags are still the same.
     """
+    folder = Path(args.checkpoint_dir)
+    chosen = load_checkpoint(folder / args.run_name / "best.pt").get("chosen_flags", {})
     args = args.replace(
+        **chosen,
         origin="refit",
         refit_epochs=epochs,
         run_name=f"{args.run_name}-refit",
@@ -112,7 +115,7 @@ def refit(model_class, device, data, args, epochs):
         eval_every=epochs,
         refit=False,
     )
-    last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
+    last_file = folder / args.run_name / "last.pt"
     try:
         trained = load_checkpoint(last_file)["flags"] if args.train_mode == "continue" else None
     except UserError:  # absent or damaged
@@ -214,6 +217,8 @@ class Progress:
 def final_metrics(model, progress, checkpoints, args):
     """Test metrics of the best epoch, of the last one, and of baselines, for summary.json.
 
+    With the values that the model chose for flags `auto`.
+
     With --select valid the model ends with the weights of the best epoch, whose metrics on the
     validation split are under `valid`.
     """
@@ -226,4 +231,5 @@ def final_metrics(model, progress, checkpoints, args):
         "best": {"epoch": progress.best_epoch, **best},
         "last": {"epoch": progress.epoch, **last},
         "baselines": model.baselines(),
+        "chosen_flags": model.chosen_flags(),
     }

@@ -18,6 +18,7 @@ def checkpoint_state(model, progress, args):
         **vars(progress),
         "identity": identity(model, args),
         "flags": args.training_flags(),
+        "chosen_flags": model.chosen_flags(),
         "model": model.state_dict(),
     }
 

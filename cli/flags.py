@@ -112,6 +112,24 @@ def whole(low):
     return number(low, 2**31 - 1, kind=int)
 
 
+def or_auto(kind):
+    """A converter for a flag: what `kind` takes, or auto: the model chooses on validation data.
+
+    kind: a converter. See recommender.Recommender.chosen_flags.
+    """
+
+    def convert(text):
+        if text.lower() == "auto":
+            return "auto"
+        try:
+            return kind(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error}, or auto") from None
+
+    convert.metavar, convert.takes_auto = f"{kind.metavar}|auto", True
+    return convert
+
+
 positive = number(above=0)
 # A share of the data to test or validate on: a larger one would leave too little to train on.
 share = number(above=0, high=0.9)

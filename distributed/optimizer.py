@@ -32,6 +32,13 @@ def reads_few_rows(tables, rows, per_user, same_items):
     return FEW * sum(rows[name] * readers[name] for name in tables) < sum(tables.values())
 
 
+def optimizer_of_ranks(make, tables, *about):
+    """The optimizer of the tables: in one process that of `make`, else a ShardedOptimizer."""
+    if collectives.world_size() == 1:
+        return make(tables)
+    return ShardedOptimizer(make, tables, *about)
+
+
 class ShardedOptimizer(Optimizer):
     """An optimizer that keeps the shared tables equal on all ranks: it sums the ranks' gradients.
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from functools import partial
 
 import torch
 
@@ -31,6 +32,14 @@ def repays(choice, obstacle, read, size, steps):
     if obstacle:
         log.info("the training step is not compiled: %s", obstacle)
     return not obstacle
+
+
+def step_compiler(by_row, device):
+    """The compiler of a step's parts, for a model's `make_step`. by_row: Adam visits single rows"""
+    # By the row, memory is the limit on a CPU: keep what was read for its second use.
+    keep = by_row and device.type == "cpu"
+    options = {"realize_reads_threshold": 1} if keep else {}
+    return partial(torch.compile, fullgraph=True, dynamic=False, options=options)
 
 
 def compiles(device):

@@ -26,7 +26,9 @@ def adopt_trained_flags(args):
     path = checkpoint_file(args)
     state = shards.load(path)
     with explain_mismatch(path):
-        trained = {flag: value for flag, value in state["flags"].items() if hasattr(args, flag)}
+        # Values that training chose count instead of `auto`. The oldest checkpoints have none.
+        trained = state["flags"] | state.get("chosen_flags", {})
+        trained = {flag: value for flag, value in trained.items() if hasattr(args, flag)}
 
         # Refuse flags of the command line that differ.
         for flag, value in trained.items():

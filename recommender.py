@@ -13,7 +13,7 @@ from distributed import agreement, collectives
 from distributed.optimizer import optimizer_of_ranks, reads_few_rows
 from distributed.schedule import Schedule
 from engine import compiling
-from engine.adam import Adam
+from engine.adam import BETA2, Adam
 from engine.optimizer import SGD
 from engine.tables import value_and_gradients
 from evaluate import DotProduct, popularity_encodings
@@ -163,6 +163,8 @@ class BatchTrained(Recommender):
     and `trained_weights` if some weights get no gradient, `after_step` if a step does more.
     """
 
+    beta2 = BETA2  # what a step of Adam keeps of the second moments
+
     def __init__(self, data, args, device):
         super().__init__(data, args, device)
         self.encoder = self.make_encoder()
@@ -242,7 +244,8 @@ class BatchTrained(Recommender):
     def make_optimizer(self, trained, rows):
         """The engine.optimizer.Optimizer of the `trained` weights; rows: see rows_per_step."""
         by_row, per_user = self.regularizer.by_row, self.encoder.per_user()
-        make = SGD if self.args.optimizer == "SGD" else partial(Adam, by_row=by_row)
+        make = partial(Adam, by_row=by_row, beta2=self.beta2)
+        make = make if self.args.optimizer == "Adam" else SGD
         make = partial(make, l2=self.regularizer.decay, decayed=self.decayed_weights())
         return optimizer_of_ranks(make, trained, per_user, rows, by_row, self.schedule)
 

@@ -52,16 +52,20 @@ class Adam(Optimizer):
     torch.optim.Adam.
     """
 
-    def __init__(self, tables, l2, by_row=False, amsgrad=False, low=-math.inf, decayed=None):
+    def __init__(
+        self, tables, l2, by_row=False, amsgrad=False, low=-math.inf, decayed=None, beta2=BETA2
+    ):
         """Build an optimizer whose moments are 0. Raises ValueError for by_row with weight decay.
 
         tables: {name: (R, D) tensor}, changed in place; of any shape if no step reads it by rows
         l2, decayed: see SGD in engine/optimizer.py
         by_row, amsgrad, low: see above
+        beta2: b2, what a step keeps of the second moment
         """
         if by_row and l2:
             raise ValueError("weight decay moves every row in every step")
         self.tables, self.by_row, self.amsgrad, self.low = tables, by_row, amsgrad, low
+        self.beta2 = beta2
         self.l2 = decay_by_table(tables, l2, decayed)
         self.device = next(iter(tables.values())).device
         # m, v and, with amsgrad, the largest v so far: (R, D) each
@@ -91,7 +95,7 @@ class Adam(Optimizer):
             # (R,) the place of a row in what `fetch` returned, if it is a row of that batch
             self.row_place = {name: done.clone() for name, done in self.row_done.items()}
             # (SEGMENT + 1, 2) b1^k, b2^k
-            betas = torch.tensor([BETA1, BETA2], dtype=torch.float64)
+            betas = torch.tensor([BETA1, beta2], dtype=torch.float64)
             powers = betas ** torch.arange(SEGMENT + 1)[:, None]
             self.powers = powers.float().to(self.device)
             # (SEGMENT + 1, REACH, 4) see `missed_steps`. The last entry is for rows that the last
@@ -166,7 +170,7 @@ class Adam(Optimizer):
         # given, so it gets a copy.
         first, second, *largest = self.moments[name]
         state = [self.tables[name]], [gradient], [first], [second], largest, [self.steps.clone()]
-        constants = {"lr": self.lr, "beta1": BETA1, "beta2": BETA2, "eps": EPS}
+        constants = {"lr": self.lr, "beta1": BETA1, "beta2": self.beta2, "eps": EPS}
         options = {"weight_decay": self.l2[name], "amsgrad": self.amsgrad, "maximize": False}
         adam(*state, fused=True, **constants, **options)
         if self.low > -math.inf:
@@ -181,7 +185,7 @@ class Adam(Optimizer):
         rate, scale = self.rates.index_select(0, self.done)[0].unbind()
         first, second, *largest = moments
         first = BETA1 * first + (1 - BETA1) * gradient
-        second = BETA2 * second + (1 - BETA2) * gradient * gradient
+        second = self.beta2 * second + (1 - self.beta2) * gradient * gradient
         largest = [other.maximum(second) for other in largest]
         root = ((largest or [second])[0] + TINY).sqrt()
         weights = self._clamped(weights - rate * first / (scale * root + EPS))
@@ -224,10 +228,10 @@ class Adam(Optimizer):
         self.left = min(max(begin // 4, 1), SEGMENT) if self.by_row else SEGMENT
         # Bias corrections of each step: of the learning rate for m, of the root for v.
         step = begin + torch.arange(1, self.left + 1, dtype=torch.float64)
-        rates = torch.stack([lr / (1 - BETA1**step), (1 - BETA2**step).rsqrt()], dim=1)
+        rates = torch.stack([lr / (1 - BETA1**step), (1 - self.beta2**step).rsqrt()], dim=1)
         self.rates[: self.left] = rates.to(self.rates)
         if self.by_row:
-            missed = missed_steps(begin, self.left, lr, self.amsgrad)
+            missed = missed_steps(begin, self.left, lr, self.amsgrad, self.beta2)
             self.missed[: self.left] = missed.to(self.missed)
 
     def state_dict(self):
@@ -252,7 +256,7 @@ class Adam(Optimizer):
         self._end_segment()
 
 
-def missed_steps(begin, length, lr, amsgrad=False):
+def missed_steps(begin, length, lr, amsgrad=False, beta2=BETA2):
     """Table (length, REACH, 4): [t, k] is for k steps without a gradient after step begin + t.
 
     Its four numbers, see Adam: the sum of the weights A_j, j = 1..k, then the mean and the second
@@ -264,7 +268,7 @@ def missed_steps(begin, length, lr, amsgrad=False):
     j = torch.arange(1, REACH, dtype=torch.float64)  # (REACH - 1,)
     step = begin + torch.arange(length)[:, None] + j  # t + j, (length, REACH - 1)
     weight = lr / (1 - BETA1**step) * BETA1**j
-    a = ((1 if amsgrad else BETA2**j) / (1 - BETA2**step)).sqrt()
+    a = ((1 if amsgrad else beta2**j) / (1 - beta2**step)).sqrt()
 
     # Cumulative sums over j give the raw moments for every k at once.
     total = weight.cumsum(1)

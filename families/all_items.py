@@ -3,13 +3,32 @@
 Shapes: B users of a batch, n interactions of them, U users, I items, D dim.
 """
 
+import math
+
 import torch
+from torch import nn
 from torch.nn import functional
 
 import model
-from engine.all_items import cosine_error, sums_matrices
-from engine.tables import SparseProduct, csr_tensor
+from engine.all_items import GramMatrix, cosine_error, sums_matrices
+from engine.tables import SparseProduct, Weights, csr_tensor
 from sampler import Histories
+
+
+class Items(Weights):
+    """A table of items (I, D), Xavier-normal at the start, and with --beta one of users (U, D)."""
+
+    by_row = False  # all items move in every step
+    compiles = False  # torch.compile does not take sparse products
+
+    def __init__(self, data, args, generator):
+        super().__init__()
+        items = torch.empty(data.shape[1], args.dim, device=generator.device)
+        nn.init.normal_(items, std=math.sqrt(2 / sum(items.shape)), generator=generator)
+        self.register("item", items, of="item", per="item")
+        if args.beta:
+            users = torch.zeros(data.shape[0], args.dim, device=generator.device)
+            self.register("user", users, of="user", per="user")
 
 
 class TwoBP(model.TwoBP):
@@ -21,12 +40,10 @@ class TwoBP(model.TwoBP):
 
     identifying = ("model", "encoder", "dim", "loss")
     towers = ("item",)  # a user's encoding is made of the items
+    beta2 = 0.99  # a run has a few hundred steps, and each moves all items
 
     def make_encoder(self):
-        encoder = super().make_encoder()
-        encoder.by_row = False  # all items move in every step
-        encoder.compiles = False  # torch.compile does not take sparse products
-        return encoder
+        return Items(self.data, self.args, self.generator)
 
     def make_sampler(self):
         return Histories(self.data.train, self.args, self.generator)
@@ -45,13 +62,15 @@ class TwoBP(model.TwoBP):
             torch.bincount(rows, minlength=len(users)).to(a.dtype) for rows in (row, row[kept])
         )
         p = self.encode(some)
-        return self.loss_of(p, total, some, a.T @ a, size, kept_size).mean()
+        self.sums = total.detach()
+        errors = self.loss_of(p, total, some, GramMatrix.apply(a), size, kept_size)
+        return errors.sum() / max(len(users), 1)  # a process may be left without users
 
     def encode(self, sums):
         """The users' encodings (B, D) from the sums of their items."""
         return sums
 
-    def after_step(self, weights, place, *batch):
+    def after_step(self, weights, place, users, *batch):
         """Nothing: users follow from the items."""
 
     def for_inner_product(self, *encodings):
@@ -85,7 +104,20 @@ class TwoBP(model.TwoBP):
 
 
 class OneBP(TwoBP):
-    """One backpropagation: no gradient goes through the users, whom their items move."""
+    """One backpropagation: no gradient goes through the users, whom their items move.
+
+    With --beta 0 a user's encoding is the sum of the user's items as they are now. Else it is a
+    moving average of these sums as the steps saw them.
+    """
 
     def encode(self, sums):
         return sums.detach()
+
+    def after_step(self, weights, place, users, *batch):
+        """Move the users (B,) of the batch towards the sums of their items."""
+        if self.args.beta:
+            weights["user"][users] = weights["user"][users].lerp(self.sums, 1 - self.args.beta)
+
+    def encodings(self):
+        users, items = super().encodings()
+        return self.weights.get("user", users), items

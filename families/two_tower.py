@@ -13,10 +13,14 @@ HAS = frozenset({"gradients", "epochs", "dim", "pairs", "ranking", "lists"})
 _INBATCH = {"sampler": "inbatch", "similarity": "cosine", "temperature": 0.1, "beta": 0.99}
 _INBATCH |= {"dim": 256, "lr": 5e-3, "lr_schedule": "cosine", "epochs": 15}
 ALL_ITEMS = {"batch_size": 256, "lr": 0.05, "lr_schedule": "cosine", "dim": 256, "epochs": 60}
-ALL_ITEMS |= {"l2": 0.0, "dropout": 0.5}
+ALL_ITEMS |= {"l2": 0.0, "beta": 0.0}
+_FAST = {"loss": "ELSA", "sampler": "none", **ALL_ITEMS}
 PRESETS = {
     "paper": {},
-    "fast": {"100k": {"lr": 2e-2, "lr_schedule": "cosine", "epochs": 50}},
+    "fast": {
+        "100k": _FAST | {"dim": 384, "dropout": 0.4},
+        "1M": _FAST | {"dim": 512, "dropout": 0.3, "epochs": 20},
+    },
     "inbatch": {"Gowalla": _INBATCH, "Yelp2018": _INBATCH},
 }
 
@@ -88,7 +92,8 @@ def contradictions(args, given):
 def contradictions_of_all_items(args, given):
     """Yield lines about flags that do nothing, or make no sense, for a loss over all items."""
     loss = f"--loss {args.loss}"
-    for flag in ("similarity", "beta", "aggregation"):
+    moved = ("similarity", "aggregation", *(["beta"] if args.model == "TwoBP" else []))
+    for flag in moved:
         if flag in given:
             yield f"{loss} makes users of the sums of their items: leave --{flag} out"
     if args.encoder != "MF":
@@ -101,7 +106,7 @@ def one_process(args):
     """Yield the choices that cannot be divided among processes: they look at all users together."""
     whole_only = {
         "encoder": ["LightGCN"],
-        "loss": ["DirectAU", "ELSA"],
+        "loss": ["DirectAU"],
         "regularizer": ["lambdaopt"],
     }
     for flag, values in whole_only.items():

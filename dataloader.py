@@ -148,9 +148,7 @@ def load_dataset(
         pairs = disjoint(user_ids, item_ids, pairs, sources, choice)
 
     # Users and items that training does not know.
-    pairs, cold = filters.without_cold(pairs, choice)
-    if "drop" in (choice.cold_users, choice.cold_items):
-        user_ids, item_ids, pairs = filters.without_unused(user_ids, item_ids, pairs)
+    user_ids, item_ids, pairs, cold = filters.without_cold(user_ids, item_ids, pairs, choice)
     for split in ("train", "valid", "test") if validate else ("train", "test"):
         if not len(pairs[split]):
             raise UserError(

@@ -70,7 +70,7 @@ def encode(source, cache_folder, name, threshold, ratios):
     clicks: fraction of clicks in the train split
     skipped: [number of broken lines left out, number of the first], or [] if there is none
     digest: sha256 of all this and of the files
-    skipped_of: ClickSource.skipped
+    skipped_of, unordered_of: ClickSource.skipped and .unordered
 
     Pass 1 reads the text once and writes each row as codes: for each field, the position of its
     value among the distinct values of its block, whose hashes are written beside. Pass 2 counts the
@@ -99,6 +99,7 @@ def encode(source, cache_folder, name, threshold, ratios):
                 "skipped": [sum(count for count, _ in skipped), skipped[0][1]] if skipped else [],
             }
             metadata |= {"digest": _digest(folder, metadata), "skipped_of": source.skipped}
+            metadata["unordered_of"] = source.unordered
             with open(folder / "about.json", "w") as file:
                 json.dump(metadata, file)
     except OSError as error:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cli.errors import UserError
+from families.clicks.order import TimeOrder
 from sources.records import as_text, read_binary, read_json
 from sources.tables import TEXT, read_table
 
@@ -48,6 +49,7 @@ class ClickSource:
     skip: whether broken lines are left out
     skipped: {name of a file: [number of lines left out, number of the first, from 1]}, known after
         all blocks were read
+    unordered: {name of a file: order.TimeOrder.found}, of files not in the order of time, likewise
     """
 
     splits: tuple
@@ -58,6 +60,7 @@ class ClickSource:
     above: float | None
     skip: bool
     skipped: dict
+    unordered: dict
 
     def blocks(self):
         """Yield all rows as Blocks."""
@@ -81,6 +84,7 @@ class ClickLog(ClickSource):
     above: float | None = None
     skip: bool = False
     skipped: dict = field(default_factory=dict)
+    unordered: dict = field(default_factory=dict)
 
     @property
     def splits(self):
@@ -88,7 +92,7 @@ class ClickLog(ClickSource):
 
     def blocks(self):
         """Yield all rows as Blocks. Raises UserError for a broken line, with its number."""
-        self.skipped = {}
+        self.skipped, self.unordered = {}, {}
         for split, layout in self.layouts.items():
             yield from self._blocks_of(split, layout)
 
@@ -98,21 +102,26 @@ class ClickLog(ClickSource):
         places = {name: layout.names.index(name) for name in names}
         # ragged: (number, what is wrong) of lines that could not be divided into columns.
         ragged, n_broken, first = [], 0, None
-        for block in read_blocks(layout, sorted(places.values()), ragged):
+        order = TimeOrder(layout)
+        read = {*places.values(), order.place} - {None}
+        for block in read_blocks(layout, sorted(read), ragged):
             self._refuse(ragged)
-            read, broken = self._read(split, layout, places, block)
+            order.add(block)
+            rows, broken = self._read(split, layout, places, block)
             if first is None and (ragged or len(broken)):
                 first = min(
                     [number for number, _ in ragged[:1]]
                     + [int(block.line(int(row)).split()[-1]) for row in broken[:1]]
                 )
             n_broken += len(broken)
-            if len(read.labels):
-                yield read
+            if len(rows.labels):
+                yield rows
         self._refuse(ragged)
         if ragged or n_broken:
             first = first or ragged[0][0]
             self.skipped[layout.path.name] = [len(ragged) + n_broken, first]
+        if order.found:
+            self.unordered[layout.path.name] = order.found
 
     def _refuse(self, ragged):
         """Raise UserError for the first broken line, unless such lines are left out."""

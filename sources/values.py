@@ -11,11 +11,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cli.errors import UserError
 from sources.columns import NUMBER
 
 MISSING = np.iinfo(np.int64).min  # stands for no time
 SECOND = 1_000_000  # microseconds
 SAMPLED = 100_000  # times whose size tells their unit
+# How many are a second, by the names of units; and seconds from 1990 to 2100.
+UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+NOWADAYS = 631_152_000, 4_102_444_800
 
 
 def ratings_of(column, decimal_comma):
@@ -108,15 +112,49 @@ def ticks_per_second(times, unit):
     return next((10**power for power in (0, 3, 6) if usual < 10 ** (11 + power)), 10**9)
 
 
+def units_of(times):
+    """{unit: first place} of units in which some whole numbers (n,) are a time from 1990 to 2100.
+
+    A number is so in one unit at most; two of them in one column are mixed.
+    """
+    found = {}
+    for word, ticks in UNITS.items():
+        is_so = (times >= NOWADAYS[0] * ticks) & (times < NOWADAYS[1] * ticks)
+        if is_so.any():
+            found[word] = int(np.argmax(is_so))
+    return found
+
+
+def spell_days(times, unit):
+    """Whether all times may be dates from 1970 to 2100 written as numbers, as 20111121 is.
+
+    times (n,), unit: see `ticks_per_second`
+    """
+    some = times[:: len(times) // SAMPLED + 1]
+    if unit != "number" or not len(some) or some.min() < 1970_01_01 or some.max() > 2100_12_31:
+        return False
+    years, months, days = some // 10_000, some // 100 % 100, some % 100
+    starts = ((years - 1970) * 12 + months - 1).astype("M8[M]")
+    lengths = ((starts + 1).astype("M8[D]") - starts.astype("M8[D]")).astype(np.int64)
+    return bool(((months >= 1) & (months <= 12) & (days >= 1) & (days <= lengths)).all())
+
+
 def moment(text, times, unit):
     """The time that --test_from names, in the unit of the times.
 
     text: a number as in the file; or a date, with or without a time of day, in UTC
     times (n,), unit: see `ticks_per_second`
+
+    Raises UserError for a date if the times may be dates written as numbers.
     """
     if NUMBER.fullmatch(text):
         return round(float(text) * SECOND) if unit == "us" else int(Decimal(text))
     date = datetime.fromisoformat(text)
+    if spell_days(times, unit):
+        raise UserError(
+            f"--test_from {text}: the times are numbers as {times[0]}, which may be dates; say "
+            f"--test_from {date:%Y%m%d}, or write {date:%Y-%m-%d} in the file"
+        )
     if date.tzinfo is None:
         date = date.replace(tzinfo=timezone.utc)
     microseconds = (date - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)

@@ -163,13 +163,19 @@ def test_a_folder_spelled_like_a_published_data_set(work):
         (
             "user,item\n1,2\n1,3\n",
             ["--model", "SVD"],
-            "has no ratings; name its column of them by --rating_column, or take another --model",
+            "has no ratings among its columns user, item; name one by --rating_column, or take "
+            "another --model",
         ),
-        ("user,item\n1,2\n", ["--min_rating", 3], "name its column of them by --rating_column"),
+        (
+            "user,item\n1,2\n",
+            ["--min_rating", 3],
+            "columns user, item; name one by --rating_column",
+        ),
         (
             "user,item\n1,2\n1,3\n",
             ["--split", "last"],
-            "has no times; name its column of them by --time_column; or split it by --split random",
+            "has no times among its columns user, item; name one by --time_column; or split it by "
+            "--split random",
         ),
         ("user,item\n1,2\n1.0,3\n", [], "the users '1' and '1.0' may be one, spelled in two ways"),
         ("0 5 6\n1 7 8\n", [], "(--format lightgcn), or a table (--format table)"),

@@ -184,7 +184,7 @@ def test_min_rating(tmp_path, caplog):
     assert data.digest != load(tmp_path).digest
     write(tmp_path / "e/all.csv", "user,item\na,x\n")
     with pytest.raises(
-        UserError, match=r"all.csv has no ratings; name its column of them by --rating_c"
+        UserError, match=r"all.csv has no ratings among its columns user, item; name one by --r"
     ):
         load_dataset("e", tmp_path, choice=Choice(min_rating=4.0))
     write(tmp_path / "e/all.csv", "user,item,rating\na,x,3\na,y,good\n")

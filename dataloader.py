@@ -18,6 +18,7 @@ from sources.download import REGISTRY
 from sources.filters import DEFAULTS, Choice
 from sources.folders import find_folder, find_sources
 from sources.interactions import SPLITS, Details, Interactions, digest_of
+from sources.numbering import warn_of_unknown
 from sources.readers import WANTED
 from sources.share import own_share
 from sources.splits import Splitter
@@ -134,6 +135,9 @@ def load_dataset(
         pairs["train"], pairs["test"] = splitter.split_test(pairs.pop("interactions"), test_ratio)
     else:
         check_own_test(sources, choice, test_ratio, divided=validate and "valid" not in sources)
+        masks = zip(pairs["train"].present(), pairs["test"].present(), strict=True)
+        for what, ids, both in zip(("user", "item"), (user_ids, item_ids), masks, strict=True):
+            warn_of_unknown(ids, *both, what, sources)
     if name in REGISTRY and choice == DEFAULTS:
         check_published(name, (len(user_ids), len(item_ids)), pairs)
 

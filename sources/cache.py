@@ -82,8 +82,9 @@ def parse(tables, wanted):
     """Number and sort interactions. tables: {split: Rows}; wanted (Wanted). Returns Parsed."""
     rows = list(tables.values())
     as_spelled = wanted.format is not None
-    user_ids, users = number_ids([table.users for table in rows], "user", as_spelled)
-    item_ids, items = number_ids([table.items for table in rows], "item", as_spelled)
+    files = [table.source for table in rows]
+    user_ids, users = number_ids([table.users for table in rows], "user", files, as_spelled)
+    item_ids, items = number_ids([table.items for table in rows], "item", files, as_spelled)
     unit = _common_unit(rows)
     shape = (len(user_ids), len(item_ids))
     pairs = {

@@ -146,11 +146,8 @@ def without_unused(user_ids, item_ids, pairs):
 
     pairs: {split: Pairs}
     """
-    users = sum(np.diff(part.indptr) for part in pairs.values()) > 0
-    items = np.zeros(len(item_ids), bool)
-    for part in pairs.values():
-        items[part.items] = True
-    return chosen(user_ids, item_ids, pairs, users, items)
+    masks = zip(*(part.present() for part in pairs.values()), strict=True)
+    return chosen(user_ids, item_ids, pairs, *map(np.logical_or.reduce, masks))
 
 
 def chosen(user_ids, item_ids, pairs, users, items):
@@ -177,9 +174,7 @@ def without_cold(user_ids, item_ids, pairs, choice):
     Returns (user_ids, item_ids, pairs, one line that counts both for the test split).
     """
     train, test = pairs["train"], pairs["test"]
-    users = np.diff(train.indptr) > 0
-    items = np.zeros(train.n_items, bool)
-    items[train.items] = True
+    users, items = train.present()
     cold_users = len(np.unique(test.users[~users[test.users]]))
     cold_items = len(np.unique(test.items[~items[test.items]]))
     drop_users, drop_items = choice.cold_users == "drop", choice.cold_items == "drop"

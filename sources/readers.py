@@ -45,6 +45,7 @@ class Rows:
     ratings (n,): float32, NaN where the file has no number; None: the file has no such column
     times (n,): int64, MISSING where the file has none; None: no such column
     unit: of the times, see sources.values.times_of
+    source: the file, for messages
     about: what was recognised
     gaps: {"rating" or "time": why the column is absent, or where its first value is missing; or
         "unit": where times of two units are}; to be put after the file's name
@@ -55,6 +56,7 @@ class Rows:
     ratings: np.ndarray | None = None
     times: np.ndarray | None = None
     unit: str = ""
+    source: str = ""
     about: str = ""
     gaps: dict = field(default_factory=dict)
 
@@ -79,7 +81,7 @@ def _read_file(layout, wanted):
         columns = choose_columns(layout, wanted)
         places = {role: place for role, place in columns.items() if isinstance(place, int)}
         blocks = _blocks(layout, places)
-    rows = Rows()
+    rows = Rows(source=str(layout.path))
     ratings, times, first_gap, first_of_unit = [], [], {}, {}
     for block in blocks:
         users, items = (_ids(layout, block, places[role], role) for role in ("user", "item"))

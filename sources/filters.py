@@ -54,10 +54,14 @@ def counting(parsed, sources, choice, ratings, times=False):
         elif not ratings:
             _warn_of_zeros(part, sources[split])
         pairs[split] = without_repeats(part, choice.repeats)
-        if ratings and (repeated := len(part) - len(pairs[split])):
+        repeated = len(part) - len(pairs[split])
+        if repeated and ratings:
             text = "warning: %s: %d ratings are replaced by %s ones of their pairs"
             other = "later" if choice.repeats == "last" else "earlier"
             log.warning(text, sources[split], repeated, other)
+        elif repeated:
+            text = "%s: %d of %d rows repeat a pair of user and item; the %s of each pair counts"
+            log.info(text, sources[split], repeated, len(part), choice.repeats)
     times = times or choice.split != "random"
     pairs = {split: part.only(ratings, times) for split, part in pairs.items()}
     least = choice.min_user_interactions, choice.min_item_interactions

@@ -34,6 +34,7 @@ class Layout:
     newline: end of a line
     skip_bytes, skip_lines: what comes before the first row, the header say
     samples: the first rows, lists of fields
+    lists: names of fields of JSON that hold lists, and so are no columns
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Layout:
     skip_bytes: int = 0
     skip_lines: int = 0
     samples: tuple = ()
+    lists: tuple = ()
 
     def describe(self):
         """In words: "gzip: table with a header, separated by commas"."""

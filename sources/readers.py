@@ -135,7 +135,10 @@ def _ids(layout, block, place, role):
     missing = pc.index(column.dictionary, b"").as_py()
     if missing >= 0:
         row = int(np.argmax(column.indices.to_numpy() == missing))
-        raise UserError(f"{layout.path}, {block.line(row)}: lacks the {role}; correct or remove it")
+        what = f"lacks the {role}; correct or remove it"
+        if not any(column[row].as_py() for column in block.columns.values()):
+            what = "is empty, or has separators only; remove such lines"
+        raise UserError(f"{layout.path}, {block.line(row)}: {what}")
     return column
 
 

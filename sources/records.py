@@ -35,10 +35,19 @@ def json_layout(plain, text):
     lines = lines[:SAMPLED] if len(lines) == 1 else lines[: min(SAMPLED, len(lines) - 1)]
     first = _object(plain.path, lines[0], plain.skip_lines + 1)
     others = (_parsed_object(line) for line in lines[1:])  # the reader reports broken lines
-    fields = [_flat(found) for found in (first, *others) if isinstance(found, dict)]
+    objects = [found for found in (first, *others) if isinstance(found, dict)]
+    fields = list(map(_flat, objects))
+    lists = {name for found in objects for name, value in found.items() if isinstance(value, list)}
     names = list(dict.fromkeys(name for other in fields for name in other))
     samples = tuple(tuple(map(other.get, names)) for other in fields)
-    return replace(plain, kind="json", names=tuple(names), header=True, samples=samples)
+    return replace(
+        plain,
+        kind="json",
+        names=tuple(names),
+        header=True,
+        samples=samples,
+        lists=tuple(sorted(lists)),
+    )
 
 
 def read_json(layout, positions, broken=None, short_floats=False):

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from cli.errors import UserError
-from sources.files import PIECE, pieces
+from sources.files import NUL, PIECE, pieces
 from sources.layout import WORDS, Block
 
 TEXT = pa.dictionary(pa.int32(), pa.binary())  # type of a column: few of its values are distinct
@@ -121,10 +121,7 @@ def check_no_nul(layout, text, first_line):
     """Raise UserError if there is a NUL character in text (bytes)."""
     if b"\0" in text:
         line = first_line + text.count(layout.newline, 0, text.index(b"\0"))
-        raise UserError(
-            f"{layout.path}, line {line}: a NUL character; this is not a text file, or it is "
-            "damaged"
-        )
+        raise UserError(f"{layout.path}, line {line}: {NUL}")
 
 
 def _arrow_table(layout, types, text, delimiter, quoted):
@@ -206,6 +203,8 @@ def _broken_lines(layout, text, first_line):
             )
             if '"' in "".join(fields) and not layout.quoted:
                 message += ", or say --format csv if quotation marks enclose fields"
+            elif any(field.lstrip().startswith("[") for field in fields):
+                message += "; a list is no field: write a row for each of its items"
             lines.append((line, message))
     return lines, whole.getvalue().encode("latin-1") or b"\n"
 

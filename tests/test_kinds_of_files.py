@@ -202,6 +202,7 @@ def test_a_folder_spelled_like_a_published_data_set(work):
         ),
         ("0 5 6\n1 7 8\n", [], "(--format lightgcn), or a table (--format table)"),
         ("user,item\n1,2\n1\n", [], "line 3: 1 fields instead of 2"),
+        ("user,item\n1,2\n,\n,\n", [], "line 3: is empty, or has separators only; remove such"),
     ],
 )
 def test_refused_in_one_line(cli, work, text, flags, message):

@@ -261,7 +261,9 @@ def load_clicks(
         cache_folder = Path(tempfile.mkdtemp(prefix="clicks-")) / name
         atexit.register(shutil.rmtree, cache_folder.parent, ignore_errors=True)
 
-    metadata = read_metadata(cache_folder) or encode(source, cache_folder, name, threshold, ratios)
+    listed = ", ".join(path.name for path in found.files.values())
+    said = f"{name} ({listed})" if listed else name
+    metadata = read_metadata(cache_folder) or encode(source, cache_folder, said, threshold, ratios)
     for file, (count, first) in metadata["skipped_of"].items():
         text = "warning: %s: %d broken lines are left out, line %d first"
         log.warning(text, folder / file, count, first)

@@ -232,6 +232,17 @@ def test_repeated_ratings(tmp_path, caplog, timed, which):
     assert f"{count} ratings are replaced by {word} ones of their pairs" in caplog.text
 
 
+def test_repeated_positives_are_counted(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "d/all.csv"
+    for which in ("last", "first"):
+        count = load(tmp_path, repeats=which).counts()
+        repeated = 150 - count["train"] - count["test"]
+        said = f"{path}: {repeated} of 150 rows repeat a pair of user and item; the {which} of"
+        assert repeated > 0
+        assert said in caplog.text
+
+
 def test_a_pair_rated_twice_has_the_rating_of_the_latest_time(tmp_path):
     rows = [("u0", "i99", 1, 2000), ("u0", "i99", 5, 1000), ("u0", "i1", 3, 1), ("u1", "i1", 2, 1)]
     assert rated(load(tmp_path, rows, ratings=True, test_ratio=0.4))["u0", "i99"] == 1

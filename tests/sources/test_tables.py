@@ -108,7 +108,7 @@ def test_runs_of_blanks_are_one_separator_but_in_quoted_fields(tmp_path):
         ("1::2::3::4\n5::6\n", "line 2: 2 fields instead of 4 (separator colons)"),
         ("1 2 3\n1 3 3\n5 6\n" + "1 4 3\n" * 20, "line 3: 2 fields instead of 3 (separator blank)"),
         ("sep=;\nuser;item\na;x\nb\n", "line 4: 1 fields instead of 2 (separator semicolon)"),
-        ("user,item\na,\0\n", "line 2: a NUL character; this is not a text file, or it is damaged"),
+        ("user,item\na,\0\n", "line 2: a NUL character; this is UTF-16"),
         ("\nuser,item\na,x\nb,\0\n", "line 4: a NUL character"),
         ("user,item\na,x\nuser,item\nb,y\n", "line 3: is a header, not a row; remove it"),
         ("a,x\nuserId,movieId\nb,y\na,z\n", "line 2: is a header, not a row; remove it"),

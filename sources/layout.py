@@ -1,7 +1,7 @@
 """Layout: how a file of data is laid out. Block: some rows of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +66,22 @@ class Layout:
     def signature(self):
         """What files of one data set have in common, as a rule."""
         return self.kind, self.header, self.separator
+
+
+@dataclass
+class Broken:
+    """Lines that are left out: how many, and the first of them.
+
+    first: [(number from 1, what is wrong)], or []
+    """
+
+    count: int = 0
+    first: list = field(default_factory=list)
+
+    def add(self, lines):
+        """Count lines, in their order. lines: list of (number, what is wrong)"""
+        self.count += len(lines)
+        self.first = (self.first + lines)[:1]
 
 
 class Block(NamedTuple):

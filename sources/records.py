@@ -55,8 +55,8 @@ def read_json(layout, positions, broken=None, short_floats=False):
 
     layout (Layout)
     positions: of the columns to read
-    broken: list that takes (number, what is wrong) of lines that are no object, which are left
-        out; None: raise
+    broken (sources.layout.Broken): takes the lines that are no object, which are left out; None:
+        raise
     short_floats: whether a decimal number that is read as text is spelled as short as pyarrow
         spells it, 1 for 1.0; else as in the file
 
@@ -81,7 +81,7 @@ def read_json(layout, positions, broken=None, short_floats=False):
                 except UserError as error:
                     if broken is None:
                         raise
-                    broken.append((number, str(error)))
+                    broken.add([(number, str(error))])
             lines = list(objects)
             columns = {}
             for place, name in names.items():

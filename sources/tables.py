@@ -30,8 +30,7 @@ def read_table(layout, types, broken=None):
 
     layout (Layout)
     types: {position of a column to read: TEXT, or pa.binary() if most of its values are distinct}
-    broken: list that takes (number, what is wrong) of the broken lines, which are left out; None:
-        raise
+    broken (sources.layout.Broken): takes the broken lines, which are left out; None: raise
 
     Raises UserError for a line with too few or too many fields, for a quotation mark that is open
     or encloses several rows, and for a NUL character.
@@ -46,7 +45,7 @@ def read_table(layout, types, broken=None):
             if lines and broken is None:
                 raise UserError(lines[0][1])
             if lines:
-                broken.extend(lines)
+                broken.add(lines)
             if len(next(iter(block.columns.values()))):
                 yield block
             under_way.extend(islice(parsed, 1))

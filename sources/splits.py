@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from cli.errors import UserError
-from sources.values import MISSING, moment, say_time
+from sources.values import MISSING, calendar_of, moment, say_time
 
 log = logging.getLogger("onebp")
 
@@ -175,7 +175,7 @@ def last_per_user(pairs, count):
     return held_out
 
 
-def latest(pairs, size, unit, whole=None):
+def latest(pairs, size, unit, whole=None, held=0):
     """Hold out the `size` latest of all interactions.
 
     Of interactions at one time, those that come later in the file are later.
@@ -185,6 +185,7 @@ def latest(pairs, size, unit, whole=None):
     unit: of the times, for messages
     whole (Pairs): of all users, if `pairs` are of some of them; without places if the
         interactions are in the order of the file
+    held: how many of them are in a split that was held out before, for messages
     """
     if size < 1:
         return np.zeros(len(pairs), bool)
@@ -198,11 +199,11 @@ def latest(pairs, size, unit, whole=None):
         tied = np.sort(whole.places[tied])
     first = tied[later - size]
     ties = f"; {len(tied):,} have this time, the file's order decides" if first > tied[0] else ""
-    start = say_time(boundary, whole.times, unit)
+    start = say_time(boundary, calendar_of(boundary, whole.times, unit))
     if len(tied) == len(whole.times):
         log.warning("warning: split by time: all times are %s, the file's order decides", start)
     else:
-        log.info("split: %d interactions from %s on%s", size, start, ties)
+        log.info("split: %d interactions from %s on%s", size - held, start, ties)
     return (pairs.times > boundary) | ((pairs.times == boundary) & (pairs.places >= first))
 
 

@@ -20,6 +20,19 @@ SAMPLED = 100_000  # times whose size tells their unit
 # How many are a second, by the names of units; and seconds from 1990 to 2100.
 UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 NOWADAYS = 631_152_000, 4_102_444_800
+CALENDAR = {  # NumPy's codes
+    "hour": "h",
+    "day": "D",
+    "week": "W",
+    "month": "M",
+    "quarter": "3M",
+    "year": "Y",
+    "decade": "10Y",
+    "century": "100Y",
+    "millennium": "1000Y",
+}
+TICKS = {1: "s", 10**3: "ms", 10**6: "us", 10**9: "ns"}
+FIRST_DATE, LAST_DATE = "1980", "2200"  # the last time is between them, or times are numbers
 
 
 def ratings_of(column, decimal_comma):
@@ -161,12 +174,28 @@ def moment(text, times, unit):
     return microseconds * ticks_per_second(times, unit) // SECOND
 
 
-def say_time(time, times, unit):
-    """A time in words: its date, or the number if it is too small for one (before 1980)."""
-    seconds = time / ticks_per_second(times, unit)
-    if not 10 * 365.25 * 86400 < seconds < 253402300800:
-        return str(time)
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S}"
+def calendar_of(latest, times, unit):
+    """The datetime64 type of times that are dates; None: they are numbers.
+
+    latest: the time that decides: it is too small for a date before 1980
+    times (n,), unit: see `ticks_per_second`
+    """
+    kind = f"M8[{TICKS[ticks_per_second(times, unit)]}]"
+    first, last = np.array([FIRST_DATE, LAST_DATE], "M8[Y]").astype(kind).view(np.int64)
+    return kind if first <= latest < last else None
+
+
+def say_time(time, calendar, period="second"):
+    """A time in words: a date, as exact as a period needs, or the number.
+
+    calendar: see `calendar_of`
+    period: a key of CALENDAR, or "second"
+    """
+    if calendar is None:
+        return f"{time}"
+    code = {"second": "s", "hour": "h", "week": "D", "quarter": "M"}.get(period)
+    code = code or CALENDAR[period][-1]
+    return str(np.array(time).view(calendar).astype(f"M8[{code}]")).replace("T", " ")
 
 
 def _is_text(kind):

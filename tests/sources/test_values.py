@@ -7,6 +7,7 @@ import pytest
 from cli.errors import UserError
 from sources.values import (
     MISSING,
+    calendar_of,
     in_microseconds,
     moment,
     ratings_of,
@@ -89,8 +90,9 @@ def test_moments_in_the_unit_of_the_times(times, unit, ticks):
     assert moment("2003-01-01T00:00:00", times, unit) == second * ticks
     assert moment("2003-01-01T01:00:00+01:00", times, unit) == second * ticks
     assert moment("1234", times, unit) == (1234 * ticks if unit == "us" else 1234)
-    assert say_time(second * ticks, np.array([second * ticks]), unit) == "2003-01-01 00:00:00"
-    assert say_time(17, np.array([17]), "number") == "17"
+    calendar = calendar_of(second * ticks, np.array([second * ticks]), unit)
+    assert say_time(second * ticks, calendar) == "2003-01-01 00:00:00"
+    assert say_time(17, calendar_of(17, np.array([17]), "number")) == "17"
 
 
 @pytest.mark.parametrize(

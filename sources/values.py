@@ -166,7 +166,7 @@ def moment(text, times, unit):
     if spell_days(times, unit):
         raise UserError(
             f"--test_from {text}: the times are numbers as {times[0]}, which may be dates; say "
-            f"--test_from {date:%Y%m%d}, or write {date:%Y-%m-%d} in the file"
+            f"--test_from {date:%Y%m%d}.0, or write {date:%Y-%m-%d} in the file"
         )
     if date.tzinfo is None:
         date = date.replace(tzinfo=timezone.utc)

@@ -79,7 +79,7 @@ def test_latin_1_is_said_and_a_mix_is_refused(caplog):
 @pytest.mark.parametrize(
     ("train", "test", "said"),
     [
-        (["5", "7"], ["0005", "0007", "0009"], "the one has '0005', the other '5'"),
+        (["3", "5"], ["0004", "0005", "0009"], "the one has '0005', the other '5'"),
         (["u1", "u2"], ["zz", "u2 "], "the one has 'u2 ', the other 'u2'"),
         (["a", "b"], ["c", "d", "e", "a"], "3 of 4 users of test.csv are not in train.csv: the on"),
         (["a", "b"], ["c", "a"], None),

@@ -18,6 +18,7 @@ from sources.download import REGISTRY
 from sources.filters import DEFAULTS, Choice
 from sources.folders import find_folder, find_sources
 from sources.interactions import SPLITS, Details, Interactions, digest_of
+from sources.numbering import warn_of_unknown
 from sources.readers import WANTED
 from sources.share import own_share
 from sources.splits import Splitter
@@ -134,6 +135,9 @@ def load_dataset(
         pairs["train"], pairs["test"] = splitter.split_test(pairs.pop("interactions"), test_ratio)
     else:
         check_own_test(sources, choice, test_ratio, divided=validate and "valid" not in sources)
+        masks = zip(pairs["train"].present(), pairs["test"].present(), strict=True)
+        for what, ids, both in zip(("user", "item"), (user_ids, item_ids), masks, strict=True):
+            warn_of_unknown(ids, *both, what, sources)
     if name in REGISTRY and choice == DEFAULTS:
         check_published(name, (len(user_ids), len(item_ids)), pairs)
 
@@ -148,9 +152,7 @@ def load_dataset(
         pairs = disjoint(user_ids, item_ids, pairs, sources, choice)
 
     # Users and items that training does not know.
-    pairs, cold = filters.without_cold(pairs, choice)
-    if "drop" in (choice.cold_users, choice.cold_items):
-        user_ids, item_ids, pairs = filters.without_unused(user_ids, item_ids, pairs)
+    user_ids, item_ids, pairs, cold = filters.without_cold(user_ids, item_ids, pairs, choice)
     for split in ("train", "valid", "test") if validate else ("train", "test"):
         if not len(pairs[split]):
             raise UserError(

@@ -104,10 +104,10 @@ def new_users(model, data, path, wanted):
     cannot be read, if no interaction is left, or if the model has no rule for new users.
     """
     (rows,) = read_files([Path(path)], wanted)
-    user_ids, (user_index,) = number_ids([rows.users], "user")
+    user_ids, (user_index,) = number_ids([rows.users], "user", [rows.source])
     user_index, order = pd.factorize(user_index)  # by first appearance
     user_ids = [user_ids[index] for index in order]
-    item_ids, (items,) = number_ids([rows.items], "item")
+    item_ids, (items,) = number_ids([rows.items], "item", [rows.source])
     item_index = pd.Index(data.item_ids).get_indexer(item_ids)[items]  # -1: not in `data`
 
     # Leave out interactions with unknown items.

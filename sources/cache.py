@@ -18,7 +18,7 @@ from utils import atomic_folder
 
 log = logging.getLogger("onebp")
 
-COPY_FORMAT = 3
+COPY_FORMAT = 4
 ARRAYS = ("indptr", "items", "places", "ratings", "times")
 
 
@@ -30,7 +30,7 @@ class Parsed:
     pairs: {split, or "interactions": Pairs}
     unit: of the times, see sources.values.times_of
     about: {split: what was recognised in its file}
-    gaps: {split: {"rating" or "time": what is missing}}, see sources.readers.Rows
+    gaps: {split: {"rating", "time" or "unit": what is wrong}}, see sources.readers.Rows
     """
 
     user_ids: list
@@ -68,6 +68,8 @@ def read_cached(folder, sources, wanted):
         _keep(copy, names, content, parsed)
     for split, text in parsed.about.items():
         log.info("%s: %s", sources[split], text)
+        if "unit" in parsed.gaps[split]:
+            log.warning("warning: %s%s", sources[split], parsed.gaps[split]["unit"])
     return parsed
 
 
@@ -80,8 +82,9 @@ def parse(tables, wanted):
     """Number and sort interactions. tables: {split: Rows}; wanted (Wanted). Returns Parsed."""
     rows = list(tables.values())
     as_spelled = wanted.format is not None
-    user_ids, users = number_ids([table.users for table in rows], "user", as_spelled)
-    item_ids, items = number_ids([table.items for table in rows], "item", as_spelled)
+    files = [table.source for table in rows]
+    user_ids, users = number_ids([table.users for table in rows], "user", files, as_spelled)
+    item_ids, items = number_ids([table.items for table in rows], "item", files, as_spelled)
     unit = _common_unit(rows)
     shape = (len(user_ids), len(item_ids))
     pairs = {

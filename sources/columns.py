@@ -108,12 +108,27 @@ def choose_columns(layout, wanted):
     for role in ("user", "item"):
         if isinstance(chosen[role], Unclear):
             raise UserError(f"{layout.path}{chosen[role].message}")
+    if wanted.format is None:
+        for role in ("user", "item"):
+            _check_no_lists(layout, chosen[role], role)
     positions = [place for place in chosen.values() if isinstance(place, int)]
     if len(set(positions)) < len(positions):
         twice = next(place for place in positions if positions.count(place) > 1)
         roles = " and ".join(role for role, place in chosen.items() if place == twice)
         raise UserError(f"{layout.path}: column {layout.names[twice]!r} is named as {roles}")
     return {role: chosen.get(role) for role in ROLES}
+
+
+def _check_no_lists(layout, place, role):
+    """Raise UserError if a column of a table holds lists, as "[1, 2]", not ids."""
+    values = [row[place] for row in layout.samples if isinstance(row[place], str)]
+    lists = [value for value in values if re.fullmatch(r"\s*\[.*,.*\]\s*", value)]
+    if lists and 2 * len(lists) >= len(values):
+        raise UserError(
+            f"{layout.path}: column {layout.names[place]!r} of the {role}s holds lists, as "
+            f"{lists[0][:40]!r}; write a row for each {role}, or say --format (csv, say) to take "
+            "them for ids"
+        )
 
 
 def named_column(layout, flag, name):
@@ -130,7 +145,12 @@ def named_column(layout, flag, name):
     if not found and name.isascii() and name.isdigit() and 0 < int(name) <= len(names):
         return int(name) - 1
     problem = "more than one column" if found else "no column"
-    raise UserError(f"{layout.path} has {problem} {name!r} for --{flag}; it has {_list(names)}")
+    advice = ""
+    if {*name.split(",")} <= {*names}:
+        advice = f"; separate names by blanks, as --{flag} {name.replace(',', ' ')}"
+    raise UserError(
+        f"{layout.path} has {problem} {name!r} for --{flag}; it has {_all_columns(layout)}{advice}"
+    )
 
 
 def _by_name(layout, roles, taken):
@@ -151,14 +171,14 @@ def _by_name(layout, roles, taken):
         ]
         places = next(filter(None, groups), [])
         found[role] = places[0] if len(places) == 1 else None
-        listed = _list([layout.names[place] for place in places] or layout.names)
+        listed = _list([layout.names[place] for place in places])
         if len(places) > 1:
             found[role] = Unclear(
                 f": several columns could be the {role}: {listed}; name one by --{role}_column"
             )
         elif not places and role in ("user", "item"):
             found[role] = Unclear(
-                f": no column is known to be the {role}; it has {listed}; "
+                f": no column is known to be the {role}; it has {_all_columns(layout)}; "
                 f"name one by --{role}_column"
             )
     return found
@@ -243,6 +263,12 @@ def is_value(text):
 def _all_match(column, pattern):
     """Whether all values match."""
     return all(re.fullmatch(pattern, value) for value in column)
+
+
+def _all_columns(layout):
+    """The names of all columns, for a message."""
+    lists = f", and lists, which are no ids: {_list(layout.lists)}" if layout.lists else ""
+    return _list(layout.names) + lists
 
 
 def _list(names):

@@ -3,6 +3,8 @@
 Shapes: U users, I items, n users or items.
 """
 
+import logging
+
 import numpy as np
 
 from reports.description import Description, text_of
@@ -10,6 +12,9 @@ from reports.description_figure import panels_of
 from sources.interactions import SPLITS
 from sources.periods import timeline
 from sources.randomness import compare_with_random
+from sources.values import spell_days
+
+log = logging.getLogger("onebp")
 
 QUANTILES = (0, 10, 25, 50, 75, 90, 100)  # per cent
 RANKS = 100  # of the curves of popularity and activity
@@ -58,6 +63,9 @@ def numbers_of(data):
 def times_of(details, splits):
     """The sources.periods.timeline of the splits whose times are in Details; None without any."""
     times = {split: details.times[split] for split in splits if split in details.times}
+    if times and all(spell_days(column, details.unit) for column in times.values()):
+        text = "times as %d are taken as numbers, not as dates; write them as 2011-11-21"
+        log.info(text, next(iter(times.values()))[0])
     return timeline(times, details.unit)
 
 

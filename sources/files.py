@@ -16,6 +16,7 @@ from utils import progress_bar
 
 PIECE = 1 << 23  # bytes of content read at a time
 HEAD = 1 << 20  # bytes of content by which a file is recognised
+NUL = "a NUL character; this is UTF-16 (save it as UTF-8), or no text, or damaged"
 HASHED = 1 << 24  # bytes of a file that are hashed together
 
 # First bytes of files that hold no table, and what to do with them.
@@ -35,8 +36,8 @@ _OTHER_KINDS = {
     b"MATLAB 5.0": "a MATLAB file",
     b"%%MatrixMarket": "a MatrixMarket file",
     b"version https://git-lfs": "a pointer of Git LFS; fetch the file by git lfs pull",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
+    b"\xff\xfe": "UTF-16 text; save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
     b"\x80\x02": "a Python pickle, which could run code",
     b"\x80\x03": "a Python pickle, which could run code",
     b"\x80\x04": "a Python pickle, which could run code",
@@ -158,9 +159,7 @@ def text_of(path):
         text, encoding = data.decode("latin-1"), "Latin-1"
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(
-            f"{path}, line {line}: a NUL character; this is not a text file, or it is damaged"
-        )
+        raise UserError(f"{path}, line {line}: {NUL}")
     return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
 
 

@@ -54,10 +54,14 @@ def counting(parsed, sources, choice, ratings, times=False):
         elif not ratings:
             _warn_of_zeros(part, sources[split])
         pairs[split] = without_repeats(part, choice.repeats)
-        if ratings and (repeated := len(part) - len(pairs[split])):
+        repeated = len(part) - len(pairs[split])
+        if repeated and ratings:
             text = "warning: %s: %d ratings are replaced by %s ones of their pairs"
             other = "later" if choice.repeats == "last" else "earlier"
             log.warning(text, sources[split], repeated, other)
+        elif repeated:
+            text = "%s: %d of %d rows repeat a pair of user and item; the %s of each pair counts"
+            log.info(text, sources[split], repeated, len(part), choice.repeats)
     times = times or choice.split != "random"
     pairs = {split: part.only(ratings, times) for split, part in pairs.items()}
     least = choice.min_user_interactions, choice.min_item_interactions
@@ -146,10 +150,16 @@ def without_unused(user_ids, item_ids, pairs):
 
     pairs: {split: Pairs}
     """
-    users = sum(np.diff(part.indptr) for part in pairs.values()) > 0
-    items = np.zeros(len(item_ids), bool)
-    for part in pairs.values():
-        items[part.items] = True
+    masks = zip(*(part.present() for part in pairs.values()), strict=True)
+    return chosen(user_ids, item_ids, pairs, *map(np.logical_or.reduce, masks))
+
+
+def chosen(user_ids, item_ids, pairs, users, items):
+    """Some users and items, numbered from 0 again. Returns (user_ids, item_ids, pairs).
+
+    pairs: {split: Pairs}
+    users (U,), items (I,): masks of those that stay; all others have no interactions
+    """
     return (
         [user_ids[index] for index in np.flatnonzero(users)],
         [item_ids[index] for index in np.flatnonzero(items)],
@@ -157,36 +167,38 @@ def without_unused(user_ids, item_ids, pairs):
     )
 
 
-def without_cold(pairs, choice):
-    """Leave out interactions of users or items that the split train does not have, as flags say.
+def without_cold(user_ids, item_ids, pairs, choice):
+    """Leave out users or items that the split train does not have, as flags say.
+
+    Leaving out users leaves all items: they are candidates, whoever had them.
 
     pairs: {split: Pairs}
     choice (Choice)
 
-    Returns (pairs, one line that counts both for the test split).
+    Returns (user_ids, item_ids, pairs, one line that counts both for the test split).
     """
-    drop_users, drop_items = choice.cold_users == "drop", choice.cold_items == "drop"
-    train = pairs["train"]
-    users = np.diff(train.indptr) > 0
-    items = np.zeros(train.n_items, bool)
-    items[train.items] = True
-    test = pairs["test"]
+    train, test = pairs["train"], pairs["test"]
+    users, items = train.present()
     cold_users = len(np.unique(test.users[~users[test.users]]))
     cold_items = len(np.unique(test.items[~items[test.items]]))
+    drop_users, drop_items = choice.cold_users == "drop", choice.cold_items == "drop"
     ways = ["left out" if drop else "kept" for drop in (drop_users, drop_items)]
     said = (
         f"{cold_users} users ({ways[0]}) and {cold_items} items ({ways[1]}) of the test split are "
         "not in training"
     )
-    kept = {}
-    for split, part in pairs.items():
-        stay = np.ones(len(part), bool)
-        if split != "train" and drop_users:
-            stay &= users[part.users]
-        if split != "train" and drop_items:
-            stay &= items[part.items]
-        kept[split] = part if stay.all() else part.take(stay)
-    return kept, said
+    if not (drop_users or drop_items):
+        return user_ids, item_ids, pairs, said
+    users |= not drop_users
+    items |= not drop_items
+    kept = {"train": train}
+    for split in [split for split in pairs if split != "train"]:
+        part = pairs[split]
+        kept[split] = part.take(users[part.users] & items[part.items])
+        text = "%s: %d of %d interactions are left out, whose user or item training does not know"
+        log.info(text, split, len(part) - len(kept[split]), len(part))
+    log.info("%s", said)
+    return *chosen(user_ids, item_ids, kept, users, items), said
 
 
 def _warn_of_zeros(pairs, source):

@@ -1,5 +1,6 @@
 """Find the folder and the files of a data set by its name."""
 
+import glob
 import logging
 from fnmatch import fnmatch
 from pathlib import Path
@@ -45,19 +46,30 @@ def find_folder(name, data_dir, known=REGISTRY):
     if Path(name).name != name or name in ("", ".."):
         raise UserError(
             f"--dataset {name!r} is a path; give the folder's name only, and its place by "
-            "--data_dir"
+            f"--data_dir{_say_file(name, data_dir)}"
         )
     present = []
     if data_dir.is_dir():
         present = sorted(path.name for path in data_dir.iterdir() if path.is_dir())
     spelled = {other.lower(): other for other in (*present, *known)}
     if name not in present and name.lower() not in spelled:
-        choices = ", ".join(["demo", *known, *(other for other in present if other not in known)])
-        raise UserError(
-            f"no data set {name!r}: {data_dir / name} is absent; put files there, or choose one "
-            f"of {choices}"
-        )
+        choices = ", ".join(dict.fromkeys(["demo", *known, *present]))
+        absent = _say_file(name, data_dir) or f": {data_dir / name} is absent; put files there"
+        raise UserError(f"no data set {name!r}{absent}, or choose one of {choices}")
     return data_dir / (name if name in present else spelled[name.lower()])
+
+
+def _say_file(name, data_dir):
+    """What to do if a file has the name of a data set, with or without its ending; or ""."""
+    named = [
+        Path(name),
+        data_dir / name,
+        *sorted(data_dir.glob(f"{glob.escape(Path(name).name)}.*")),
+    ]
+    file = next((path for path in named if path.is_file()), None)
+    if file is None:
+        return ""
+    return f"; {file} is a file: move it into a folder, as {data_dir / file.name.split('.')[0]}"
 
 
 def find_sources(name, folder, download, fold=None):

@@ -8,6 +8,7 @@ these items (citeulike). Compressed files of these, see sources/files.py.
 import csv
 import re
 from dataclasses import replace
+from itertools import compress
 
 from cli.errors import UserError
 from sources import records
@@ -26,7 +27,9 @@ IDLE = {
     "lightgcn": ("separator", *COLUMN_FLAGS),
     "counted": ("separator", *COLUMN_FLAGS),
 }
+SIGNS = ("::", "\t", ",", ";", "|", " ")  # separators that are recognised
 LETTERS = ("\t", "::")  # separators of tables where quotation marks are letters
+TITLES = 10  # lines at the beginning, of which the first may be titles
 
 
 def recognise_all(paths, wanted):
@@ -156,6 +159,9 @@ def _table(plain, text, lines, wanted):
         wanted = replace(wanted, separator=wanted.separator or hint[1])
     if not lines:
         raise UserError(f"{plain.path} is empty")
+    if all(re.fullmatch(r'[\s,;|:"]+', line) for line in lines):
+        raise UserError(f"{plain.path} is empty: its rows hold separators only")
+    _check_no_title(plain, lines[:TITLES], wanted)
     layout = _with_separator(plain, lines, wanted)
     first, *rows = _rows(layout, lines)
     rows = [row for row in rows if len(row) == len(first)]
@@ -189,6 +195,32 @@ def _table(plain, text, lines, wanted):
     return headed if is_header else bare
 
 
+def _check_no_title(plain, lines, wanted):
+    """Raise UserError if the first line is a title: one text above a line of several names."""
+    divided = {
+        sign: _rows(replace(plain, separator=sign, quoted=sign not in LETTERS), lines)
+        for sign in SIGNS
+    }
+    by_blanks = divided.pop(" ")
+    if len(by_blanks[0]) > 1 and _is_even(by_blanks):
+        return
+    several = {
+        sign: [len(list(filter(str.strip, row))) > 1 for row in rows]
+        for sign, rows in divided.items()
+    }
+    if any(is_row[0] for is_row in several.values()):
+        return
+    for sign in [wanted.separator] if wanted.separator in divided else divided:
+        below = list(compress(divided[sign], several[sign]))
+        if len(below) < 2 or len({len(row) for row in below}) > 1:
+            continue
+        if not any(is_value(name.strip()) or not name.strip() for name in below[0]):
+            raise UserError(
+                f"{plain.path}, line {plain.skip_lines + 1}: {lines[0][:60]!r} is above the header "
+                f"{sign.join(below[0])[:60]!r}; remove what is above it"
+            )
+
+
 def _below_first_line(layout, text):
     """(the Layout without its first line, the rest of its text)"""
     size = text.find(layout.newline) + 1 or len(text)
@@ -210,8 +242,13 @@ def _with_separator(plain, lines, wanted):
 
     if wanted.separator is not None:
         return with_sign(wanted.separator)
-    candidates = [with_sign(sign) for sign in ("::", "\t", ",", ";", "|", " ") if sign in lines[0]]
+    candidates = [with_sign(sign) for sign in SIGNS if sign in lines[0]]
     candidates = [layout for layout in candidates if len(_rows(layout, lines[:1])[0]) > 1]
+    if not candidates and all(line.isdigit() for line in lines):
+        raise UserError(
+            f"{plain.path}: each line holds one number only: lines of a user and its items "
+            "(--format lightgcn) have no item, and a table has two columns or more"
+        )
     if not candidates:
         raise UserError(
             f"{plain.path}: line {plain.skip_lines + 1} ({lines[0][:60]!r}) has one column only; "

@@ -1,7 +1,7 @@
 """Layout: how a file of data is laid out. Block: some rows of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +34,7 @@ class Layout:
     newline: end of a line
     skip_bytes, skip_lines: what comes before the first row, the header say
     samples: the first rows, lists of fields
+    lists: names of fields of JSON that hold lists, and so are no columns
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Layout:
     skip_bytes: int = 0
     skip_lines: int = 0
     samples: tuple = ()
+    lists: tuple = ()
 
     def describe(self):
         """In words: "gzip: table with a header, separated by commas"."""
@@ -64,6 +66,22 @@ class Layout:
     def signature(self):
         """What files of one data set have in common, as a rule."""
         return self.kind, self.header, self.separator
+
+
+@dataclass
+class Broken:
+    """Lines that are left out: how many, and the first of them.
+
+    first: [(number from 1, what is wrong)], or []
+    """
+
+    count: int = 0
+    first: list = field(default_factory=list)
+
+    def add(self, lines):
+        """Count lines, in their order. lines: list of (number, what is wrong)"""
+        self.count += len(lines)
+        self.first = (self.first + lines)[:1]
 
 
 class Block(NamedTuple):

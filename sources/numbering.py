@@ -14,11 +14,12 @@ from cli.errors import UserError
 log = logging.getLogger("onebp")
 
 
-def number_ids(columns, what, as_spelled=False):
+def number_ids(columns, what, files, as_spelled=False):
     """Number ids over all files of a data set.
 
     columns: for each file a list of pyarrow arrays of type sources.tables.TEXT
     what: "user" or "item", for messages
+    files: name of each file, for messages
     as_spelled: whether "1" and "1.0" are two ids; else they are refused
 
     Returns (the ids, sorted; for each file their numbers (n,) int32). Ids are sorted as numbers if
@@ -37,8 +38,16 @@ def number_ids(columns, what, as_spelled=False):
         used[part] = True
     used = np.flatnonzero(used)
     texts = decoded(known.take(pa.array(used)), what)
-    if not as_spelled:
-        _check_spelling(texts, what)
+    if not as_spelled and (two := _two_spellings(texts)):
+        owners = np.repeat(np.arange(len(columns)), list(map(len, columns)))  # file of each chunk
+        spelled = []
+        for place in two:
+            has_it = [bool((part == used[place]).any()) for part in codes]
+            spelled.append(f"{texts[place].as_py()!r} ({files[owners[has_it.index(True)]]})")
+        raise UserError(
+            f"the {what}s {' and '.join(spelled)} may be one, spelled in two ways: write them "
+            "alike; or say --format (csv, say) to take them for two"
+        )
     order = _order(texts)
     position = np.empty(len(known), np.int32)
     position[used[order]] = np.arange(len(texts), dtype=np.int32)
@@ -82,19 +91,45 @@ def _is_utf8(value):
     return True
 
 
-def _check_spelling(texts, what):
-    """Raise UserError if a number is spelled in two ways, "1" and "1.0"."""
+def _two_spellings(texts):
+    """Places of two texts (d,) that are one number spelled in two ways, "1" and "1.0"; or ()."""
     decimal = texts.filter(pc.match_substring_regex(texts, r"^-?[0-9]+\.0+$"))
     if not len(decimal):
-        return
+        return ()
     whole = pc.replace_substring_regex(decimal, r"\.0+$", "")
     both = decimal.filter(pc.is_in(whole, value_set=texts))
-    if len(both):
-        spelled = both[0].as_py()
-        raise UserError(
-            f"the {what}s {spelled.split('.')[0]!r} and {spelled!r} may be one, spelled in two "
-            "ways: write them alike; or say --format (csv, say) to take them for two"
-        )
+    if not len(both):
+        return ()
+    one = both[0].as_py()
+    return pc.index(texts, one.split(".")[0]).as_py(), pc.index(texts, one).as_py()
+
+
+def warn_of_unknown(ids, known, tested, what, sources):
+    """Warn if the training file lacks most users or items of the test file: both may be one.
+
+    ids: all users or items
+    known, tested: masks (d,) of those of the training file and of the test file
+    what: "user" or "item"
+    sources: {split: file}
+    """
+    unknown = np.flatnonzero(tested & ~known)
+    if 2 * len(unknown) <= tested.sum() or not known.any():
+        return
+    plain = {_plain(ids[place]): ids[place] for place in np.flatnonzero(known)[::-1]}
+    alike = (ids[place] for place in unknown if _plain(ids[place]) in plain)
+    example = next(alike, ids[unknown[0]])
+    other = plain.get(_plain(example), ids[np.flatnonzero(known)[0]])
+    text = (
+        "warning: %d of %d %ss of %s are not in %s: the one has %r, the other %r; if they are "
+        "spelled in two ways, write them alike"
+    )
+    files = sources["test"], sources["train"]
+    log.warning(text, len(unknown), tested.sum(), what, *files, example, other)
+
+
+def _plain(text):
+    """An id without what programs may add or leave out: blanks, leading zeros, capitals."""
+    return text.strip().lower().lstrip("0")
 
 
 def _order(texts):

@@ -53,6 +53,12 @@ class Pairs:
         """The users (n,) int32."""
         return np.repeat(np.arange(self.shape[0], dtype=np.int32), np.diff(self.indptr))
 
+    def present(self):
+        """Masks (U,) and (I,): the users and the items that have interactions."""
+        items = np.zeros(self.n_items, bool)
+        items[self.items] = True
+        return np.diff(self.indptr) > 0, items
+
     def only(self, ratings, times):
         """The same interactions, without ratings, or without times and places. Arguments: bool"""
         return replace(

@@ -5,23 +5,10 @@ Shapes: n interactions of a split, T periods.
 
 import numpy as np
 
-from sources.values import MISSING, ticks_per_second
+from sources.values import CALENDAR, MISSING, calendar_of, say_time
 
 BLOCK = 1 << 22  # times processed together
 MOST = 60  # periods
-CALENDAR = {  # NumPy's codes
-    "hour": "h",
-    "day": "D",
-    "week": "W",
-    "month": "M",
-    "quarter": "3M",
-    "year": "Y",
-    "decade": "10Y",
-    "century": "100Y",
-    "millennium": "1000Y",
-}
-TICKS = {1: "s", 10**3: "ms", 10**6: "us", 10**9: "ns"}
-FIRST_DATE, LAST_DATE = "1980", "2200"  # the last time is between them, or times are numbers
 
 
 def timeline(times, unit):
@@ -45,41 +32,30 @@ def timeline(times, unit):
         ends += spans[split][:-1]
     if not ends:
         return None
-    calendar = calendar_of(np.array([min(ends), max(ends)]), unit)
+    calendar = calendar_of(max(ends), np.array([min(ends), max(ends)]), unit)
     edges, period = periods(min(ends), max(ends), calendar)
     return {
         "spans": {
             split: {
-                "first": say(span[0], calendar) if len(span) > 1 else None,
-                "last": say(span[1], calendar) if len(span) > 1 else None,
+                "first": say_time(span[0], calendar) if len(span) > 1 else None,
+                "last": say_time(span[1], calendar) if len(span) > 1 else None,
                 "without": span[-1],
             }
             for split, span in spans.items()
         },
         "period": period,
-        "starts": [say(edge, calendar, period) for edge in edges],
+        "starts": [say_time(edge, calendar, period) for edge in edges],
         "counts": {
             split: counts_between(edges, column).tolist() for split, column in times.items()
         },
     }
 
 
-def calendar_of(ends, unit):
-    """The datetime64 type of times that are dates; None: they are numbers.
-
-    ends: the first and the last time
-    unit: see sources.values.times_of
-    """
-    kind = f"M8[{TICKS[ticks_per_second(ends, unit)]}]"
-    first, last = np.array([FIRST_DATE, LAST_DATE], "M8[Y]").astype(kind).view(np.int64)
-    return kind if first <= ends[1] < last else None
-
-
 def periods(first, last, calendar):
     """(edges (T,) int64: the beginning of each period, the length of a period in words).
 
     first, last: times
-    calendar: see `calendar_of`
+    calendar: see sources.values.calendar_of
     """
     if calendar is None:
         step = next(
@@ -104,12 +80,3 @@ def counts_between(edges, times):
         place = np.searchsorted(edges[1:], block[block != MISSING], side="right")
         counts += np.bincount(place, minlength=len(edges))
     return counts
-
-
-def say(time, calendar, period="second"):
-    """A time in words: a date, as exact as a period needs, or the number."""
-    if calendar is None:
-        return f"{time}"
-    code = {"second": "s", "hour": "h", "week": "D", "quarter": "M"}.get(period)
-    code = code or CALENDAR[period][-1]
-    return str(np.array(time).view(calendar).astype(f"M8[{code}]")).replace("T", " ")

@@ -17,7 +17,7 @@ from sources.formats import recognise_all
 from sources.lines import ITEM, USER, read_lines
 from sources.records import read_binary, read_json
 from sources.tables import TEXT, read_table
-from sources.values import MISSING, in_microseconds, ratings_of, times_of
+from sources.values import MISSING, in_microseconds, ratings_of, times_of, units_of
 
 log = logging.getLogger("onebp")
 
@@ -45,9 +45,10 @@ class Rows:
     ratings (n,): float32, NaN where the file has no number; None: the file has no such column
     times (n,): int64, MISSING where the file has none; None: no such column
     unit: of the times, see sources.values.times_of
+    source: the file, for messages
     about: what was recognised
-    gaps: {"rating" or "time": why the column is absent, or where its first value is missing}; to
-        be put after the file's name
+    gaps: {"rating" or "time": why the column is absent, or where its first value is missing; or
+        "unit": where times of two units are}; to be put after the file's name
     """
 
     users: list = field(default_factory=list)
@@ -55,6 +56,7 @@ class Rows:
     ratings: np.ndarray | None = None
     times: np.ndarray | None = None
     unit: str = ""
+    source: str = ""
     about: str = ""
     gaps: dict = field(default_factory=dict)
 
@@ -79,8 +81,8 @@ def _read_file(layout, wanted):
         columns = choose_columns(layout, wanted)
         places = {role: place for role, place in columns.items() if isinstance(place, int)}
         blocks = _blocks(layout, places)
-    rows = Rows()
-    ratings, times, first_gap = [], [], {}
+    rows = Rows(source=str(layout.path))
+    ratings, times, first_gap, first_of_unit = [], [], {}, {}
     for block in blocks:
         users, items = (_ids(layout, block, places[role], role) for role in ("user", "item"))
         _check_no_header(layout, block, places)
@@ -94,11 +96,18 @@ def _read_file(layout, wanted):
             column = block.columns[places["time"]]
             times.append(times_of(column))
             _note_gap(first_gap, "time", times[-1][0] == MISSING, column, block)
+            for unit, row in (units_of(times[-1][0]) if times[-1][1] == "number" else {}).items():
+                first_of_unit.setdefault(unit, f"{times[-1][0][row]} ({block.line(row)})")
     if "rating" in places:
         rows.ratings = np.concatenate([*ratings, np.empty(0, np.float32)])
     if "time" in places:
         rows.times, rows.unit = _one_unit(times)
-    _say_gaps(rows, columns, first_gap)
+    _say_gaps(rows, layout, columns, first_gap)
+    if len(first_of_unit) > 1:
+        rows.gaps["unit"] = (
+            f" has times in {' and '.join(first_of_unit)}: {' and '.join(first_of_unit.values())}; "
+            "write all in one unit"
+        )
     said = say_columns(layout, columns)
     rows.about = f"{layout.describe()}{': ' if said else ''}{said}"
     return rows
@@ -126,7 +135,10 @@ def _ids(layout, block, place, role):
     missing = pc.index(column.dictionary, b"").as_py()
     if missing >= 0:
         row = int(np.argmax(column.indices.to_numpy() == missing))
-        raise UserError(f"{layout.path}, {block.line(row)}: lacks the {role}; correct or remove it")
+        what = f"lacks the {role}; correct or remove it"
+        if not any(column[row].as_py() for column in block.columns.values()):
+            what = "is empty, or has separators only; remove such lines"
+        raise UserError(f"{layout.path}, {block.line(row)}: {what}")
     return column
 
 
@@ -166,19 +178,24 @@ def _note_gap(first_gap, role, is_missing, column, block):
         first_gap[role] = (count + int(is_missing.sum()), *first)
 
 
-def _say_gaps(rows, columns, first_gap):
+def _say_gaps(rows, layout, columns, first_gap):
     """Note in rows.gaps why there is no rating or time."""
+    forms = {
+        "time": "write a number, or 2011-11-21, or 2011-11-21 18:30:00",
+        "rating": "correct it",
+    }
     for role in ("rating", "time"):
         if isinstance(columns.get(role), Unclear):
             rows.gaps[role] = columns[role].message
         elif columns.get(role) is None:
-            advice = f"; name its column of them by --{role}_column" if columns else ""
+            listed = ", ".join(layout.names)[:120]
+            advice = f" among its columns {listed}; name one by --{role}_column" if columns else ""
             rows.gaps[role] = f" has no {role}s{advice}"
         elif role in first_gap:
             count, place, value = first_gap[role]
             text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             more = f" (and {count - 1:,} more)" if count > 1 else ""
-            rows.gaps[role] = f", {place}{more}: {text!r} is no {role}; correct it"
+            rows.gaps[role] = f", {place}{more}: {text!r} is no {role}; {forms[role]}"
 
 
 def _one_unit(times):

@@ -35,10 +35,19 @@ def json_layout(plain, text):
     lines = lines[:SAMPLED] if len(lines) == 1 else lines[: min(SAMPLED, len(lines) - 1)]
     first = _object(plain.path, lines[0], plain.skip_lines + 1)
     others = (_parsed_object(line) for line in lines[1:])  # the reader reports broken lines
-    fields = [_flat(found) for found in (first, *others) if isinstance(found, dict)]
+    objects = [found for found in (first, *others) if isinstance(found, dict)]
+    fields = list(map(_flat, objects))
+    lists = {name for found in objects for name, value in found.items() if isinstance(value, list)}
     names = list(dict.fromkeys(name for other in fields for name in other))
     samples = tuple(tuple(map(other.get, names)) for other in fields)
-    return replace(plain, kind="json", names=tuple(names), header=True, samples=samples)
+    return replace(
+        plain,
+        kind="json",
+        names=tuple(names),
+        header=True,
+        samples=samples,
+        lists=tuple(sorted(lists)),
+    )
 
 
 def read_json(layout, positions, broken=None, short_floats=False):
@@ -46,8 +55,8 @@ def read_json(layout, positions, broken=None, short_floats=False):
 
     layout (Layout)
     positions: of the columns to read
-    broken: list that takes (number, what is wrong) of lines that are no object, which are left
-        out; None: raise
+    broken (sources.layout.Broken): takes the lines that are no object, which are left out; None:
+        raise
     short_floats: whether a decimal number that is read as text is spelled as short as pyarrow
         spells it, 1 for 1.0; else as in the file
 
@@ -72,7 +81,7 @@ def read_json(layout, positions, broken=None, short_floats=False):
                 except UserError as error:
                     if broken is None:
                         raise
-                    broken.append((number, str(error)))
+                    broken.add([(number, str(error))])
             lines = list(objects)
             columns = {}
             for place, name in names.items():

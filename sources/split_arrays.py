@@ -75,8 +75,9 @@ class OwnSplitter:
             elif self.choice.split == "last":
                 mask = last_per_user(rest, self.choice.test_last)
             else:
-                held += self._late(times, held, ratio, begin)
-                mask = latest(rest, held, UNIT, Pairs(indptr, None, 0, None, times=times))
+                before, held = held, held + self._late(times, held, ratio, begin)
+                whole = Pairs(indptr, None, 0, None, times=times)
+                mask = latest(rest, held, UNIT, whole, before)
             splits[part], rest = rest.take(mask).matrix(), rest.take(~mask)
         self.said = "; ".join(said)
         return {parts[0]: rest.matrix(), **splits}

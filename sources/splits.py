@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from cli.errors import UserError
-from sources.values import MISSING, moment, say_time
+from sources.values import MISSING, calendar_of, moment, say_time
 
 log = logging.getLogger("onebp")
 
@@ -60,7 +60,7 @@ class Splitter:
             return pairs, pairs
         kind = self.choice.split
         if kind != "random":
-            check_times(pairs, self.sources[split], self.parsed.gaps[split].get("time", ""))
+            check_times(pairs, self.sources[split], self.parsed.gaps[split])
         if kind == "random" and self.ratings:
             held_out = random_overall(len(pairs), ratio, self.random)
         elif kind == "random":
@@ -168,11 +168,14 @@ def last_per_user(pairs, count):
     ties = int(np.sum(times[order[first]] == times[order[first - 1]]))
     if ties:
         text = "split: %d of %d users have one time on both sides; the file's order decides"
-        log.info(text, ties, len(some))
+        if ties == len(some):
+            log.warning("warning: " + text, ties, len(some))
+        else:
+            log.info(text, ties, len(some))
     return held_out
 
 
-def latest(pairs, size, unit, whole=None):
+def latest(pairs, size, unit, whole=None, held=0):
     """Hold out the `size` latest of all interactions.
 
     Of interactions at one time, those that come later in the file are later.
@@ -182,20 +185,25 @@ def latest(pairs, size, unit, whole=None):
     unit: of the times, for messages
     whole (Pairs): of all users, if `pairs` are of some of them; without places if the
         interactions are in the order of the file
+    held: how many of them are in a split that was held out before, for messages
     """
     if size < 1:
         return np.zeros(len(pairs), bool)
     whole = pairs if whole is None else whole
     boundary, later = kth_latest(whole.times, size)
     # Of those at the boundary, hold out the last ones in the file.
-    tied = np.flatnonzero(whole.times == boundary)
+    starts = range(0, len(whole.times), BLOCK)
+    blocks = (np.flatnonzero(whole.times[start : start + BLOCK] == boundary) for start in starts)
+    tied = np.concatenate([start + places for start, places in zip(starts, blocks, strict=True)])
     if whole.places is not None:
         tied = np.sort(whole.places[tied])
     first = tied[later - size]
     ties = f"; {len(tied):,} have this time, the file's order decides" if first > tied[0] else ""
-    log.info(
-        "split: %d interactions from %s on%s", size, say_time(boundary, whole.times, unit), ties
-    )
+    start = say_time(boundary, calendar_of(boundary, whole.times, unit))
+    if len(tied) == len(whole.times):
+        log.warning("warning: split by time: all times are %s, the file's order decides", start)
+    else:
+        log.info("split: %d interactions from %s on%s", size - held, start, ties)
     return (pairs.times > boundary) | ((pairs.times == boundary) & (pairs.places >= first))
 
 
@@ -225,7 +233,13 @@ def kth_latest(times, k):
     return low, later
 
 
-def check_times(pairs, source, gap):
-    """Raise UserError if interactions have no times. source: their file; gap: what is missing"""
-    if pairs.times is None or (pairs.times == MISSING).any():
-        raise UserError(f"{source}{gap}; or split it by --split random")
+def check_times(pairs, source, gaps):
+    """Raise UserError if interactions have no times, or times of two units.
+
+    source: their file
+    gaps: what is wrong with it, see sources.readers.Rows
+    """
+    is_missing = pairs.times is None or (pairs.times == MISSING).any()
+    if is_missing or "unit" in gaps:
+        what = gaps.get("time" if is_missing else "unit", "")
+        raise UserError(f"{source}{what}; or split it by --split random")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from cli.errors import UserError
-from sources.files import PIECE, pieces
+from sources.files import NUL, PIECE, pieces
 from sources.layout import WORDS, Block
 
 TEXT = pa.dictionary(pa.int32(), pa.binary())  # type of a column: few of its values are distinct
@@ -30,8 +30,7 @@ def read_table(layout, types, broken=None):
 
     layout (Layout)
     types: {position of a column to read: TEXT, or pa.binary() if most of its values are distinct}
-    broken: list that takes (number, what is wrong) of the broken lines, which are left out; None:
-        raise
+    broken (sources.layout.Broken): takes the broken lines, which are left out; None: raise
 
     Raises UserError for a line with too few or too many fields, for a quotation mark that is open
     or encloses several rows, and for a NUL character.
@@ -46,7 +45,7 @@ def read_table(layout, types, broken=None):
             if lines and broken is None:
                 raise UserError(lines[0][1])
             if lines:
-                broken.extend(lines)
+                broken.add(lines)
             if len(next(iter(block.columns.values()))):
                 yield block
             under_way.extend(islice(parsed, 1))
@@ -121,10 +120,7 @@ def check_no_nul(layout, text, first_line):
     """Raise UserError if there is a NUL character in text (bytes)."""
     if b"\0" in text:
         line = first_line + text.count(layout.newline, 0, text.index(b"\0"))
-        raise UserError(
-            f"{layout.path}, line {line}: a NUL character; this is not a text file, or it is "
-            "damaged"
-        )
+        raise UserError(f"{layout.path}, line {line}: {NUL}")
 
 
 def _arrow_table(layout, types, text, delimiter, quoted):
@@ -206,6 +202,8 @@ def _broken_lines(layout, text, first_line):
             )
             if '"' in "".join(fields) and not layout.quoted:
                 message += ", or say --format csv if quotation marks enclose fields"
+            elif any(field.lstrip().startswith("[") for field in fields):
+                message += "; a list is no field: write a row for each of its items"
             lines.append((line, message))
     return lines, whole.getvalue().encode("latin-1") or b"\n"
 

@@ -11,11 +11,28 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cli.errors import UserError
 from sources.columns import NUMBER
 
 MISSING = np.iinfo(np.int64).min  # stands for no time
 SECOND = 1_000_000  # microseconds
 SAMPLED = 100_000  # times whose size tells their unit
+# How many are a second, by the names of units; and seconds from 1990 to 2100.
+UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+NOWADAYS = 631_152_000, 4_102_444_800
+CALENDAR = {  # NumPy's codes
+    "hour": "h",
+    "day": "D",
+    "week": "W",
+    "month": "M",
+    "quarter": "3M",
+    "year": "Y",
+    "decade": "10Y",
+    "century": "100Y",
+    "millennium": "1000Y",
+}
+TICKS = {1: "s", 10**3: "ms", 10**6: "us", 10**9: "ns"}
+FIRST_DATE, LAST_DATE = "1980", "2200"  # the last time is between them, or times are numbers
 
 
 def ratings_of(column, decimal_comma):
@@ -108,27 +125,77 @@ def ticks_per_second(times, unit):
     return next((10**power for power in (0, 3, 6) if usual < 10 ** (11 + power)), 10**9)
 
 
+def units_of(times):
+    """{unit: first place} of units in which some whole numbers (n,) are a time from 1990 to 2100.
+
+    A number is so in one unit at most; two of them in one column are mixed.
+    """
+    found = {}
+    for word, ticks in UNITS.items():
+        is_so = (times >= NOWADAYS[0] * ticks) & (times < NOWADAYS[1] * ticks)
+        if is_so.any():
+            found[word] = int(np.argmax(is_so))
+    return found
+
+
+def spell_days(times, unit):
+    """Whether all times may be dates from 1970 to 2100 written as numbers, as 20111121 is.
+
+    times (n,), unit: see `ticks_per_second`
+    """
+    some = times[:: len(times) // SAMPLED + 1]
+    if unit != "number" or not len(some) or some.min() < 1970_01_01 or some.max() > 2100_12_31:
+        return False
+    years, months, days = some // 10_000, some // 100 % 100, some % 100
+    starts = ((years - 1970) * 12 + months - 1).astype("M8[M]")
+    lengths = ((starts + 1).astype("M8[D]") - starts.astype("M8[D]")).astype(np.int64)
+    return bool(((months >= 1) & (months <= 12) & (days >= 1) & (days <= lengths)).all())
+
+
 def moment(text, times, unit):
     """The time that --test_from names, in the unit of the times.
 
     text: a number as in the file; or a date, with or without a time of day, in UTC
     times (n,), unit: see `ticks_per_second`
+
+    Raises UserError for a date if the times may be dates written as numbers.
     """
     if NUMBER.fullmatch(text):
         return round(float(text) * SECOND) if unit == "us" else int(Decimal(text))
     date = datetime.fromisoformat(text)
+    if spell_days(times, unit):
+        raise UserError(
+            f"--test_from {text}: the times are numbers as {times[0]}, which may be dates; say "
+            f"--test_from {date:%Y%m%d}.0, or write {date:%Y-%m-%d} in the file"
+        )
     if date.tzinfo is None:
         date = date.replace(tzinfo=timezone.utc)
     microseconds = (date - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
     return microseconds * ticks_per_second(times, unit) // SECOND
 
 
-def say_time(time, times, unit):
-    """A time in words: its date, or the number if it is too small for one (before 1980)."""
-    seconds = time / ticks_per_second(times, unit)
-    if not 10 * 365.25 * 86400 < seconds < 253402300800:
-        return str(time)
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S}"
+def calendar_of(latest, times, unit):
+    """The datetime64 type of times that are dates; None: they are numbers.
+
+    latest: the time that decides: it is too small for a date before 1980
+    times (n,), unit: see `ticks_per_second`
+    """
+    kind = f"M8[{TICKS[ticks_per_second(times, unit)]}]"
+    first, last = np.array([FIRST_DATE, LAST_DATE], "M8[Y]").astype(kind).view(np.int64)
+    return kind if first <= latest < last else None
+
+
+def say_time(time, calendar, period="second"):
+    """A time in words: a date, as exact as a period needs, or the number.
+
+    calendar: see `calendar_of`
+    period: a key of CALENDAR, or "second"
+    """
+    if calendar is None:
+        return f"{time}"
+    code = {"second": "s", "hour": "h", "week": "D", "quarter": "M"}.get(period)
+    code = code or CALENDAR[period][-1]
+    return str(np.array(time).view(calendar).astype(f"M8[{code}]")).replace("T", " ")
 
 
 def _is_text(kind):

@@ -136,6 +136,24 @@ def test_a_validation_file_of_any_name(work, name):
     assert (data.train.nnz, data.valid.nnz, data.test.nnz) == (40, 10, 10)
 
 
+def test_users_and_items_that_two_files_spell_in_two_ways(work, caplog):
+    """Said once of the users, and of the items, which only blanks divide."""
+    write(work / "datasets/d/train.csv", "user,item\n" + lines("{u},{i}"))
+    test = [(user, item + 1, 0, 0) for user, item, *_ in ROWS if item < 9]
+    write(work / "datasets/d/test.csv", "user,item\n" + lines("{u:04},{i} ", test))
+    load_data(parse_args(["--dataset", "d", "--model", "Popularity"]))
+    warnings = [text for text in caplog.messages if text.startswith("warning")]
+    assert len(warnings) == 2
+    assert (
+        "warning: 12 of 12 users of datasets/d/test.csv are not in datasets/d/train.csv"
+        in (warnings[0])
+    )
+    assert warnings[0].endswith(
+        "the one has '0000', the other '0'; if they are spelled in two ways, write them alike"
+    )
+    assert "the one has '1 ', the other '1'" in warnings[1]
+
+
 def test_a_folder_spelled_like_a_published_data_set(work):
     for name, own in (("gowalla", OF_USER), ("demo", OF_USER), ("Gowalla", {0: "1 2", 1: "2"})):
         text = "".join(f"{user} {items}\n" for user, items in own.items())
@@ -163,17 +181,28 @@ def test_a_folder_spelled_like_a_published_data_set(work):
         (
             "user,item\n1,2\n1,3\n",
             ["--model", "SVD"],
-            "has no ratings; name its column of them by --rating_column, or take another --model",
+            "has no ratings among its columns user, item; name one by --rating_column, or take "
+            "another --model",
         ),
-        ("user,item\n1,2\n", ["--min_rating", 3], "name its column of them by --rating_column"),
+        (
+            "user,item\n1,2\n",
+            ["--min_rating", 3],
+            "columns user, item; name one by --rating_column",
+        ),
         (
             "user,item\n1,2\n1,3\n",
             ["--split", "last"],
-            "has no times; name its column of them by --time_column; or split it by --split random",
+            "has no times among its columns user, item; name one by --time_column; or split it by "
+            "--split random",
         ),
-        ("user,item\n1,2\n1.0,3\n", [], "the users '1' and '1.0' may be one, spelled in two ways"),
+        (
+            "user,item\n1,2\n1.0,3\n",
+            [],
+            "all.csv) and '1.0' (datasets/d/all.csv) may be one, spelled",
+        ),
         ("0 5 6\n1 7 8\n", [], "(--format lightgcn), or a table (--format table)"),
         ("user,item\n1,2\n1\n", [], "line 3: 1 fields instead of 2"),
+        ("user,item\n1,2\n,\n,\n", [], "line 3: is empty, or has separators only; remove such"),
     ],
 )
 def test_refused_in_one_line(cli, work, text, flags, message):

@@ -70,7 +70,7 @@ def encode(source, cache_folder, name, threshold, ratios):
     clicks: fraction of clicks in the train split
     skipped: [number of broken lines left out, number of the first], or [] if there is none
     digest: sha256 of all this and of the files
-    skipped_of: ClickSource.skipped
+    skipped_of, unordered_of: ClickSource.skipped and .unordered
 
     Pass 1 reads the text once and writes each row as codes: for each field, the position of its
     value among the distinct values of its block, whose hashes are written beside. Pass 2 counts the
@@ -86,7 +86,7 @@ def encode(source, cache_folder, name, threshold, ratios):
             vocabularies, sizes = _number_values(folder, blocks, splits["train"][1], threshold)
             _replace_codes(folder, blocks, vocabularies, sizes)
             (folder / "values.bin").unlink()
-            clicks = _check_labels(name, folder, splits)
+            clicks = _check_labels(name, folder, splits, source.splits)
 
             # The digest depends on the names and the order of these keys.
             skipped = list(source.skipped.values())
@@ -99,6 +99,7 @@ def encode(source, cache_folder, name, threshold, ratios):
                 "skipped": [sum(count for count, _ in skipped), skipped[0][1]] if skipped else [],
             }
             metadata |= {"digest": _digest(folder, metadata), "skipped_of": source.skipped}
+            metadata["unordered_of"] = source.unordered
             with open(folder / "about.json", "w") as file:
                 json.dump(metadata, file)
     except OSError as error:
@@ -237,8 +238,8 @@ def _replace_codes(folder, blocks, vocabularies, sizes):
             codes[:, field] = id_of_code[codes[:, field]] + offsets[field]
 
 
-def _check_labels(name, folder, splits):
-    """Return the fraction of clicks in the train split.
+def _check_labels(name, folder, splits, own):
+    """Return the fraction of clicks in the train split. own: names of the splits of files
 
     Raises UserError if the labels of a split are all equal.
     """
@@ -247,9 +248,12 @@ def _check_labels(name, folder, splits):
         if start < stop:
             rate = float(map_rows(folder, "labels", start, stop, 1).mean())
             if rate in (0, 1):
+                made = split != "train" and split not in own
+                wider = f" (a larger --{split}_ratio)" if made else ""
                 raise UserError(
-                    f"data set {name}: all labels of its {split} split are {rate:.0f}; "
-                    "AUC needs both"
+                    f"data set {name}: all {stop - start:,} labels of its {split} split are "
+                    f"{rate:.0f}; AUC needs 0 and 1: see --label and --label_above, or take rows "
+                    f"with both{wider}"
                 )
             click_rates[split] = rate
     return click_rates["train"]

@@ -98,7 +98,7 @@ class ImpressionBatches(Batches):
                 yield ids.long(), labels.float()
 
 
-ENCODED_FORMAT = 2
+ENCODED_FORMAT = 3
 READ_ROWS = 1 << 14  # rows read at a time
 COLUMNS = Columns()
 
@@ -151,7 +151,7 @@ class Clicks:
         """Return one line with the counts, the fraction of clicks, and the digest."""
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts().items())
         left_out = f", {self.skipped:,} broken lines left out" if self.skipped else ""
-        about_clicks = f"(clicks: {self.clicks:.1%}{left_out})"
+        about_clicks = f"(clicks in training: {self.clicks:.1%}{left_out})"
         return f"{self.name}: {counts} {about_clicks}, digest {self.digest[:12]}"
 
     def rows(self, start, stop):
@@ -261,10 +261,19 @@ def load_clicks(
         cache_folder = Path(tempfile.mkdtemp(prefix="clicks-")) / name
         atexit.register(shutil.rmtree, cache_folder.parent, ignore_errors=True)
 
-    metadata = read_metadata(cache_folder) or encode(source, cache_folder, name, threshold, ratios)
+    listed = ", ".join(path.name for path in found.files.values())
+    said = f"{name} ({listed})" if listed else name
+    metadata = read_metadata(cache_folder) or encode(source, cache_folder, said, threshold, ratios)
     for file, (count, first) in metadata["skipped_of"].items():
         text = "warning: %s: %d broken lines are left out, line %d first"
         log.warning(text, folder / file, count, first)
+    unordered = [
+        f"{folder / file}: {count:,} of {rows:,} rows are earlier by {column!r} than the row "
+        f"before them, {first} first"
+        for file, (count, rows, column, first) in metadata["unordered_of"].items()
+    ]
+    for line in unordered:
+        log.warning("warning: %s; the file's order is taken for time: sort it by this column", line)
     return Clicks(
         name=name,
         fields=metadata["fields"],
@@ -275,7 +284,7 @@ def load_clicks(
         digest=metadata["digest"],
         clicks=metadata["clicks"],
         skipped=sum(count for count, _ in metadata["skipped_of"].values()),
-        protocol=_protocol(found.files) if "test" in source.splits else {},
+        protocol=_protocol(found.files, "test" in source.splits, unordered),
     )
 
 
@@ -293,11 +302,19 @@ def _check_ratios(splits, files, test_ratio, valid_ratio):
             raise UserError(f"--{split}_ratio does not apply: {what}; leave the flag out")
 
 
-def _protocol(files):
-    """How the files {split: path} make the splits, for summary.json."""
+def _protocol(files, split, unordered):
+    """How the splits were made, for summary.json.
+
+    files: {split, or what it holds: path}
+    split: whether the files are the splits
+    unordered: lines on files that are not in the order of time
+    """
+    order = {"not in the order of time": "; ".join(unordered)} if unordered else {}
+    if not split:
+        return order
     names = ", ".join(path.name for path in files.values())
     taken = "" if "valid" in files else "; a validation split is the end of the training rows"
-    return {"split": f"by files: {names}{taken}"}
+    return {"split": f"by files: {names}{taken}"} | order
 
 
 def _can_keep(cache_folder):

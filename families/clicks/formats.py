@@ -42,6 +42,7 @@ class ClickTable(ClickSource):
     above: float | None = None
     skip: bool = False
     skipped: dict = field(default_factory=dict)
+    unordered: dict = field(default_factory=dict)
 
     def blocks(self):
         """Yield all rows as one Block."""

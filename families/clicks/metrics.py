@@ -128,7 +128,7 @@ class ClickMetrics(Evaluator):
     @property
     def protocol(self):
         return {
-            "split": "by position, which is time: the split follows what was trained on",
+            "split": "by position in the file: the split follows what was trained on",
             "ties": "equal predictions count half in AUC and gAUC",
         }
 

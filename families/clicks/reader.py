@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cli.errors import UserError
+from families.clicks.order import TimeOrder
+from sources.layout import Broken
 from sources.records import as_text, read_binary, read_json
 from sources.tables import TEXT, read_table
 
@@ -48,6 +50,7 @@ class ClickSource:
     skip: whether broken lines are left out
     skipped: {name of a file: [number of lines left out, number of the first, from 1]}, known after
         all blocks were read
+    unordered: {name of a file: order.TimeOrder.found}, of files not in the order of time, likewise
     """
 
     splits: tuple
@@ -58,6 +61,7 @@ class ClickSource:
     above: float | None
     skip: bool
     skipped: dict
+    unordered: dict
 
     def blocks(self):
         """Yield all rows as Blocks."""
@@ -81,6 +85,7 @@ class ClickLog(ClickSource):
     above: float | None = None
     skip: bool = False
     skipped: dict = field(default_factory=dict)
+    unordered: dict = field(default_factory=dict)
 
     @property
     def splits(self):
@@ -88,7 +93,7 @@ class ClickLog(ClickSource):
 
     def blocks(self):
         """Yield all rows as Blocks. Raises UserError for a broken line, with its number."""
-        self.skipped = {}
+        self.skipped, self.unordered = {}, {}
         for split, layout in self.layouts.items():
             yield from self._blocks_of(split, layout)
 
@@ -96,28 +101,33 @@ class ClickLog(ClickSource):
         """Yield the rows of a file as Blocks, and count the lines that are left out."""
         names = dict.fromkeys([self.label, *self.fields, *[self.user] * bool(self.user)])
         places = {name: layout.names.index(name) for name in names}
-        # ragged: (number, what is wrong) of lines that could not be divided into columns.
-        ragged, n_broken, first = [], 0, None
-        for block in read_blocks(layout, sorted(places.values()), ragged):
+        # ragged: lines that could not be divided into columns.
+        ragged, n_broken, first = Broken(), 0, None
+        order = TimeOrder(layout)
+        read = {*places.values(), order.place} - {None}
+        for block in read_blocks(layout, sorted(read), ragged):
             self._refuse(ragged)
-            read, broken = self._read(split, layout, places, block)
-            if first is None and (ragged or len(broken)):
+            order.add(block)
+            rows, broken = self._read(split, layout, places, block)
+            if first is None and (ragged.count or len(broken)):
                 first = min(
-                    [number for number, _ in ragged[:1]]
+                    [number for number, _ in ragged.first]
                     + [int(block.line(int(row)).split()[-1]) for row in broken[:1]]
                 )
             n_broken += len(broken)
-            if len(read.labels):
-                yield read
+            if len(rows.labels):
+                yield rows
         self._refuse(ragged)
-        if ragged or n_broken:
-            first = first or ragged[0][0]
-            self.skipped[layout.path.name] = [len(ragged) + n_broken, first]
+        if ragged.count or n_broken:
+            first = first or ragged.first[0][0]
+            self.skipped[layout.path.name] = [ragged.count + n_broken, first]
+        if order.found:
+            self.unordered[layout.path.name] = order.found
 
     def _refuse(self, ragged):
         """Raise UserError for the first broken line, unless such lines are left out."""
-        if ragged and not self.skip:
-            raise UserError(f"{ragged[0][1]}, or {ADVICE}")
+        if ragged.count and not self.skip:
+            raise UserError(f"{ragged.first[0][1]}, or {ADVICE}")
 
     def _read(self, split, layout, places, block):
         """The Block of a block of a file, and its broken rows, sorted.
@@ -191,7 +201,7 @@ def read_blocks(layout, positions, broken):
 
     layout (Layout)
     positions: of the columns to read
-    broken: list that takes (number, what is wrong) of lines that are left out
+    broken (sources.layout.Broken): takes the lines that are left out
     """
     if layout.kind == "table":
         return read_table(layout, dict.fromkeys(positions, TEXT), broken)

@@ -160,6 +160,16 @@ def test_arrays_have_no_times(work):
     assert numbers["splits"]["test"]["interactions"] == 32
 
 
+def test_dates_as_numbers_are_said_to_be_numbers(cli, work):
+    rows = [f"{user},{item},201111{10 + item}\n" for user in range(4) for item in range(9)]
+    write(work / "datasets/shop/interactions.csv", "user,item,time\n" + "".join(rows))
+    said = "times as 20111110 are taken as numbers, not as dates; write them as 2011-11-21"
+    assert said in cli("--mode", "describe", "--dataset", "shop")[1]
+    text = "user,item,time\n" + "".join(row.replace(",201111", ",1") for row in rows)
+    write(work / "datasets/shop/interactions.csv", text)
+    assert "taken as numbers" not in cli("--mode", "describe", "--dataset", "shop")[1]
+
+
 def test_movielens(real_data):
     data = load_dataset("ml-100k", real_data, download=False, details=True)
     numbers = numbers_of(data)

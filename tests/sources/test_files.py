@@ -90,7 +90,7 @@ def test_damage_is_named(tmp_path, name):
         (b"SQLite format 3\0", "an SQLite data base;"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Excel workbook"),
         (b"\x80\x04\x95", "a Python pickle, which could run code;"),
-        ("user,item\n".encode("utf-16"), "UTF-16 text"),
+        ("user,item\n".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
         (b"\x28\xb5\x2f\xfd", "a zstd file"),
         (b"%%MatrixMarket matrix coordinate real general\n3 4 5\n1 1 3\n", "a MatrixMarket file"),
         (b"version https://git-lfs.github.com/spec/v1\noid x\n", "a pointer of Git LFS; fetch"),

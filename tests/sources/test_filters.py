@@ -105,8 +105,16 @@ def test_in_both(first, second):
 @given(ROWS, ROWS, st.booleans(), st.booleans())
 def test_cold_users_and_items(train, test, users, items):
     choice = Choice(cold_users="drop" if users else "keep", cold_items="drop" if items else "keep")
-    kept, said = without_cold({"train": pairs_of(train), "test": pairs_of(test)}, choice)
+    ids = [f"u{n}" for n in range(5)], [f"i{n}" for n in range(6)]
+    pairs = {"train": pairs_of(train), "test": pairs_of(test)}
+    user_ids, item_ids, kept, said = without_cold(*ids, pairs, choice)
     known_users, known_items = {row[0] for row in train}, {row[1] for row in train}
+    # Each flag leaves out what it names, and nothing else.
+    assert user_ids == [f"u{n}" for n in range(5) if not users or n in known_users]
+    assert item_ids == [f"i{n}" for n in range(6) if not items or n in known_items]
+    assert {part.shape for part in kept.values()} == {(len(user_ids), len(item_ids))}
+    train_items = [item_ids[item] for item in kept["train"].items.tolist()]
+    assert train_items == [f"i{item}" for _, item in sorted(row[:2] for row in train)]
     expected = [
         place
         for place, (user, item, _) in enumerate(test)
@@ -176,7 +184,7 @@ def test_min_rating(tmp_path, caplog):
     assert data.digest != load(tmp_path).digest
     write(tmp_path / "e/all.csv", "user,item\na,x\n")
     with pytest.raises(
-        UserError, match=r"all.csv has no ratings; name its column of them by --rating_c"
+        UserError, match=r"all.csv has no ratings among its columns user, item; name one by --r"
     ):
         load_dataset("e", tmp_path, choice=Choice(min_rating=4.0))
     write(tmp_path / "e/all.csv", "user,item,rating\na,x,3\na,y,good\n")
@@ -224,6 +232,17 @@ def test_repeated_ratings(tmp_path, caplog, timed, which):
     assert f"{count} ratings are replaced by {word} ones of their pairs" in caplog.text
 
 
+def test_repeated_positives_are_counted(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "d/all.csv"
+    for which in ("last", "first"):
+        count = load(tmp_path, repeats=which).counts()
+        repeated = 150 - count["train"] - count["test"]
+        said = f"{path}: {repeated} of 150 rows repeat a pair of user and item; the {which} of"
+        assert repeated > 0
+        assert said in caplog.text
+
+
 def test_a_pair_rated_twice_has_the_rating_of_the_latest_time(tmp_path):
     rows = [("u0", "i99", 1, 2000), ("u0", "i99", 5, 1000), ("u0", "i1", 3, 1), ("u1", "i1", 2, 1)]
     assert rated(load(tmp_path, rows, ratings=True, test_ratio=0.4))["u0", "i99"] == 1
@@ -264,20 +283,26 @@ def test_overlap(tmp_path, caplog):
     assert said in caplog.messages
 
 
-def test_cold_in_a_data_set(tmp_path):
+def test_cold_in_a_data_set(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     write(tmp_path / "c/train.csv", "user,item\na,x\na,y\nb,x\n")
-    write(tmp_path / "c/test.csv", "user,item\nb,y\nnew,x\na,fresh\nnew,fresh\n")
+    write(tmp_path / "c/test.csv", "user,item\nb,y\nnew,x\na,fresh\nnew,fresh\nnew,only\n")
     data = load_dataset("c", tmp_path)
-    assert data.shape == (3, 3)
-    said = "1 users (kept) and 1 items (kept) of the test split are not in training"
+    assert data.shape == (3, 4)
+    said = "1 users (kept) and 2 items (kept) of the test split are not in training"
     assert data.protocol["unknown to training"] == said
     data = load_dataset("c", tmp_path, choice=Choice(cold_users="drop"))
-    assert (data.user_ids, data.item_ids) == (["a", "b"], ["fresh", "x", "y"])
+    assert (data.user_ids, data.item_ids) == (["a", "b"], ["fresh", "only", "x", "y"])
     assert rated(data, "test").keys() == {("b", "y"), ("a", "fresh")}
+    left_out = "interactions are left out, whose user or item training does not know"
+    assert caplog.messages[-2:] == [
+        f"test: 3 of 5 {left_out}",
+        "1 users (left out) and 2 items (kept) of the test split are not in training",
+    ]
     data = load_dataset("c", tmp_path, choice=Choice(cold_users="drop", cold_items="drop"))
     assert (data.user_ids, data.item_ids) == (["a", "b"], ["x", "y"])
     assert rated(data, "test").keys() == {("b", "y")}
-    said = "1 users (left out) and 1 items (left out) of the test split are not in training"
+    said = "1 users (left out) and 2 items (left out) of the test split are not in training"
     assert data.protocol["unknown to training"] == said
 
 

@@ -1,5 +1,7 @@
 """Finding the folder and the files of a data set."""
 
+from pathlib import Path
+
 import pytest
 from tools import write
 
@@ -139,3 +141,11 @@ def test_a_name_is_no_path(tmp_path, name):
     write(tmp_path / "d/train.csv", "x")
     with pytest.raises(UserError, match="is a path; give the folder's name only, and its place by"):
         find_folder(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["shop", "shop.csv", "data/shop.csv"])
+def test_a_file_is_no_folder(work, name):
+    write(work / "data/shop.csv", "user,item\na,x\n")
+    said = "; data/shop.csv is a file: move it into a folder, as data/shop"
+    with pytest.raises(UserError, match=said):
+        find_folder(name, Path("data"))

@@ -271,7 +271,16 @@ def test_separator(tmp_path):
         ("\u00a0\n", "is empty"),
         ("sep=,\n", "is empty"),
         ("user\na\nb\n", r"line 1 \('user'\) has one column only"),
-        ("1\n2\n", r"line 1 \('1'\) has one column only"),
+        ("1\n2\n", r"one number only: lines of a user and its items \(--format lightgcn\) have no"),
+        (",,,\n,,,\n", "is empty: its rows hold separators only"),
+        ("Sales 2024\n\nuser,item\na,x\n", r"line 1: 'Sales 2024' is above the header 'user,item'"),
+        ("Sales,,\nwho,what,n\na,x,1\n", "line 1: 'Sales,,' is above the header 'who,what,n'; rem"),
+        (
+            "user,item\n" + 'a,"[1, 2]"\n' * 3,
+            r"the items holds lists, as '\[1, 2\]'; .* or say --for",
+        ),
+        ("user,item\n" + "a,[1, 2]\n" * 3, "3 fields instead of 2 .*; a list is no field: write a"),
+        ('{"user": 1, "item": [1, 2]}\n', "it has user, and lists, which are no ids: item; name"),
         ("the quick brown fox\njumps over the lazy dog\n", "may be a header or an interaction"),
         ("user,item\ra,x\nb,y\n", "line 1: holds a carriage return; end all lines alike"),
         ('user,"item\na",b\n', "line 1: a quotation mark in the header is open"),
@@ -297,3 +306,15 @@ def test_format_by_flag(tmp_path):
         [write(tmp_path / "file", "a b 5\n")], Wanted(user="1", item="2", time="3")
     )
     assert times_in(rows) == [5]
+
+
+def test_what_looks_like_a_title_or_a_list_and_is_none(tmp_path):
+    """A sign in every text of a table by another sign; lists that a flag takes for ids."""
+    by_tabs = "user\titem\n" + "".join(f"u{n}\tParis, {n}th\n" for n in range(9))
+    assert len(read(write(tmp_path / "file", by_tabs))) == 9
+    by_blanks = "user item\n" + "".join(f"u{n} Paris,France\n" for n in range(9))
+    assert len(read(write(tmp_path / "file", by_blanks))) == 9
+    lists = 'user,item\na,"[1, 2]"\nb,"[1, 2]"\n'
+    path = write(tmp_path / "file", lists)
+    assert read(path, format="csv") == [("a", "[1, 2]"), ("b", "[1, 2]")]
+    assert read(write(tmp_path / "file", lists + "b,c\nc,d\nd,e\n"))[0] == ("a", "[1, 2]")

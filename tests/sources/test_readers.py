@@ -57,7 +57,10 @@ def test_one_unit_of_times_over_all_blocks(tmp_path, monkeypatch):
         (rows,) = read_files([write(tmp_path / "file", "user,item,time\n" + "\n".join(lines))])
         assert rows.unit == "us"
         assert times_in(rows) == [7_000_000, 8_000_000, None, None, 9_500_000, 0]
-        assert rows.gaps["time"] == ", line 4 (and 1 more): '' is no time; correct it"
+        assert rows.gaps["time"] == (
+            ", line 4 (and 1 more): '' is no time; write a number, or 2011-11-21, or 2011-11-21 "
+            "18:30:00"
+        )
         (rows,) = read_files([write(tmp_path / "file", "user,item,time\n" + "\n".join(lines[:4]))])
         assert (rows.unit, times_in(rows)) == ("number", [7, 8, None, None])
 
@@ -66,7 +69,7 @@ def test_files_without_ratings_and_times(tmp_path):
     (rows,) = read_files([write(tmp_path / "file", "user,item\na,x\n")])
     assert (rows.ratings, rows.times, rows.unit) == (None, None, "")
     assert rows.gaps == {
-        role: f" has no {role}s; name its column of them by --{role}_column"
+        role: f" has no {role}s among its columns user, item; name one by --{role}_column"
         for role in ("rating", "time")
     }
     (rows,) = read_files(

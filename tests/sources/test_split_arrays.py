@@ -67,6 +67,19 @@ def test_every_rank_splits_its_users_as_a_table_is_split(
         assert (whole != getattr(table, split)).nnz == 0, split
 
 
+def test_the_log_counts_each_split_by_time(folder, caplog):
+    """As for a table: the validation split's count is without the test split's."""
+    caplog.set_level("INFO")
+    said = []
+    for name in ("made", "table"):
+        caplog.clear()
+        words = f"--dataset {name} --split time --select valid".split()
+        load_data(parse_args(["--data_dir", str(folder), *words]))
+        said.append([text.split(";")[0] for text in caplog.messages if text.startswith("split: ")])
+    assert said[0] == said[1]
+    assert [line.split()[1] for line in said[0]] == ["279", "112"]  # 0.2, and 0.1 of the rest
+
+
 def test_validation_is_made_of_train_where_there_is_no_file(tmp_path):
     save_arrays(tmp_path / "made")
     whole = arrays.load_arrays(tmp_path / "made", False, Choice())

@@ -122,3 +122,16 @@ def test_ties_are_counted(caplog):
     assert "1 of 2 users have one time on both sides; the file's order decides" in caplog.text
     latest(pairs_of([(0, 0, 3), (0, 1, 5), (1, 0, 5), (1, 1, 5), (2, 1, 7)]), 2, "number")
     assert "split: 2 interactions from 5 on; 3 have this time, the file's order" in caplog.text
+    assert "warning" not in caplog.text
+
+
+@pytest.mark.parametrize("block", [2, 1 << 22])
+def test_times_that_are_all_equal_are_a_warning(caplog, monkeypatch, block):
+    monkeypatch.setattr("sources.splits.BLOCK", block)
+    pairs = pairs_of([(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0), (2, 1, 0)])
+    assert latest(pairs, 2, "number").tolist() == [False, False, False, True, True]
+    last_per_user(pairs, 1)
+    assert caplog.messages == [
+        "warning: split by time: all times are 0, the file's order decides",
+        "warning: split: 2 of 2 users have one time on both sides; the file's order decides",
+    ]

@@ -133,15 +133,16 @@ def test_own_test_file_and_a_validation_split_by_time(tmp_path):
     [
         (
             "user,item\na,x\na,y\n",
-            "all.csv has no times; name its column of them by --time_column; or split",
+            "all.csv has no times among its columns user, item; name one by --time_column; or",
         ),
         (
             "user,item,time\na,x,5\na,y,\n",
-            "all.csv, line 3: '' is no time; correct it; or split it by --split random",
+            "all.csv, line 3: '' is no time; write a number, or 2011-11-21, or 2011-11-21 18:30:00"
+            "; or split it by --split random",
         ),
         (
             "user,item,time\na,x,5\na,y,31.12.2020\nb,y,\n",
-            r"all.csv, line 3 \(and 1 more\): '31.12.2020' is no time",
+            r"all.csv, line 3 \(and 1 more\): '31.12.2020' is no time; write a number, or 2011-",
         ),
         (
             "user,item,time,timestamp\na,x,5,5\n",
@@ -154,6 +155,25 @@ def test_no_times(tmp_path, split, text, message):
     write(tmp_path / "d/all.csv", text)
     with pytest.raises(UserError, match=message):
         load_dataset("d", tmp_path, choice=Choice(split=split))
+
+
+@pytest.mark.parametrize("piece", [20, 1 << 23])
+def test_seconds_and_milliseconds_in_one_column(tmp_path, monkeypatch, caplog, piece):
+    """Refused where a split needs times, whatever block they are in; else a warning."""
+    monkeypatch.setattr("sources.tables.PIECE", piece)
+    rows = ["a,x,881250949", "a,y,881250950", "b,x,881250949000", "b,y,881250950"]
+    path = write(tmp_path / "d/all.csv", "\n".join(["user,item,time", *rows]) + "\n")
+    said = (
+        f"{path} has times in seconds and milliseconds: 881250949 (line 2) and 881250949000 "
+        "(line 4); write all in one unit"
+    )
+    for _ in range(2):  # from the parsed copy, too
+        with pytest.raises(UserError) as error:
+            load_dataset("d", tmp_path, choice=Choice(split="last"))
+        assert str(error.value) == f"{said}; or split it by --split random"
+    caplog.clear()
+    load_dataset("d", tmp_path, test_ratio=0.5)
+    assert [text for text in caplog.messages if "warning" in text] == [f"warning: {said}"]
 
 
 # On real data: u.data, and the latest ratings of MovieLens 1M.

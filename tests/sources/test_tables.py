@@ -7,6 +7,7 @@ from tools import write
 from cli.errors import UserError
 from sources.columns import Wanted
 from sources.formats import recognise
+from sources.layout import Broken
 from sources.readers import read_files
 from sources.tables import TEXT, read_table
 
@@ -108,7 +109,7 @@ def test_runs_of_blanks_are_one_separator_but_in_quoted_fields(tmp_path):
         ("1::2::3::4\n5::6\n", "line 2: 2 fields instead of 4 (separator colons)"),
         ("1 2 3\n1 3 3\n5 6\n" + "1 4 3\n" * 20, "line 3: 2 fields instead of 3 (separator blank)"),
         ("sep=;\nuser;item\na;x\nb\n", "line 4: 1 fields instead of 2 (separator semicolon)"),
-        ("user,item\na,\0\n", "line 2: a NUL character; this is not a text file, or it is damaged"),
+        ("user,item\na,\0\n", "line 2: a NUL character; this is UTF-16"),
         ("\nuser,item\na,x\nb,\0\n", "line 4: a NUL character"),
         ("user,item\na,x\nuser,item\nb,y\n", "line 3: is a header, not a row; remove it"),
         ("a,x\nuserId,movieId\nb,y\na,z\n", "line 2: is a header, not a row; remove it"),
@@ -137,11 +138,13 @@ def test_a_broken_row_that_is_no_utf8(tmp_path, capfd):
 def test_broken_rows_may_be_left_out(tmp_path):
     text = 'user,item,t\na,x,1\nb\nc,"y, z","two\nlines"\n\nd,\xe9,1,2\ne,w,3\n'
     path = write(tmp_path / "file", text)
-    broken, pairs = [], []
+    broken, pairs = Broken(), []
     for block in read_table(recognise(path, Wanted()), {0: TEXT, 1: TEXT}, broken):
         columns = [block.columns[place].to_pylist() for place in (0, 1)]
         pairs += [(*pair, block.line(row)) for row, pair in enumerate(zip(*columns, strict=True))]
-    assert [line for line, _ in broken] == [3, 7]
+    ((line, what),) = broken.first
+    assert (broken.count, line) == (2, 3)
+    assert "line 3: 1 fields instead of 3" in what
     assert pairs == [(b"a", b"x", "line 2"), (b"c", b"y, z", "line 4"), (b"e", b"w", "line 8")]
 
 

@@ -4,14 +4,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cli.errors import UserError
 from sources.values import (
     MISSING,
+    calendar_of,
     in_microseconds,
     moment,
     ratings_of,
     say_time,
+    spell_days,
     ticks_per_second,
     times_of,
+    units_of,
 )
 
 SECOND = 1_000_000
@@ -86,5 +90,33 @@ def test_moments_in_the_unit_of_the_times(times, unit, ticks):
     assert moment("2003-01-01T00:00:00", times, unit) == second * ticks
     assert moment("2003-01-01T01:00:00+01:00", times, unit) == second * ticks
     assert moment("1234", times, unit) == (1234 * ticks if unit == "us" else 1234)
-    assert say_time(second * ticks, np.array([second * ticks]), unit) == "2003-01-01 00:00:00"
-    assert say_time(17, np.array([17]), "number") == "17"
+    calendar = calendar_of(second * ticks, np.array([second * ticks]), unit)
+    assert say_time(second * ticks, calendar) == "2003-01-01 00:00:00"
+    assert say_time(17, calendar_of(17, np.array([17]), "number")) == "17"
+
+
+@pytest.mark.parametrize(
+    ("times", "units"),
+    [
+        ([5, 17], {}),
+        ([MISSING, 881250949, 881250950], {"seconds": 1}),
+        ([881250949, 881250949_000, 5, 881250949_001], {"seconds": 0, "milliseconds": 1}),
+        ([881250949_000_000_000, 881250949_000_000], {"nanoseconds": 0, "microseconds": 1}),
+        # From 1990 to 2100 only: a long time in seconds is no mixture.
+        ([881250949, 4_102_444_800, 631_151_999_999], {"seconds": 0}),
+    ],
+)
+def test_units_of_times(times, units):
+    assert units_of(np.array(times)) == units
+
+
+def test_numbers_that_may_be_dates():
+    days = np.arange("1970-01-01", "2101-01-01", dtype="M8[D]")
+    spelled = np.array([int(str(day).replace("-", "")) for day in days])
+    assert spell_days(spelled, "number")
+    for wrong in (19691231, 21010101, 20110229, 20111301, 20110010, 20110100, 20110431, MISSING):
+        assert not spell_days(np.array([20111121, wrong]), "number")
+    assert not spell_days(spelled, "us")
+    with pytest.raises(UserError, match="may be dates; say --test_from 20030131"):
+        moment("2003-01-31", spelled, "number")
+    assert moment("20030131.0", spelled, "number") == 20030131

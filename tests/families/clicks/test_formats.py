@@ -69,6 +69,7 @@ def test_the_log_says_what_is_taken_for_what(tmp_path, caplog):
         ({"label": "x"}, "has no column 'x' for --label; it has user_id, when, Clicked, price"),
         ({"numeric": ["price", "y"]}, "no column 'y' for --numeric"),
         ({"categorical": ["z"]}, "no column 'z' for --categorical"),
+        ({"numeric": ["price,when"]}, "; separate names by blanks, as --numeric price when"),
         ({"categorical": ["when"], "numeric": ["when"]}, "'when' is named twice"),
         ({"numeric": ["Clicked"]}, "'Clicked' is named twice"),
         ({"wanted": Wanted(user="v")}, "no column 'v' for --user_column"),

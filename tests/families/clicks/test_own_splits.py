@@ -108,7 +108,10 @@ def test_each_file_in_a_format_and_an_order_of_columns_of_its_own(tmp_path):
         (lambda table: table.drop(columns="user_id"), "test.csv has no column 'user_id'"),
         (lambda table: table.drop(columns="label"), "test.csv has no column 'label', the label"),
         (lambda table: table[:0], "0 rows are too few; none is left for the test split"),
-        (lambda table: table.assign(label=1), "all labels of its test split are 1"),
+        (
+            lambda table: table.assign(label=1),
+            "all 20 labels of its test split are 1; AUC needs .* or take rows with both$",
+        ),
         (lambda table: table.assign(label=table["label"] * 5), "test.csv, line 3: label is '5'"),
     ],
 )

@@ -240,7 +240,8 @@ def test_command_line(cli, work):
     [
         (
             "user,item\na,x\nb,y\n",
-            "has no ratings; name its column of them by --rating_column, or take another --model",
+            "has no ratings among its columns user, item; name one by --rating_column, or take "
+            "another --model",
         ),
         ("user,item,rating\na,x,5\nb,y,good\n", "line 3: 'good' is no rating; correct it"),
         ("user,item,rating\na,x,5\nb,y,\n", "line 3: '' is no rating"),

@@ -94,6 +94,12 @@ class Evaluator:
         """How it evaluates, {topic: text} for summary.json."""
         raise NotImplementedError
 
+    @classmethod
+    def better(cls, metrics, others):
+        """Whether `metrics` are better than `others`, by the monitored one."""
+        first, second = metrics[cls.monitor], others[cls.monitor]
+        return first > second if cls.larger_is_better else first < second
+
     def sums(self, scorer):
         """A list of float64 tensors (n,) that add up over parts of the users.
 

@@ -121,11 +121,6 @@ class Recommender:
         evaluator = self.evaluators[split]
         return evaluator.metrics_from(*map(collectives.all_reduce_, evaluator.sums(scorer)))
 
-    def better(self, metrics, others):
-        """Whether `metrics` are better than `others`, by the metric that is monitored."""
-        first, second = (found[self.evaluator.monitor] for found in (metrics, others))
-        return first > second if self.evaluator.larger_is_better else first < second
-
     def baselines(self):
         """{name: test metrics} of models that need no training, to set a result beside."""
         encodings = popularity_encodings(self.data.train, self.device)
@@ -216,8 +211,8 @@ class BatchTrained(Recommender):
 
         # Adam visits single rows if a step reads few of them, and if the regularizer allows it.
         same_items = self.sampler.same_items_on_all_ranks
-        few = reads_few_rows(tables, rows, self.encoder.per_user(), same_items)
-        by_row = self.compiled and self.encoder.by_row and self.args.optimizer == "Adam" and few
+        by_row = self.compiled and self.encoder.by_row and self.args.optimizer == "Adam"
+        by_row &= reads_few_rows(tables, rows, self.encoder.per_user(), same_items)
         by_row = collectives.all_true(by_row)
         self.regularizer = find(REGULARIZERS, self.args.regularizer)(self, by_row)
         self.optimizer = self.make_optimizer(trained, rows)
@@ -244,8 +239,8 @@ class BatchTrained(Recommender):
     def make_optimizer(self, trained, rows):
         """The engine.optimizer.Optimizer of the `trained` weights; rows: see rows_per_step."""
         by_row, per_user = self.regularizer.by_row, self.encoder.per_user()
-        make = partial(Adam, by_row=by_row, beta2=self.beta2)
-        make = make if self.args.optimizer == "Adam" else SGD
+        adam = partial(Adam, by_row=by_row, beta2=self.beta2)
+        make = {"Adam": adam, "SGD": SGD}[self.args.optimizer]
         make = partial(make, l2=self.regularizer.decay, decayed=self.decayed_weights())
         return optimizer_of_ranks(make, trained, per_user, rows, by_row, self.schedule)
 

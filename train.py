@@ -147,7 +147,7 @@ def train(model, run, progress, checkpoints, args):
             # Evaluation: a row of metrics.csv, perhaps a new best epoch.
             if epoch % args.eval_every == 0 or epoch == args.last_epoch:
                 metrics = model.evaluate(args.select)
-                improved = progress.record(metrics, model.better)
+                improved = progress.record(metrics, model.evaluator.better)
                 evaluated = time.perf_counter() - trained
                 row = [epoch, loss, lr, round(since_row, 6), round(evaluated, 6), *metrics.values()]
                 run.add_row(row)
@@ -199,7 +199,7 @@ class Progress:
     def record(self, metrics, better):
         """Note the metrics of this epoch. Returns whether it is the best so far.
 
-        better: function(metrics, others), see recommender.Recommender
+        better: function(metrics, others), see evaluate.Evaluator
         """
         self.last = metrics
         self.since_best += 1

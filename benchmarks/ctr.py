@@ -114,7 +114,7 @@ def quality(model, args):
     for epoch in range(1, args.epochs + 1):
         model.train_epoch(learning_rate(args, epoch), lambda: None)
         valid, not_better = model.evaluate("valid"), not_better + 1
-        if best_valid is None or model.better(valid, best_valid):
+        if best_valid is None or model.evaluator.better(valid, best_valid):
             best_valid, test, not_better = valid, model.evaluate("test"), 0
         if not_better == 2:
             break

@@ -5,7 +5,6 @@ Shapes: B users of a batch, I items, D dim.
 
 import torch
 
-from distributed import collectives
 from engine.tables import csr_tensor
 
 
@@ -28,30 +27,6 @@ def cosine_error(p, total, kept, gram, size, kept_size):
     square = ((p @ gram) * p).sum(1) - 2 * (p * kept).sum(1) + kept_size
     length = (size * square.clamp(min=SMALLEST)).sqrt()
     return 2 - 2 * product / length
-
-
-class GramMatrix(torch.autograd.Function):
-    """A^T A (D, D), differentiable by A (I, D). Each process multiplies its part of the rows of A.
-
-    For a gradient G by the result, A gets A (G + G^T): one product of A's size. Autograd makes two.
-    """
-
-    @staticmethod
-    def forward(ctx, a):
-        """a (I, D): the same in all processes"""
-        size = -(-len(a) // collectives.world_size())
-        ctx.own = slice(collectives.rank() * size, (collectives.rank() + 1) * size)
-        ctx.save_for_backward(a)
-        return collectives.all_reduce_(a[ctx.own].T @ a[ctx.own])
-
-    @staticmethod
-    def backward(ctx, gradient):
-        """The rows of this process, for the sum over all processes' losses; else 0."""
-        (a,) = ctx.saved_tensors
-        symmetric = collectives.all_reduce_(gradient + gradient.T)
-        result = torch.zeros_like(a)
-        torch.mm(a[ctx.own], symmetric, out=result[ctx.own])
-        return result
 
 
 SMALLEST = 1e-6  # square of a length; |y|^2 is at least 1 / size where there is anything

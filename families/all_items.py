@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 import model
-from engine.all_items import GramMatrix, cosine_error, sums_matrices
+from distributed.gram import GramMatrix
+from engine.all_items import cosine_error, sums_matrices
 from engine.tables import SparseProduct, Weights, csr_tensor
 from sampler import Histories
 

@@ -164,10 +164,11 @@ class Run:
         baselines: {name: test metrics}; the best of them is a level if `split` is test
         """
         rows = self.rows().astype(float)
+        better = model.evaluator.better
         best = [
             name
             for name, values in baselines.items()
-            if split == "test" and not any(model.better(o, values) for o in baselines.values())
+            if split == "test" and not any(better(other, values) for other in baselines.values())
         ]
         headline = model.evaluator.headline
         levels = [

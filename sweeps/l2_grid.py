@@ -125,7 +125,7 @@ def fit_all(model_class, device, data, runs):
             summary_file = Path(args.log_root) / args.run_name / SUMMARY
             summaries.append(json.loads(summary_file.read_text()))
             valid = summaries[number]["best"]["valid"]
-            if chosen is None or model.better(valid, summaries[chosen]["best"]["valid"]):
+            if chosen is None or model.evaluator.better(valid, summaries[chosen]["best"]["valid"]):
                 chosen = number
 
         # Free the memory for the next model. A model and its training step refer to each other, so

@@ -114,7 +114,7 @@ class Encoders(Sweep):
 class Hyperparameters(Sweep):
     """N and beta, one at a time, around their suggested values.
 
-    Uses the preset `fast` if the data set has one and no flag of it is given.
+    Uses the preset `cosine` if the data set has one and no flag of it is given.
     """
 
     purpose = (
@@ -126,9 +126,9 @@ class Hyperparameters(Sweep):
         super().__init__(fixed, {"N": [1, 5, 10, 20, 40], "beta": [0.5, 0.9, 0.99, 0.999]})
         args = parse_run_flags(self.fixed, {})
         self.suggested = {flag: getattr(args, flag) for flag in self.over}
-        fast = PRESETS["fast"].get(args.dataset, ())
-        if fast and not self.fixes("preset", "lr_dc", "lr_dc_epoch", *fast):
-            self.fixed += ["--preset", "fast"]
+        preset = PRESETS["cosine"].get(args.dataset, ())
+        if preset and not self.fixes("preset", "lr_dc", "lr_dc_epoch", *preset):
+            self.fixed += ["--preset", "cosine"]
 
     def combinations(self):
         all_values = [

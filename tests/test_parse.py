@@ -41,10 +41,10 @@ def test_suggested_parameters_of_the_paper():
 
 
 def test_preset():
-    args = parse_args(["--dataset", "100k", "--preset", "fast", "--epochs", "7"])
+    args = parse_args(["--dataset", "100k", "--preset", "cosine", "--epochs", "7"])
     assert (args.lr, args.lr_schedule, args.epochs, args.dim) == (2e-2, "cosine", 7, 32)
     assert [args.origin[flag] for flag in ("lr", "epochs", "dim")] == [
-        "preset fast",
+        "preset cosine",
         "command line",
         "suggested for 100k",
     ]

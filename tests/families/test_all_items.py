@@ -135,7 +135,7 @@ def test_resume_is_exact(cli, work):
     ("flags", "message"),
     [
         ("--encoder MLP", "--loss ELSA is for --encoder MF"),
-        ("--beta 0.9", "leave --beta out"),
+        ("--model TwoBP --beta 0.9", "leave --beta out"),
         ("--similarity cosine", "leave --similarity out"),
         ("--regularizer lambdaopt", "take --l2, not --regularizer lambdaopt"),
         ("--sampler uniform", "--loss ELSA has no negatives"),

@@ -42,7 +42,7 @@ def test_hyperparameters(work, run_study, started):
 
 
 def test_hyperparameters_are_quick_where_they_can_be():
-    assert Hyperparameters(["--dataset", "100k"]).fixed[2:] == ["--preset", "fast"]
+    assert Hyperparameters(["--dataset", "100k"]).fixed[2:] == ["--preset", "cosine"]
     for flags in (
         ["--dataset", "100k", "--epochs=3"],
         ["--dataset", "100k", "--preset", "paper"],

@@ -247,7 +247,7 @@ def test_what_flags_decide():
             "--candidates does nothing with --sampler popularity, only with dns",
         ),
         ("--gamma 1", "--gamma does nothing with --loss InfoNCE, only with BSL or DirectAU"),
-        ("--reg 1", "--reg does nothing with --model OneBP, only with EASE or ALS or SVD or SVDpp"),
+        ("--reg 1", "--reg does nothing with --model OneBP, only with EASE or SANSA or ALS or SVD"),
         ("--model EASE --lr 1", "--lr does nothing with --model EASE, only with OneBP or TwoBP"),
         ("--model ALS --encoder MLP", "--encoder does nothing with --model ALS"),
         (

@@ -31,7 +31,7 @@ class EASE(Linear):
             raise UserError(
                 f"EASE needs {needed / 1e9:.0f} GB for its {items:,} x {items:,} matrices, "
                 f"{device} has {available / 1e9:.0f} GB; "
-                "take --model Walk or ItemKNN, which need no such matrix, or fewer items"
+                "take --model Walk, ItemKNN or SANSA, which need no such matrix"
             )
         self.weights = torch.zeros(items, items, device=device)  # B (I, I)
 

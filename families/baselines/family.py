@@ -8,6 +8,7 @@ RANKED = frozenset({"pairs", "ranking", "lists"})
 MODELS = {
     "Popularity": Model(f"{HERE}.popularity:Popularity", RANKED),
     "EASE": Model(f"{HERE}.ease:EASE", RANKED),
+    "SANSA": Model(f"{HERE}.sansa:SANSA", RANKED),
     "Walk": Model(f"{HERE}.walk:Walk", RANKED),
     "ItemKNN": Model(f"{HERE}.item_knn:ItemKNN", RANKED),
     "ALS": Model(f"{HERE}.als:ALS", RANKED | {"epochs", "dim"}),
@@ -15,7 +16,10 @@ MODELS = {
 }
 # fmt: off
 FLAGS = [
-    Flag("reg", 1.0, number(0), only={"model": ("EASE", "ALS")}, help="EASE, ALS: L2 penalty"),
+    Flag("reg", 1.0, number(0), only={"model": ("EASE", "SANSA", "ALS")},
+         help="EASE, SANSA, ALS: L2 penalty"),
+    Flag("density", 0.01, number(above=0, high=1), only={"model": ("SANSA",)},
+         help="SANSA: share of the numbers of its two items x items matrices that are kept"),
     Flag("walk_alpha", 0.5, number(0), only={"model": ("Walk",)},
          help="Walk: an item of the user counts less by its number of users to this power"),
     Flag("walk_beta", 0.5, or_auto(number(0)), only={"model": ("Walk",)},
@@ -43,6 +47,7 @@ SUGGESTED = {
         "Gowalla": {"reg": 80.0},
         "Yelp2018": {"reg": 300.0},
     },
+    "SANSA": {"": {"epochs": 1, "reg": 10.0}},
     "Walk": {
         "": {"epochs": 1, "walk_beta": 0.65},
         "1M": {"walk_beta": 0.75},

@@ -24,17 +24,19 @@ LINEAR = [
     "Walk",
     "ItemKNN --neighbours 3",
     "Popularity",
+    "SANSA --density 0.3",
 ]
 
 # Solved in one epoch, without --dim.
-SOLVED = ("EASE", "Walk", "ItemKNN", "Popularity")
+SOLVED = ("EASE", "SANSA", "Walk", "ItemKNN", "Popularity")
 
 
 def trained_model(flags, device):
     """A model after two epochs, on data with the users COLD."""
     name, *flags = flags.split()
-    if name == "ALS":
-        pytest.importorskip("implicit")
+    for model, library in (("ALS", "implicit"), ("SANSA", "sansa")):
+        if name == model:
+            pytest.importorskip(library, reason=f"the package {library} is not installed")
     random = np.random.default_rng(3)
     pairs = [(user, item) for user in range(12) for item in range(9) if random.random() < 0.5]
     train = {pair for pair in pairs if pair[0] not in COLD}

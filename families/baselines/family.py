@@ -1,4 +1,4 @@
-"""Baselines for rankings: Popularity, EASE, ALS and CML. Loads without torch."""
+"""Baselines for rankings, from Popularity to CML: models, flags. Loads without torch."""
 
 from cli.family import Family, Model
 from cli.flags import Flag, number, or_auto, positive, whole
@@ -77,7 +77,7 @@ def load_data(args):
 
 
 FAMILY = Family(
-    title="baselines: the most popular items, closed forms, metric learning",
+    title="baselines: popularity, closed forms, walks, neighbours, metric learning",
     models=MODELS,
     load_data=load_data,
     sections={"baselines": FLAGS},

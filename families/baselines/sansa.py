@@ -39,9 +39,11 @@ class SANSA(SparseLinear):
         logging.getLogger().addHandler(QUIET)
         try:
             import sansa
+            from sksparse.cholmod import analyze_AAt  # noqa: F401, what sansa calls, gone from 0.5
         except ImportError as error:
             raise UserError(
-                f"--model SANSA needs the package sansa ({error}): pip install sansa"
+                f"--model SANSA needs the package sansa ({error}): "
+                'pip install sansa "scikit-sparse<0.5"'
             ) from None
         logging.getLogger("sansa").setLevel(logging.WARNING)
         config = sansa.SANSAConfig(

@@ -38,7 +38,7 @@ FLAGS = [
 # fmt: on
 
 # Found on the test split, those of EASE for Gowalla and Yelp2018 by BARS (Zhu et al., SIGIR 2022);
-# those of Walk on the validation split.
+# those of Walk and ItemKNN on the validation split.
 SUGGESTED = {
     "Popularity": {"": {"epochs": 1}},
     "EASE": {
@@ -53,7 +53,7 @@ SUGGESTED = {
         "1M": {"walk_beta": 0.75},
         "Gowalla": {"walk_beta": 0.35},
     },
-    "ItemKNN": {"": {"epochs": 1}},
+    "ItemKNN": {"": {"epochs": 1}, "Gowalla": {"neighbours": 200, "shrinkage": 50.0}},
     "ALS": {
         "": {"epochs": 10, "dim": 64, "reg": 20.0, "confidence": 2.0},
         "1M": {"reg": 40.0, "confidence": 3.0},

@@ -28,6 +28,10 @@ class DotProduct:
         self.users, self.items = user_encodings, item_encodings
         self.device = item_encodings.device
 
+    def scores_of(self, user):
+        """Scores (I,) of a user with the encoding `user` (D,)."""
+        return self.items @ user
+
     def score(self, users, out):
         """Write the scores of `users` (b,) into out (b, I)."""
         p = self.users[users]  # (b, D)
@@ -75,6 +79,40 @@ def top_items(scorer, n_items, users, seen, k):
         yield block, items, values
 
 
+def sums_of_variants(evaluator, scorer, variants):
+    """[the sums of `evaluator`] of variants of a scorer, whose scores are computed once.
+
+    evaluator: a Ranking
+    variants: functions that change scores (b, I) in place
+    """
+    totals = None
+    for users, scores in masked_scores(scorer, evaluator.items, evaluator.users, []):
+        found = [evaluator.sums(Variant(users, scores, change), users) for change in variants]
+        totals = (
+            found
+            if totals is None
+            else [
+                [total + more for total, more in zip(*pair, strict=True)]
+                for pair in zip(totals, found, strict=True)
+            ]
+        )
+    return totals
+
+
+class Variant:
+    """Scores that are computed already, and then changed."""
+
+    def __init__(self, users, scores, change):
+        """users (b,): in ascending order; scores (b, I); change: see sums_of_variants"""
+        self.users, self.scores, self.change = users, scores, change
+        self.device = scores.device
+
+    def score(self, users, out):
+        """Write the scores of `users`, some of those of the block, into out."""
+        out.copy_(self.scores[torch.searchsorted(self.users, users)])
+        self.change(out)
+
+
 class Evaluator:
     """Evaluates one split. A subclass has these attributes, `sums`, `metrics_from` and `protocol`.
 
@@ -100,8 +138,10 @@ class Evaluator:
         first, second = metrics[cls.monitor], others[cls.monitor]
         return first > second if cls.larger_is_better else first < second
 
-    def sums(self, scorer):
+    def sums(self, scorer, users=None):
         """A list of float64 tensors (n,) that add up over parts of the users.
+
+        users (n,): some of those of the split, for rankings; None: all
 
         Sums over users (pairs, ratings), and their numbers, by which `metrics_from` divides.
         """
@@ -146,16 +186,17 @@ class Ranking(Evaluator):
             "ties": "lower item index first",
         }
 
-    def sums(self, scorer):
+    def sums(self, scorer, users=None):
+        users = self.users if users is None else users
         k = min(max(LIST_LENGTHS), self.items)
         sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.keys.device)
-        for users, items, scores in top_items(scorer, self.items, self.users, self.seen, k):
+        for block, items, scores in top_items(scorer, self.items, users, self.seen, k):
             # An item is a hit if its pair is among the sorted keys.
-            wanted = users[:, None] * self.items + items  # (b, k)
+            wanted = block[:, None] * self.items + items  # (b, k)
             place = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
             hits = ((self.keys[place] == wanted) & (scores > -torch.inf)).double()  # (b, k)
-            sums += ranking_metrics(hits, self.relevant[users]).sum(0)
-        return [sums, sums.new_tensor([len(self.users)])]
+            sums += ranking_metrics(hits, self.relevant[block]).sum(0)
+        return [sums, sums.new_tensor([len(users)])]
 
     def metrics_from(self, sums, count):
         return dict(zip(METRICS, (sums / count).tolist(), strict=True))
@@ -214,18 +255,21 @@ class PairRanking(Ranking):
         )
         return super().protocol | {", ".join(PAIR_METRICS): how}
 
-    def sums(self, scorer):
+    def sums(self, scorer, users=None):
+        users = self.users if users is None else users
         sums = torch.zeros(len(PAIR_METRICS), dtype=torch.float64, device=self.keys.device)
-        for users, scores in masked_scores(scorer, self.items, self.users, self.seen):
+        count = 0
+        for block, scores in masked_scores(scorer, self.items, users, self.seen):
             scores.masked_fill_(scores.isnan(), -torch.inf)
-            row, item = self.pairs.pairs_of(users)  # (m,) each
-            candidates = self.candidates[users[row]]
+            row, item = self.pairs.pairs_of(block)  # (m,) each
+            candidates = self.candidates[block[row]]
+            count += len(row)
             # An item of score -inf cannot be told from those left out: it counts as the last.
             scored = scores[row, item] > -torch.inf
             rank = torch.where(scored, rank_of(scores, row, item), candidates)
             sums += pair_metrics(rank, candidates).sum(0)
-        count = sums.new_tensor([self.sizes["pairs_evaluated"]])
-        return [*super().sums(scorer), sums, count]  # the scores are computed once more
+        ranked = super().sums(scorer, users)  # the scores are computed once more
+        return [*ranked, sums, sums.new_tensor([count])]
 
     def metrics_from(self, sums, count, pair_sums, pair_count):
         means = dict(zip(PAIR_METRICS, (pair_sums / pair_count).tolist(), strict=True))

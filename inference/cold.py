@@ -31,7 +31,7 @@ def scorer_in_use(model, users):
     if not len(cold):
         return scorer
     _warn(model.data, cold, "list")
-    return MeanForCold(scorer, ~trained, scorer.items @ model.mean_user(trained))
+    return MeanForCold(scorer, ~trained, scorer.scores_of(model.mean_user(trained)))
 
 
 def encodings_in_use(model):

@@ -247,7 +247,7 @@ def test_what_flags_decide():
             "--candidates does nothing with --sampler popularity, only with dns",
         ),
         ("--gamma 1", "--gamma does nothing with --loss InfoNCE, only with BSL or DirectAU"),
-        ("--reg 1", "--reg does nothing with --model OneBP, only with EASE or ALS or SVD or SVDpp"),
+        ("--reg 1", "--reg does nothing with --model OneBP, only with EASE or SANSA or ALS or SVD"),
         ("--model EASE --lr 1", "--lr does nothing with --model EASE, only with OneBP or TwoBP"),
         ("--model ALS --encoder MLP", "--encoder does nothing with --model ALS"),
         (
@@ -294,6 +294,11 @@ def test_what_flags_decide():
             "--model CML --sampler none",
             "--sampler does nothing with --model CML, only with OneBP or TwoBP",
         ),
+        (
+            "--model Walk --walk_beta auto",
+            "--walk_beta auto chooses on the validation split: add --select valid, or give a",
+        ),
+        ("--model Walk --walk_beta x --select valid", "'x' is not a number from 0, or auto"),
         ("--model EASE --reg 0", "--reg 0 leaves EASE without a solution"),
         ("--mode evaluate --train_mode new", "--train_mode does nothing with --mode evaluate"),
         (

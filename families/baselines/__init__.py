@@ -1,1 +1,1 @@
-"""Baselines without gradients (Popularity, EASE, ALS), and collaborative metric learning (CML)."""
+"""Baselines: solved at once (Popularity, EASE, SANSA, Walk, ItemKNN), by iterations (ALS, CML)."""

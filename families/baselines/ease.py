@@ -1,6 +1,6 @@
 """EASE: a linear model of items in closed form.
 
-Shapes: U users, I items, b users of a block, m interactions of a block.
+Shapes: U users, I items.
 """
 
 import os
@@ -9,12 +9,10 @@ import numpy as np
 import torch
 
 from cli.errors import UserError
-from engine.tables import UserItems, csr_tensor
-from families.baselines.closed_form import SolvedAtOnce
-from sources.share import item_counts
+from families.baselines.linear import Linear
 
 
-class EASE(SolvedAtOnce):
+class EASE(Linear):
     """Scores X B. X (U, I) is the training split, B (I, I) a matrix of weights with zero diagonal.
 
     B minimises |X - X B|^2 + reg |B|^2. With P = (X^T X + reg I)^-1 it is B = I - P / diag(P),
@@ -33,9 +31,8 @@ class EASE(SolvedAtOnce):
             raise UserError(
                 f"EASE needs {needed / 1e9:.0f} GB for its {items:,} x {items:,} matrices, "
                 f"{device} has {available / 1e9:.0f} GB; "
-                "take another --model or a data set with fewer items"
+                "take --model Walk, ItemKNN or SANSA, which need no such matrix"
             )
-        self.seen = UserItems(data.train, device)
         self.weights = torch.zeros(items, items, device=device)  # B (I, I)
 
     def solve(self):
@@ -66,33 +63,8 @@ class EASE(SolvedAtOnce):
         self.weights = inverse.mul_(-scale).fill_diagonal_(0)
         return ((scale - self.args.reg).sum() / train.nnz).item()
 
-    def scorer(self):
-        return self
-
-    def encodings(self):
-        """Raise UserError: EASE has no encodings."""
-        raise UserError(
-            "EASE scores by a matrix of items and has no encodings; take another --model"
-        )
-
-    @property
-    def items(self):
-        """The columns of B (I, I): a score is the inner product of one with a user's row of X."""
-        return self.weights.T
-
-    def mean_user(self, trained):
-        """The mean row of X (I,) over the users `trained` (U,), bool."""
-        counts = item_counts(self.data.train).astype(np.float32)
-        return torch.as_tensor(counts, device=self.device) / trained.sum()
-
-    def score(self, users, out):
-        """Write the scores of `users` (b,) into out (b, I), see evaluate.DotProduct."""
-        # The users' rows of X, as a sparse matrix.
-        row, item = self.seen.pairs_of(users)  # (m,) each
-        begin = torch.searchsorted(row, torch.arange(len(users) + 1, device=self.device))
-        ones = torch.ones(len(item), device=self.device)
-        x = csr_tensor(begin, item, ones, (len(users), len(self.weights)), self.device)  # (b, I)
-        out.copy_(x @ self.weights)
+    def scores_of_rows(self, x):
+        return x @ self.weights
 
     def state_dict(self):
         """B, not a copy."""

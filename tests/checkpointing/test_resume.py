@@ -68,12 +68,15 @@ def test_resume_is_exact(cli, work, flags):
         "--model SVDpp --lr_schedule step",
         "--model CML --lr_schedule step",
         "--model EASE",
+        "--model Walk",
+        "--model ItemKNN",
         "--model Popularity",
     ],
 )
 def test_resume_is_exact_with_every_module(cli, work, flags):
     """The same in this process. A model solved at once has nothing left to do, and says so."""
-    size = ["--save_every", 1] if "EASE" in flags or "Popularity" in flags else ["--dim", 8]
+    solved = {"EASE", "Walk", "ItemKNN", "Popularity"} & set(flags.split())
+    size = ["--save_every", 1] if solved else ["--dim", 8]
     for epochs, name, mode in ((4, "whole", "new"), (2, "parts", "new"), (4, "parts", "continue")):
         count = [] if size[0] == "--save_every" else ["--epochs", epochs]
         status, stdout, stderr = cli(

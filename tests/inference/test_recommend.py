@@ -53,10 +53,10 @@ def trained(work, name="mine"):
 
 
 @pytest.mark.parametrize(
-    "flags", ["", "--select valid", "--encoder LightGCN --layers 1", "--model EASE"]
+    "flags", ["", "--select valid", "--encoder LightGCN --layers 1", "--model EASE", "--model Walk"]
 )
 def test_evaluate_prints_the_same_numbers(cli, work, flags, command):
-    size = () if "EASE" in flags else RUN[:6]
+    size = () if "--model" in flags else RUN[:6]
     assert cli(*size, *flags.split(), *USE)[0] == 0
     summary = json.loads((work / "runs/mine/summary.json").read_text())
     stdout = command("--mode", "evaluate", *USE)
@@ -275,9 +275,10 @@ def test_models_without_a_rule_for_new_users(cli, work, train, words):
     assert words in stderr
 
 
-def test_ease_has_nothing_to_export(cli, work):
-    assert cli("--model", "EASE", "--run_name", "mine")[0] == 0
+@pytest.mark.parametrize("name", ["EASE", "Walk", "ItemKNN"])
+def test_a_model_without_encodings_has_nothing_to_export(cli, work, name):
+    assert cli("--model", name, "--run_name", "mine")[0] == 0
     status, _, stderr = cli("--mode", "export", *USE, "--output", "out")
     assert status == 2
-    assert "EASE scores by a matrix of items and has no encodings" in stderr
+    assert f"{name} scores by the user's items and has no encodings" in stderr
     assert not (work / "out").exists()

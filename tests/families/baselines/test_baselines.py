@@ -35,7 +35,10 @@ def test_ease_is_the_least_squares_solution_with_a_zero_diagonal(device):
 
 def test_ease_says_what_does_not_fit(monkeypatch):
     monkeypatch.setattr(ease, "memory_size", lambda device: 1e3)
-    with pytest.raises(UserError, match=r"EASE needs 0 GB for its 32 x 32 matrices, cpu has 0 GB"):
+    with pytest.raises(
+        UserError,
+        match=r"EASE needs 0 GB for its 32 x 32 matrices, cpu has 0 GB; take --model Walk",
+    ):
         build("EASE")
 
 
@@ -66,17 +69,17 @@ def test_als_solves_its_normal_equations(device):
         np.testing.assert_allclose(q[item], exact, atol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["EASE", "ALS"])
-def test_toy_answer(name, device):
-    if name == "ALS":
+@pytest.mark.parametrize("flags", ["EASE --reg 0.1", "ALS --reg 0.1", "Walk", "ItemKNN"])
+def test_toy_answer(flags, device):
+    if "ALS" in flags:
         pytest.importorskip("implicit")
-    model = build(name, "--reg", 0.1, data=toy_data(), device=device)
+    model = build(*flags.split(), data=toy_data(), device=device)
     for _ in range(model.args.epochs):
         model.train_epoch(0.0, lambda: None)
     assert model.evaluate("test")["Recall@5"] == 1.0
 
 
-@pytest.mark.parametrize("name", ["Popularity", "EASE", "ALS"])
+@pytest.mark.parametrize("name", ["Popularity", "EASE", "ALS", "Walk", "ItemKNN"])
 def test_command(cli, work, name):
     """The same files as any other run, and the metrics of the same ranking.
 

@@ -5,14 +5,15 @@ from cli.flags import Flag, number, or_auto, positive, whole
 
 HERE = "families.baselines"
 RANKED = frozenset({"pairs", "ranking", "lists"})
+PERSONAL = RANKED | {"personal"}
 MODELS = {
     "Popularity": Model(f"{HERE}.popularity:Popularity", RANKED),
-    "EASE": Model(f"{HERE}.ease:EASE", RANKED),
-    "SANSA": Model(f"{HERE}.sansa:SANSA", RANKED),
-    "Walk": Model(f"{HERE}.walk:Walk", RANKED),
-    "ItemKNN": Model(f"{HERE}.item_knn:ItemKNN", RANKED),
-    "ALS": Model(f"{HERE}.als:ALS", RANKED | {"epochs", "dim"}),
-    "CML": Model(f"{HERE}.cml:CML", RANKED | {"epochs", "dim", "gradients"}),
+    "EASE": Model(f"{HERE}.ease:EASE", PERSONAL),
+    "SANSA": Model(f"{HERE}.sansa:SANSA", PERSONAL),
+    "Walk": Model(f"{HERE}.walk:Walk", PERSONAL),
+    "ItemKNN": Model(f"{HERE}.item_knn:ItemKNN", PERSONAL),
+    "ALS": Model(f"{HERE}.als:ALS", PERSONAL | {"epochs", "dim"}),
+    "CML": Model(f"{HERE}.cml:CML", PERSONAL | {"epochs", "dim", "gradients"}),
 }
 # fmt: off
 FLAGS = [

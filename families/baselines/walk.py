@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from engine.tables import csr_tensor
-from evaluate import BLOCK_SCORES, sums_of_variants
+from evaluate import BLOCK_SCORES, best_variant
 from families.baselines.linear import Linear
 from sources.share import item_counts
 
@@ -56,13 +56,7 @@ class Walk(Linear):
         """The exponent of BETAS with the best metrics on the validation split."""
         self.beta, evaluator = 0.0, self.evaluators["valid"]
         variants = [partial(self.damp, beta) for beta in BETAS]
-        metrics = [
-            evaluator.metrics_from(*sums) for sums in sums_of_variants(evaluator, self, variants)
-        ]
-        best = 0
-        for number in range(len(BETAS)):
-            best = number if self.evaluator.better(metrics[number], metrics[best]) else best
-        return BETAS[best]
+        return BETAS[best_variant(evaluator, self, variants, evaluator.users)]
 
     def chosen_flags(self):
         return {"walk_beta": self.beta} if self.args.walk_beta == "auto" else {}

@@ -154,7 +154,7 @@ class BatchTrained(Recommender):
     A subclass implements `loss` and
       make_encoder(): the engine.tables.Weights to train
       make_sampler(): the sampler.Batches to train on
-      rows_of(*batch): {table: its rows that a batch reads, an index tensor of any shape}
+      rows_of(*batch): {table: its rows that a batch reads, an index tensor, or None for all}
     and `trained_weights` if some weights get no gradient, `after_step` if a step does more.
     """
 

@@ -11,7 +11,7 @@ from tools import (
 from checkpointing.shards import load, save
 from distributed import collectives
 from distributed.schedule import own_batch_size
-from model import OneBP, TwoBP
+from families import model_class
 from parse import parse_args
 from sources.share import own_share
 
@@ -35,9 +35,7 @@ def rows(name, folder="runs"):
 def made_model(kind, groups, *flags):
     """A model of this rank's share of the toy data, ready to train."""
     args = parse_args([str(word) for word in ("--model", kind, *FLAGS, *flags)])
-    model = {"OneBP": OneBP, "TwoBP": TwoBP}[kind](
-        own_share(toy_data(groups)), own_flags(args), CPU
-    )
+    model = model_class(args)(own_share(toy_data(groups)), own_flags(args), CPU)
     model.start_training()
     return model
 

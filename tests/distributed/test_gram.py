@@ -1,0 +1,57 @@
+"""A loss over all items on several ranks, which divide the rows of the Gram matrix."""
+
+import pytest
+import torch
+from rank_tools import made_model, whole
+from tools import on_ranks
+
+FLAGS = ("--loss", "ELSA", "--batch_size", 13, "--optimizer", "SGD")
+
+
+def one_step(*made):
+    """This rank's weights before and after a step, its batch, and its share of the loss."""
+    model = made_model(*made)
+    before = {name: table.clone() for name, table in model.weights.items()}
+    batch = next(model.schedule.batches())
+    model.optimizer.prepare(0.5)
+    loss = model.step(batch)
+    model.optimizer.finish()
+    return before, dict(model.weights), (batch[0] + model.data.first, *batch[1:]), loss
+
+
+@pytest.mark.parametrize("groups", [4, 5])
+@pytest.mark.parametrize(("kind", "count"), [("OneBP", 2), ("TwoBP", 2), ("OneBP", 3)])
+def test_a_step_is_that_of_one_process(kind, groups, count):
+    """The loss to float32, and the weights: also those of a moved user, with --beta."""
+    flags = (*FLAGS, "--beta", 0.5) if kind == "OneBP" else FLAGS
+    befores, afters, batches, losses = zip(
+        *on_ranks(one_step, kind, groups, *flags, count=count), strict=True
+    )
+    model = made_model(kind, groups, *flags)
+    for name, table in model.weights.items():
+        table.copy_(whole(name, befores))
+    users, rows, items, kept = zip(*batches, strict=True)
+    assert len({len(own) for own in users}) == 2  # the ranks have different shares
+    begins = [sum(map(len, users[:rank])) for rank in range(count)]
+    row = torch.cat([own + begin for own, begin in zip(rows, begins, strict=True)])
+    model.optimizer.prepare(0.5)
+    loss = model.train_step((torch.cat(users), row, torch.cat(items), torch.cat(kept)))
+    assert sum(own.item() for own in losses) == pytest.approx(loss.item(), rel=1e-6)
+    for name, table in model.weights.items():
+        torch.testing.assert_close(whole(name, afters), table, rtol=1e-5, atol=1e-6)
+
+
+def uneven_epoch():
+    model = made_model("OneBP", 5, "--loss", "ELSA", "--batch_size", 5)
+    sizes = [len(batch[0]) for batch in model.schedule.batches()]
+    loss = model.train_epoch(0.05, lambda: None)
+    model.evaluate("test")  # compares the items of the ranks
+    return sizes, loss
+
+
+def test_a_rank_may_have_no_users_left():
+    found = on_ranks(uneven_epoch, count=3)
+    losses = [loss for _, loss in found]
+    assert any(0 in sizes for sizes, _ in found)
+    assert losses == [losses[0]] * 3
+    assert 0 < losses[0] < 2

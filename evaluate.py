@@ -6,6 +6,7 @@ Shapes: b users of a block, m pairs of a block, U users, I items, D dim, K list 
 import numpy as np
 import torch
 
+from distributed import collectives
 from engine.tables import UserItems
 from engine.topk import rank_of, stable_topk, topk_group_count
 from sources.share import item_counts
@@ -40,6 +41,14 @@ class DotProduct:
         for tile in range(0, len(self.items), width):
             q = self.items[tile : tile + width]  # (t, D)
             torch.mm(p, q.T, out=out[:, tile : tile + len(q)])  # (b, D) (D, t) -> (b, t)
+
+    def with_users(self, user_encodings):
+        """The same scorer for other users (n, D)."""
+        return DotProduct(user_encodings, self.items)
+
+    def encodings(self):
+        """Encodings (U, D) and (I, D) whose inner products are the scores."""
+        return self.users, self.items
 
 
 def masked_scores(scorer, n_items, users, seen, groups=1):
@@ -79,31 +88,33 @@ def top_items(scorer, n_items, users, seen, k):
         yield block, items, values
 
 
-def sums_of_variants(evaluator, scorer, variants):
-    """[the sums of `evaluator`] of variants of a scorer, whose scores are computed once.
+def best_variant(evaluator, scorer, variants, users):
+    """Index of the best of some variants of a scorer, whose scores are computed once.
+
+    Of equal ones it is the first. All processes find the same one.
 
     evaluator: a Ranking
     variants: functions that change scores (b, I) in place
+    users (n,): some of those of the evaluator, in ascending order
     """
-    totals = None
-    for users, scores in masked_scores(scorer, evaluator.items, evaluator.users, []):
-        found = [evaluator.sums(Variant(users, scores, change), users) for change in variants]
-        totals = (
-            found
-            if totals is None
-            else [
-                [total + more for total, more in zip(*pair, strict=True)]
-                for pair in zip(totals, found, strict=True)
-            ]
-        )
-    return totals
+    totals = [evaluator.sums(scorer, users[:0]) for _ in variants]  # zeros
+    for block, scores in masked_scores(scorer, evaluator.items, users, []):
+        for sums, change in zip(totals, variants, strict=True):
+            found = evaluator.sums(Variant(block, scores, change), block)
+            for total, more in zip(sums, found, strict=True):
+                total += more
+    metrics = [evaluator.metrics_from(*map(collectives.all_reduce_, sums)) for sums in totals]
+    best = 0
+    for number, found in enumerate(metrics):
+        best = number if evaluator.better(found, metrics[best]) else best
+    return best
 
 
 class Variant:
     """Scores that are computed already, and then changed."""
 
     def __init__(self, users, scores, change):
-        """users (b,): in ascending order; scores (b, I); change: see sums_of_variants"""
+        """users (b,): in ascending order; scores (b, I); change: see best_variant"""
         self.users, self.scores, self.change = users, scores, change
         self.device = scores.device
 

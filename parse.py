@@ -23,6 +23,7 @@ MODEL = Flag(
 )
 # The flags that --mode describe uses, beside those that decide which data are loaded.
 DESCRIBING = {"mode", "model", "run_name", "log_root", "no_download"}
+EVALUATING = {"train", "evaluate", "describe"}
 SECTIONS = {"run": [MODEL, *RUN], "data": DATA, "training": TRAINING, "evaluation": EVALUATION}
 
 
@@ -98,11 +99,15 @@ class Flags(argparse.Namespace):
         return {flag: value for flag, value in vars(self).items() if declared[flag].decides in what}
 
     def training_flags(self):
-        """{flag: value} of all that decides what is trained; a checkpoint holds it."""
-        flags = self.deciding("training") | {"refit_epochs": self.refit_epochs}
+        """{flag: value} of all that decides the weights, or the best epoch; checkpoints hold it."""
+        flags = self.deciding("training", "evaluation") | {"refit_epochs": self.refit_epochs}
         if self.lr_schedule == "cosine":
             flags["epochs"] = self.epochs  # the decay is spread over them
         return flags
+
+    def default(self, flag):
+        """The declared default of a flag."""
+        return flags_of(self.model)[flag].default
 
     def loading_flags(self):
         """{flag: value} of all that decides which data are loaded, and how they are split."""
@@ -299,6 +304,8 @@ def shared_contradictions(args, given):
         if takes_auto and getattr(args, flag.name) == "auto" and args.select != "valid":
             what = f"--{flag.name} auto chooses on the validation split"
             yield f"{what}: add --select valid, or give a number"
+        elif takes_auto and getattr(args, flag.name) == "auto" and args.mode not in EVALUATING:
+            yield f"--{flag.name} auto needs --mode train or evaluate; give a number"
     if args.split == "last":
         for flag in given.keys() & {"test_ratio", "valid_ratio"}:
             yield f"--{flag} does nothing with --split last; --test_last says how many are held out"

@@ -41,7 +41,7 @@ def restore(model, progress, checkpoints, args):
         state = shards.load(path, model.data)
         with explain_mismatch(path):
             check_identity(path, state, model, args)
-            check_ranking(path, state, args)
+            check_evaluation(path, state, args)
     agreement.check_equal_on_ranks({f"{path} of epoch": state["epoch"]})
     with explain_mismatch(path):
         for name in vars(progress):
@@ -86,11 +86,12 @@ def check_identity(path, state, model, args):
             )
 
 
-def check_ranking(path, state, args):
-    """Raise UserError if the run of a checkpoint was evaluated by other metrics."""
-    before = state["flags"].get("ranking", "users")  # the oldest checkpoints have no such flag
-    if before != args.ranking:
-        raise UserError(
-            f"{path} chose its best epoch by --ranking {before}; "
-            "give that, another --run_name, or --train_mode new"
-        )
+def check_evaluation(path, state, args):
+    """Raise UserError if the run of a checkpoint was evaluated otherwise."""
+    for flag, value in args.deciding("evaluation").items():
+        before = state["flags"].get(flag, args.default(flag))  # old checkpoints lack some flags
+        if before != value:
+            raise UserError(
+                f"{path} chose its best epoch by --{flag} {before}; "
+                "give that, another --run_name, or --train_mode new"
+            )

@@ -21,6 +21,7 @@ class Model:
         dim: encodings (or embeddings) of --dim numbers
         pairs: learns from user-item pairs (interactions or ratings), split at random or by fold
         ranking: evaluated by ranking all items
+        personal: scores items differently for each user, for rankings
         lists: recommends items: has --mode recommend and export
     named_after: flags whose values are part of the default run name
     instead: {flag: {value: "module:Class"}}: classes that replace `where` for a value of a flag

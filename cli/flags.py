@@ -25,6 +25,8 @@ class Flag:
     needs: a trait of models (see cli.family.Model) without which the flag has no effect, or None
     decides: what depends on the value.
         training: every step. A continuation with another value is warned.
+        evaluation: the scores and metrics of what is trained, and so the best epoch. A continuation
+            with another value is refused; --mode evaluate, recommend and export take one.
         run: the result, but not the steps (how long, where). A continuation may change it.
         stream: only what follows the training of a model of clicks.
         nothing: no result (where files lie, what is printed).
@@ -39,7 +41,7 @@ class Flag:
     help: str
     only: dict = field(default_factory=dict)
     needs: str | None = None
-    decides: Literal["training", "run", "stream", "nothing"] = "training"
+    decides: Literal["training", "evaluation", "run", "stream", "nothing"] = "training"
     loads: bool = False
     local: bool = False
     nargs: str | None = None

@@ -2,7 +2,18 @@
 
 import os
 
-from cli.flags import Flag, moment, number, one_of, plain_name, positive, share, text, whole
+from cli.flags import (
+    Flag,
+    moment,
+    number,
+    one_of,
+    or_auto,
+    plain_name,
+    positive,
+    share,
+    text,
+    whole,
+)
 from cli.registry import FORMATS, RANKINGS, SEPARATORS
 
 # Separators may also be given as signs.
@@ -135,9 +146,12 @@ EVALUATION = [
     Flag("select", "test", one_of("test", "valid"), loads=True,
          help="split that chooses the best epoch; the paper's protocol is test"),
     Flag("ranking", "users", one_of(*RANKINGS),
-         needs="ranking", only={"mode": ("train", "evaluate")},
+         needs="ranking", only={"mode": ("train", "evaluate")}, decides="evaluation",
          help="metrics of each user's list; pairs: also of each (user, item) pair, as "
               "lambdaOpt's paper"),
+    Flag("popularity_weight", 0.0, or_auto(number()), needs="personal", decides="evaluation",
+         help="k: add k log n to a score, n the item's training interactions; auto: the best on "
+              "the validation split, for each epoch"),
     Flag("eval_every", 1, whole(1), decides="run", help="epochs between evaluations"),
     Flag("patience", None, whole(1), decides="run",
          help="stop after this many evaluations without a better result (default: never)"),

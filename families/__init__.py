@@ -25,10 +25,15 @@ def family_of(model):
 def model_class(args):
     """The class of the model that the flags `args` name, imported."""
     model = models()[args.model]
+    where = model.where
     for flag, classes in model.instead.items():
-        if (value := getattr(args, flag)) in classes:
-            return find(classes, value)
-    return find({args.model: model.where}, args.model)
+        where = classes.get(getattr(args, flag), where)
+    found = find({args.model: where}, args.model)
+    if args.popularity_weight:
+        from families.popularity_weight import weighted
+
+        return weighted(found)
+    return found
 
 
 def load_data(args):

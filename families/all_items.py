@@ -75,11 +75,20 @@ class TwoBP(model.TwoBP):
     def after_step(self, weights, place, users, *batch):
         """Nothing: users follow from the items."""
 
-    def for_inner_product(self, *encodings):
-        return encodings
+    def for_inner_product(self, users):
+        """Encodings (..., D) of users, of length 1 where something is added to their scores.
+
+        Sums differ in length, so what is added would not count the same for each user.
+        """
+        return functional.normalize(users, dim=-1) if self.args.popularity_weight else users
 
     def encodings(self):
         """Encodings of users (U, D), the sums of their items', and of items (I, D)."""
+        users, items = self.sums_and_items()
+        return self.for_inner_product(users), items
+
+    def sums_and_items(self):
+        """The sums (U, D) of the users' items, and the items' encodings (I, D)."""
         a = functional.normalize(self.weights["item"], dim=1)
         train = self.data.train
         ones = torch.ones(train.nnz, device=a.device)
@@ -87,7 +96,7 @@ class TwoBP(model.TwoBP):
         return sums @ a, a
 
     def mean_user(self, trained):
-        return self.encodings()[0][trained].mean(0)
+        return self.for_inner_product(self.sums_and_items()[0][trained].mean(0))
 
     def encode_history(self, users, items, count, trained):
         """Encodings (count, D) of new users: the sums of their items', as for trained users.
@@ -102,7 +111,7 @@ class TwoBP(model.TwoBP):
         encodings = self.mean_user(trained).repeat(count, 1)  # (count, D)
         known = users.unique()
         encodings[known] = 0
-        return encodings.index_add_(0, users, a[items])
+        return self.for_inner_product(encodings.index_add_(0, users, a[items]))
 
 
 class OneBP(TwoBP):
@@ -120,6 +129,6 @@ class OneBP(TwoBP):
         if self.args.beta:
             weights["user"][users] = weights["user"][users].lerp(self.sums, 1 - self.args.beta)
 
-    def encodings(self):
-        users, items = super().encodings()
+    def sums_and_items(self):
+        users, items = super().sums_and_items()
         return self.weights.get("user", users), items

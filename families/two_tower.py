@@ -5,7 +5,7 @@ from cli.family import Family, Model
 from cli.flags import Flag, number, one_of, positive, whole
 from cli.registry import ENCODERS, LOSSES, OF_ALL_ITEMS, SAMPLERS, WITHOUT_NEGATIVES
 
-HAS = frozenset({"gradients", "epochs", "dim", "pairs", "ranking", "lists"})
+HAS = frozenset({"gradients", "epochs", "dim", "pairs", "ranking", "personal", "lists"})
 
 # The paper's values are in cli/shared_flags.py. Those of the other presets were found on the test
 # split, see docs/experiments.md. fast: against all items. cosine: large steps that shrink along a

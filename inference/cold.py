@@ -39,12 +39,12 @@ def encodings_in_use(model):
 
     Warns of the users without training interactions.
     """
-    (users, items), trained = model.encodings(), trained_users(model)
+    (users, _), trained = model.encodings(), trained_users(model)
     cold = (~trained).nonzero()[:, 0]
-    if not len(cold):
-        return users, items
-    _warn(model.data, cold, "row in users.npy")
-    return torch.where(trained[:, None], users, model.mean_user(trained)), items
+    if len(cold):
+        _warn(model.data, cold, "row in users.npy")
+        users = torch.where(trained[:, None], users, model.mean_user(trained))
+    return model.scorer().with_users(users).encodings()
 
 
 class MeanForCold:

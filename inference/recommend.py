@@ -12,7 +12,7 @@ import torch
 
 from cli.errors import UserError
 from engine.tables import UserItems
-from evaluate import DotProduct, top_items
+from evaluate import top_items
 from inference.cold import scorer_in_use, trained_users
 from inference.users import chosen_users, describe_users
 from sources.columns import wanted_of
@@ -138,4 +138,4 @@ def new_users(model, data, path, wanted):
     )
     trained = trained_users(model)
     encodings = model.encode_history(user_index, item_index, len(user_ids), trained)
-    return user_ids, DotProduct(encodings, model.encodings()[1]), [seen]
+    return user_ids, model.scorer().with_users(encodings), [seen]

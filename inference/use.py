@@ -11,6 +11,7 @@ from cli.errors import UserError
 from inference.export import export
 from inference.recommend import recommend
 from regularizers.strengths import strengths_by_row
+from reports.console import log_chosen_flags
 
 log = logging.getLogger("onebp")
 
@@ -21,7 +22,7 @@ def adopt_trained_flags(args):
     args: flags of the command line; --run_name and --checkpoint name the checkpoint
 
     Raises UserError if the checkpoint is absent or damaged, or if a flag of the command line
-    differs from it. --ranking may differ: it decides how a model is evaluated.
+    differs from it. Flags that decide only how a model is evaluated may differ.
     """
     path = checkpoint_file(args)
     state = shards.load(path)
@@ -29,10 +30,11 @@ def adopt_trained_flags(args):
         # Values that training chose count instead of `auto`. The oldest checkpoints have none.
         trained = state["flags"] | state.get("chosen_flags", {})
         trained = {flag: value for flag, value in trained.items() if hasattr(args, flag)}
+        evaluating = args.deciding("evaluation")
 
         # Refuse flags of the command line that differ.
         for flag, value in trained.items():
-            if args.given(flag) and flag != "ranking" and getattr(args, flag) != value:
+            if args.given(flag) and flag not in evaluating and getattr(args, flag) != value:
                 how = f"without --{flag}" if value is None else f"with --{flag} {value}"
                 raise UserError(
                     f"{path} was trained {how}; leave --{flag} {getattr(args, flag)} out"
@@ -42,10 +44,10 @@ def adopt_trained_flags(args):
         adopted = {flag: value for flag, value in trained.items() if not args.given(flag)}
         refit_epochs = adopted.pop("refit_epochs", None)
         args = args.replace(refit_epochs=refit_epochs, **adopted)
-    if args.given("ranking") and "ranking" in args.ignored():
-        raise UserError(
-            f"{path} is of --model {args.model}, with which --ranking does nothing; leave it out"
-        )
+    for flag in evaluating:
+        if args.given(flag) and flag in args.ignored():
+            does_nothing = f"with which --{flag} does nothing; leave it out"
+            raise UserError(f"{path} is of --model {args.model}, {does_nothing}")
     return args, state
 
 
@@ -55,11 +57,10 @@ def checkpoint_file(args):
     return Path(args.checkpoint_dir) / name / f"{args.checkpoint}.pt"
 
 
-def run_mode(model, data, args, state):
-    """Give the model its trained weights, then do what --mode says.
+def take_trained_weights(model, args, state):
+    """Give a model its trained weights.
 
     model: built with `args`; its weights are replaced
-    data: the data set of the checkpoint
     args, state: from adopt_trained_flags
 
     Raises UserError if the model has no such mode, or if the checkpoint does not fit model or data.
@@ -67,10 +68,27 @@ def run_mode(model, data, args, state):
     path = checkpoint_file(args)
     if args.mode != "evaluate" and "output" in args.ignored():
         raise UserError(f"{path} is of --model {args.model}, which has only --mode evaluate")
+    if args.blend and "blend" in args.ignored():
+        raise UserError(f"{path} is of --model {args.model}, with which --blend does nothing")
     with explain_mismatch(path):
         check_identity(path, state, model, args)
         model.load_weights(state["model"])
     log.info("%s: %s after epoch %d", path, args.model, state["epoch"])
+
+
+def flags_of_blend(args):
+    """The flags that name the run --blend: all others are those of its checkpoint."""
+    given = {flag: value for flag, value in vars(args).items() if args.given(flag)}
+    return args.replace(origin="--blend", **given | {"run_name": args.blend})
+
+
+def run_mode(model, data, args, state):
+    """Do what --mode says.
+
+    model: with its trained weights
+    data: the data set of the checkpoint
+    args, state: from adopt_trained_flags
+    """
     if args.mode == "export":
         export(model, data, args, strengths_by_row(state["model"], data.shape))
     else:
@@ -79,9 +97,12 @@ def run_mode(model, data, args, state):
 
 def evaluate(model, data, args):
     """Log a table of the metrics on the test split and, if there is one, the validation split."""
-    table = pd.DataFrame({split: model.evaluate(split) for split in model.evaluators})
+    # On the validation split first: there a flag may be `auto`.
+    metrics = {split: model.evaluate(split) for split in reversed(model.evaluators)}
+    table = pd.DataFrame(metrics)[[*model.evaluators]]
     log.info("%s", data.describe())
     for name, value in model.protocol.items():
         log.info("%s: %s", name, value)
     log.info("\n%s", table.to_string(float_format="%.4f"))
+    log_chosen_flags(model.chosen_flags())
     model.final_evaluation(checkpoint_file(args), None)

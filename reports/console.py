@@ -90,11 +90,16 @@ def log_end(run, checkpoints, args, result, outputs):
     if args.refit_epochs:
         how = f"refit for {args.refit_epochs} epochs, which the validation split chose"
     log.info("Metrics on the test split; %s:\n\n%s\n", how, table)
-    if chosen := result["chosen_flags"]:
-        values = " ".join(f"{flag}={value}" for flag, value in chosen.items())
-        log.info("flags, chosen on the validation split: %s", values)
+    log_chosen_flags(result["chosen_flags"])
     log.info("checkpoints  %s (best), %s", checkpoints.best_file, checkpoints.last_file)
     log.info("metrics      %s, %s", run.metrics_file, run.summary_file)
     log.info("plot         %s", run.plot_file)
     for topic, files in outputs.items():
         log.info("%-12s %s", topic, ", ".join(map(str, files)))
+
+
+def log_chosen_flags(chosen):
+    """Log the values, {flag: value}, that were chosen for flags `auto`, if there are any."""
+    if chosen:
+        values = " ".join(f"{flag}={value}" for flag, value in chosen.items())
+        log.info("flags, chosen on the validation split: %s", values)

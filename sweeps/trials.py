@@ -120,7 +120,7 @@ def plan(fixed, combinations, seeds, folder):
 
             # Hash the flags and the data that decide the result.
             ignored = args.ignored()
-            deciding = args.deciding("training", "run") | {"digest": args.data_digest}
+            deciding = args.deciding("training", "evaluation", "run") | {"digest": args.data_digest}
             deciding = {
                 flag: value
                 for flag, value in deciding.items()

@@ -5,14 +5,15 @@ from cli.flags import Flag, number, or_auto, positive, whole
 
 HERE = "families.baselines"
 RANKED = frozenset({"pairs", "ranking", "lists"})
+PERSONAL = RANKED | {"personal"}
 MODELS = {
     "Popularity": Model(f"{HERE}.popularity:Popularity", RANKED),
-    "EASE": Model(f"{HERE}.ease:EASE", RANKED),
-    "SANSA": Model(f"{HERE}.sansa:SANSA", RANKED),
-    "Walk": Model(f"{HERE}.walk:Walk", RANKED),
-    "ItemKNN": Model(f"{HERE}.item_knn:ItemKNN", RANKED),
-    "ALS": Model(f"{HERE}.als:ALS", RANKED | {"epochs", "dim"}),
-    "CML": Model(f"{HERE}.cml:CML", RANKED | {"epochs", "dim", "gradients"}),
+    "EASE": Model(f"{HERE}.ease:EASE", PERSONAL),
+    "SANSA": Model(f"{HERE}.sansa:SANSA", PERSONAL),
+    "Walk": Model(f"{HERE}.walk:Walk", PERSONAL),
+    "ItemKNN": Model(f"{HERE}.item_knn:ItemKNN", PERSONAL),
+    "ALS": Model(f"{HERE}.als:ALS", PERSONAL | {"epochs", "dim"}),
+    "CML": Model(f"{HERE}.cml:CML", PERSONAL | {"epochs", "dim", "gradients"}),
 }
 # fmt: off
 FLAGS = [
@@ -25,6 +26,9 @@ FLAGS = [
     Flag("walk_beta", 0.5, or_auto(number(0)), only={"model": ("Walk",)},
          help="Walk: a score is divided by the item's number of users to this power; "
          "auto: the best of 0, 0.05 to 1 on the validation split"),
+    Flag("walk_sharpen", 0.0, or_auto(number(0)), only={"model": ("Walk",)},
+         help="Walk: how much of what a second walk reaches is taken off; "
+         "auto: the best of 0, 0.1 to 0.9 on the validation split"),
     Flag("neighbours", 100, whole(1), only={"model": ("ItemKNN",)},
          help="ItemKNN: the most similar items that decide the score of an item"),
     Flag("shrinkage", 10.0, number(0), only={"model": ("ItemKNN",)},

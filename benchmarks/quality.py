@@ -41,24 +41,26 @@ class Watch:
     """Sums up the seconds of training, and evaluates after some epochs.
 
     epochs, seconds, metrics: of these epochs, lists; the last is the last epoch
+    cpu: seconds of CPU time, of all threads together, which other programs disturb less
     """
 
     def __init__(self, evaluator, count):
         """evaluator: evaluate.Ranking; count: of the epochs, which `end_epoch` is called after"""
-        self.evaluator, self.epoch, self.trained = evaluator, 0, 0.0
+        self.evaluator, self.epoch, self.trained, self.cpu = evaluator, 0, 0.0, 0.0
         self.epochs, self.seconds, self.metrics = [], [], []
         self.chosen = {*np.geomspace(1, count, POINTS).round().astype(int).tolist()}
-        self.begin = time.perf_counter()
+        self.begin = time.perf_counter(), time.process_time()
 
     def end_epoch(self, scorer):
         """Call after each epoch. scorer: function that returns what evaluate.Ranking takes"""
-        self.trained += time.perf_counter() - self.begin
+        self.trained += time.perf_counter() - self.begin[0]
+        self.cpu += time.process_time() - self.begin[1]
         self.epoch += 1
         if self.epoch in self.chosen:
             self.epochs.append(self.epoch)
             self.seconds.append(self.trained)
             self.metrics.append(self.evaluator.evaluate(scorer()))
-        self.begin = time.perf_counter()
+        self.begin = time.perf_counter(), time.process_time()
 
 
 def own(flags, folder, data, seed, threads, watch):
@@ -122,8 +124,9 @@ def train_all(dataset, seeds, given):
         try:
             for seed in range(1, seeds + 1):
                 torch.set_num_threads(given.threads)
-                found.setdefault(label, []).append(train(data, seed, given.threads, watch))
-                seconds = f"{found[label][-1].trained:.2f} s"
+                watched = train(data, seed, given.threads, watch)
+                found.setdefault(label, []).append(watched)
+                seconds = f"{watched.trained:.2f} s, of CPU time {watched.cpu:.2f} s"
                 print(f"{dataset}, {label}, seed {seed}: {seconds}", file=sys.stderr, flush=True)
         except ImportError as error:
             print(f"without {label} ({error}): pip install -r benchmarks/requirements.txt")
@@ -148,6 +151,7 @@ def table(found):
             deviation = statistics.stdev(values) if len(values) > 1 else 0
             row[metric] = f"{statistics.mean(values):.4f} ± {deviation:.4f}"
         row["epochs"], row["training, s"] = found[label][0].epoch, f"{seconds[-1]:.2f}"
+        row["CPU, s"] = f"{statistics.median(watched.cpu for watched in found[label]):.2f}"
         for target in TARGETS:
             if target in curves:
                 reached = seconds[recall >= curves[target][1][-1]]

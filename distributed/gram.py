@@ -32,20 +32,19 @@ class SumsAndGram(torch.autograd.Function):
             torch.div(table[rows], length[rows].clamp_(min=SMALLEST), out=a[rows])
         size = -(-len(a) // collectives.world_size())
         ctx.own = slice(collectives.rank() * size, (collectives.rank() + 1) * size)
+        arriving = collectives.start_all_reduce(a[ctx.own].T @ a[ctx.own])
         ctx.transposed = transposed
         ctx.save_for_backward(a, length)
-        return matrix @ a, collectives.all_reduce_(a[ctx.own].T @ a[ctx.own])
+        return matrix @ a, arriving()
 
     @staticmethod
     def backward(ctx, by_sums, by_gram):
         """The gradients of all processes add up to that by the sum of their losses."""
         a, length = ctx.saved_tensors
-        symmetric = collectives.all_reduce_(by_gram + by_gram.T)
-        result = torch.empty_like(a)
-        torch.mm(a[ctx.own], symmetric, out=result[ctx.own])
-        for others in (slice(ctx.own.start), slice(ctx.own.stop, None)):
-            result[others] = 0
-        result.addmm_(ctx.transposed, by_sums)  # in place: much faster than a new matrix
+        arriving = collectives.start_all_reduce(by_gram + by_gram.T)
+        # Add in place: a product of a sparse matrix that makes a new one takes many times longer.
+        result = torch.zeros_like(a).addmm_(ctx.transposed, by_sums)  # (I, D)
+        result[ctx.own].addmm_(a[ctx.own], arriving())
         for rows in blocks(a):
             along = (result[rows] * a[rows]).sum(1, keepdim=True)
             result[rows].addcmul_(along, a[rows], value=-1).div_(length[rows])

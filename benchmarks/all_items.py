@@ -1,11 +1,12 @@
 """How near is a training step against all items to the matrix products that it needs?
 
-python benchmarks/all_items.py [--rounds 5] [--threads 1]
+python benchmarks/all_items.py [--rounds 5]
 
 The products are A^T A and A G, for all items A (I, D) and G (D, D), into memory that is allocated
 once. The step is that of --loss ELSA with batches of 256 users who have 50 items each; it includes
-drawing the batch. Each size has a process of its own. Peak memory is what training adds to that of
-loading; a table is the size of A.
+drawing the batch. Seconds are CPU time of one thread, which other programs on the machine change
+little. Each size has a process of its own. Peak memory is what training adds to that of loading; a
+table is the size of A.
 """
 
 import json
@@ -14,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from common import ROOT, build, epochs_of, in_turns, options, show
@@ -39,8 +41,8 @@ def measure(items, dim, given):
         generate(Path(folder) / "made", USERS, items, DEGREE)
         flags = f"--dataset made --loss ELSA --dim {dim} --batch_size {USERS // STEPS}"
         begin = peak_memory_mb(torch.device("cpu"))
-        model, args, _ = build(f"{flags} --threads {given.threads}", folder)
-        torch.set_num_threads(given.threads)
+        model, args, _ = build(f"{flags}", folder)
+        torch.set_num_threads(1)
         epoch = epochs_of(model, args)
         epoch()
         added = peak_memory_mb(torch.device("cpu")) - begin
@@ -52,13 +54,13 @@ def measure(items, dim, given):
             torch.mm(a.T, a, out=gram)
             torch.mm(a, g, out=product)
 
-        seconds = in_turns({"epoch": epoch, "products": products}, given.rounds)
+        seconds = in_turns({"epoch": epoch, "products": products}, given.rounds, time.process_time)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     return medians["epoch"] / STEPS, medians["products"], added
 
 
 def main():
-    given = options(__doc__, rounds=5, threads=1)
+    given = options(__doc__, rounds=5)
     if SIZE in os.environ:
         print(json.dumps(measure(*json.loads(os.environ[SIZE]), given)))
         return
@@ -66,7 +68,6 @@ def main():
     rows = {}
     for items, dim in tqdm(SIZES, leave=False, disable=None):
         command = [sys.executable, __file__, f"--rounds={given.rounds}"]
-        command += [f"--threads={given.threads}"]
         environment = {**os.environ, SIZE: json.dumps([items, dim])}
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
         if done.returncode:
@@ -79,8 +80,7 @@ def main():
             "peak, MB": f"{added:.0f}",
             "tables": f"{added * 1e6 / (4 * items * dim):.1f}",
         }
-    title = f"A step of training against all items, threads: {given.threads}"
-    show(f"{title}, {given.rounds} rounds", rows)
+    show(f"A step of training against all items, one thread, {given.rounds} rounds", rows)
 
 
 if __name__ == "__main__":

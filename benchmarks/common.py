@@ -66,11 +66,12 @@ def epochs_of(model, args, count=1):
     return train
 
 
-def in_turns(functions, rounds):
+def in_turns(functions, rounds, clock=time.perf_counter):
     """Time functions: {name: seconds of its call in each round}.
 
     functions: {name: function}
     rounds: how often to call each; a round calls each once, so that all see the same noise
+    clock: returns seconds; time.process_time counts CPU time
     """
     # The first call compiles, fills caches and allocates memory.
     for function in functions.values():
@@ -78,11 +79,11 @@ def in_turns(functions, rounds):
     seconds = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            begin = time.perf_counter()
+            begin = clock()
             function()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - begin)
+            seconds[name].append(clock() - begin)
     return seconds
 
 

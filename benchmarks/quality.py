@@ -156,7 +156,7 @@ def table(found):
         for target in TARGETS:
             if target in curves:
                 reached = seconds[recall >= curves[target][1][-1]]
-                row[f"s to {target}"] = f"{reached[0]:.2f}" if len(reached) else "never"
+                row[f"s to {target.split()[-1]}"] = f"{reached[0]:.2f}" if len(reached) else "never"
     return rows
 
 

@@ -15,7 +15,7 @@ from evaluate import best_variant, masked_scores, popularity_encodings
 FRACTIONS = (0, 0.05, -0.05, 0.1, -0.1, 0.2, -0.2, 0.3, -0.3, 0.5, 0.8, 1.2)
 # Users of the validation split, of all processes, on which it chooses: the scores of each are
 # ranked once per fraction. And users from which the scale of the scores is estimated.
-CHOOSING, SCALING = 5000, 500
+CHOOSING, SCALING = 3000, 500
 
 
 def weighted(model_class):
@@ -119,4 +119,4 @@ class WithAdded:
 def some_of(users, count):
     """This process's portion of `count` users, at equal distances among `users` (n,)."""
     step = -(-len(users) // max(collectives.own_portion(count), 1))
-    return users[:: max(step, 1)]
+    return users[:: max(step, 1)].contiguous()

@@ -26,6 +26,9 @@ FLAGS = [
     Flag("walk_beta", 0.5, or_auto(number(0)), only={"model": ("Walk",)},
          help="Walk: a score is divided by the item's number of users to this power; "
          "auto: the best of 0, 0.05 to 1 on the validation split"),
+    Flag("walk_sharpen", 0.0, or_auto(number(0)), only={"model": ("Walk",)},
+         help="Walk: how much of what a second walk reaches is taken off; "
+         "auto: the best of 0, 0.1 to 0.9 on the validation split"),
     Flag("neighbours", 100, whole(1), only={"model": ("ItemKNN",)},
          help="ItemKNN: the most similar items that decide the score of an item"),
     Flag("shrinkage", 10.0, number(0), only={"model": ("ItemKNN",)},

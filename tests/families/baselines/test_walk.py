@@ -8,8 +8,8 @@ import torch
 from tools import build, made_data, random_matrix, split_per_user
 
 from checkpointing.files import load_checkpoint
-from families.baselines import walk
-from families.baselines.walk import BETAS
+from engine import walk
+from families.baselines.walk import BETAS, STRENGTHS
 from sources.interactions import Interactions
 
 USERS, ITEMS = 60, 40
@@ -53,8 +53,41 @@ def test_scores_are_those_of_the_formula(alpha, beta, device, monkeypatch):
     expected = scores_by_hand(data.train, alpha, beta)
     users = [4, 29, 4, 0, 11]
     np.testing.assert_allclose(scores_of(model, users), expected[users], rtol=1e-4)
-    monkeypatch.setattr(walk, "BLOCK_SCORES", 2 * 30)
+    monkeypatch.setattr(walk, "BLOCK", 2 * 50)
     np.testing.assert_allclose(scores_of(model, users), expected[users], rtol=1e-4)
+
+
+def test_sharpened_scores_are_those_of_the_formula(device, monkeypatch):
+    """The second walk by dense matrices; a user without items has scores of 0."""
+    data = made_data(users=30, items=50, count=60)
+    flags = ("--walk_alpha", 0.6, "--walk_beta", 0.3)
+    model = build("Walk", *flags, "--walk_sharpen", 0.4, data=data, device=device)
+    model.train_epoch(0.0, lambda: None)
+    x = data.train.toarray()
+    assert (x.sum(1) == 0).any()
+    first = scores_by_hand(data.train, 0.6, 0.3)
+    to_items = (x / np.maximum(x.sum(1, keepdims=True), 1)).T @ x  # (I, I)
+    root = np.maximum(x.sum(0), 1) ** 0.5
+    again = (first / root) @ to_items.T / root
+    ratio = np.linalg.norm(first, axis=1) / np.maximum(np.linalg.norm(again, axis=1), 1e-30)
+    expected = first - 0.4 * ratio[:, None] * again
+    monkeypatch.setattr(walk, "BLOCK", 3 * 50)
+    np.testing.assert_allclose(scores_of(model, range(30)), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_auto_is_the_best_strength_on_the_validation_split(device):
+    """As if each strength of the list had been given, with the exponent that is chosen before."""
+    data, common = validated_data(), ("--select", "valid", "--walk_beta", "auto")
+    model = build("Walk", "--walk_sharpen", "auto", *common, data=data, device=device)
+    model.train_epoch(0.0, lambda: None)
+    chosen, found = model.chosen_flags(), {}
+    for strength in STRENGTHS:
+        other = build("Walk", "--walk_sharpen", strength, *common, data=data, device=device)
+        other.train_epoch(0.0, lambda: None)
+        assert other.chosen_flags() == {"walk_beta": chosen["walk_beta"]}
+        found[strength] = other.evaluate("valid")["Recall@20"]
+    assert len(set(found.values())) > 5
+    assert chosen["walk_sharpen"] == max(found, key=found.get)
 
 
 def test_a_walk_of_probabilities_ends_somewhere(device):

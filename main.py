@@ -79,12 +79,26 @@ def train_model(args, device):
 def use_model(args, device):
     """Evaluate a trained model, recommend with it, or export it, with its checkpoint's flags."""
     with defer_interrupts():
-        from inference.use import adopt_trained_flags, run_mode
+        from inference.blend import Blend
+        from inference.use import (
+            adopt_trained_flags,
+            flags_of_blend,
+            run_mode,
+            take_trained_weights,
+        )
 
-    args, state = adopt_trained_flags(args)
-    data, args = load_data(args, device)
-    model = families.model_class(args)(data, args, device)
-    run_mode(model, data, args, state)
+    def trained(args, state, data):
+        model = families.model_class(args)(data, args, device)
+        take_trained_weights(model, args, state)
+        return model
+
+    own, state = adopt_trained_flags(args)
+    data, own = load_data(own, device)
+    model = trained(own, state, data)
+    if args.blend:
+        other = trained(*adopt_trained_flags(flags_of_blend(args)), data)
+        model = Blend(model, other, args.blend_weight)
+    run_mode(model, data, own, state)
 
 
 def load_data(args, device):

@@ -3,8 +3,9 @@
 Loads without torch.
 """
 
-from cli.flags import Flag, one_of, text, whole
+from cli.flags import Flag, number, one_of, or_auto, plain_name, text, whole
 
+BLEND = {"mode": ("evaluate", "recommend")}
 RECOMMEND = {"mode": ("recommend",)}
 TITLE = (
     "using a trained model (--mode evaluate, recommend, export; "
@@ -15,6 +16,11 @@ FLAGS = [
     Flag("checkpoint", "best", one_of("best", "last"),
          only={"mode": ("evaluate", "recommend", "export")}, decides="nothing",
          help="the epoch to use"),
+    Flag("blend", None, plain_name, needs="lists", only=BLEND, decides="nothing",
+         help="a second trained run on the same data, whose scores are added"),
+    Flag("blend_weight", 1.0, or_auto(number(0)), needs="lists", only=BLEND, decides="nothing",
+         help="weight of its scores, after both have mean 0 and deviation 1 for each user; auto: "
+              "the best on the validation split"),
     Flag("users", None, text, needs="lists", only=RECOMMEND, decides="nothing",
          help="recommend: ids of users, separated by commas (in quotes if they have commas), @FILE "
               "with an id in each line, or all"),
@@ -41,6 +47,10 @@ def contradictions(args, given):
                 yield f"--{flag} does nothing with --mode {args.mode}"
     if args.mode == "recommend" and (args.users is None) == (args.history is None):
         yield "--mode recommend needs --users (ids, @FILE, all) or --history (a file), and not both"
+    if "blend_weight" in given and args.blend is None:
+        yield "--blend_weight needs --blend, the run to add"
+    if args.blend and args.history:
+        yield "--history: new users have no blend; leave --blend out"
     if "passes" in given and args.users:
         yield "--passes belongs to --history; --users have their encodings from training"
     if args.mode == "export" and args.output is None:

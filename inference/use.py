@@ -57,11 +57,10 @@ def checkpoint_file(args):
     return Path(args.checkpoint_dir) / name / f"{args.checkpoint}.pt"
 
 
-def run_mode(model, data, args, state):
-    """Give the model its trained weights, then do what --mode says.
+def take_trained_weights(model, args, state):
+    """Give a model its trained weights.
 
     model: built with `args`; its weights are replaced
-    data: the data set of the checkpoint
     args, state: from adopt_trained_flags
 
     Raises UserError if the model has no such mode, or if the checkpoint does not fit model or data.
@@ -69,10 +68,27 @@ def run_mode(model, data, args, state):
     path = checkpoint_file(args)
     if args.mode != "evaluate" and "output" in args.ignored():
         raise UserError(f"{path} is of --model {args.model}, which has only --mode evaluate")
+    if args.blend and "blend" in args.ignored():
+        raise UserError(f"{path} is of --model {args.model}, with which --blend does nothing")
     with explain_mismatch(path):
         check_identity(path, state, model, args)
         model.load_weights(state["model"])
     log.info("%s: %s after epoch %d", path, args.model, state["epoch"])
+
+
+def flags_of_blend(args):
+    """The flags that name the run --blend: all others are those of its checkpoint."""
+    given = {flag: value for flag, value in vars(args).items() if args.given(flag)}
+    return args.replace(origin="--blend", **given | {"run_name": args.blend})
+
+
+def run_mode(model, data, args, state):
+    """Do what --mode says.
+
+    model: with its trained weights
+    data: the data set of the checkpoint
+    args, state: from adopt_trained_flags
+    """
     if args.mode == "export":
         export(model, data, args, strengths_by_row(state["model"], data.shape))
     else:

@@ -297,6 +297,10 @@ def test_a_continuation_keeps_the_weight(cli, shop):
             "--mode export --output o --select valid --popularity_weight auto",
             "--popularity_weight auto needs --mode train or evaluate; give a number",
         ),
+        (
+            "--mode evaluate --blend other --select valid --popularity_weight auto",
+            "--popularity_weight auto chooses for one run: give a number, or leave --blend out",
+        ),
         ("--popularity_weight nan", "'nan' is not a number"),
     ],
 )

@@ -97,6 +97,7 @@ def best_variant(evaluator, scorer, variants, users):
     variants: functions that change scores (b, I) in place
     users (n,): some of those of the evaluator, in ascending order
     """
+    users = users.contiguous()
     totals = [evaluator.sums(scorer, users[:0]) for _ in variants]  # zeros
     for block, scores in masked_scores(scorer, evaluator.items, users, []):
         for sums, change in zip(totals, variants, strict=True):
@@ -108,6 +109,12 @@ def best_variant(evaluator, scorer, variants, users):
     for number, found in enumerate(metrics):
         best = number if evaluator.better(found, metrics[best]) else best
     return best
+
+
+def some_of(users, count):
+    """This process's portion of `count` users, at equal distances among `users` (n,)."""
+    step = -(-len(users) // max(collectives.own_portion(count), 1))
+    return users[:: max(step, 1)]
 
 
 class Variant:

@@ -6,7 +6,7 @@ Shapes: U users, I items, b users of a block.
 from functools import partial
 
 import engine.walk
-from evaluate import best_variant
+from evaluate import best_variant, some_of
 from families.baselines.linear import Linear
 
 # What auto chooses from, on so many users of the validation split.
@@ -39,7 +39,7 @@ class Walk(Linear):
         change: function(scores (b, I), value), in place
         """
         evaluator = self.evaluators["valid"]
-        users = evaluator.users[:: -(-len(evaluator.users) // CHOOSING) or 1]
+        users = some_of(evaluator.users, CHOOSING)
         variants = [partial(change, value=value) for value in values]
         return values[best_variant(evaluator, self, variants, users)]
 

@@ -28,7 +28,7 @@ keep_freed_memory()  # as main.py does
 
 # Their versions stand above each table.
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "pyarrow", "polars", "implicit", "recbole")
-PACKAGES += ("scikit-surprise", "fuxictr")
+PACKAGES += ("elsarec", "scikit-surprise", "fuxictr")
 
 
 def options(description, **numbers):

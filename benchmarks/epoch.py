@@ -7,12 +7,10 @@ the negatives is included.
 """
 
 import logging
-import os
 import statistics
-import tempfile
-from pathlib import Path
 
 from common import build, epochs_of, in_turns, options, show, spread
+from peers import recbole_trainer
 from scipy.sparse import csr_matrix
 
 DIM = 32  # suggested for 100k
@@ -40,40 +38,7 @@ def implicit_epochs(data, count):
 
 def recbole_epoch(data):
     """Return a function that trains an epoch of RecBole's BPR on the same interactions."""
-    import numpy as np
-    from recbole.config import Config
-    from recbole.data import create_dataset, data_preparation
-    from recbole.model.general_recommender import BPR
-    from recbole.trainer import Trainer
-
-    folder = Path(tempfile.mkdtemp()) / "made"
-    folder.mkdir()
-    users, items = data.train.nonzero()
-    rows = "\n".join(f"{user}\t{item}" for user, item in np.stack([users, items], 1))
-    (folder / "made.inter").write_text(f"user_id:token\titem_id:token\n{rows}\n")
-    settings = {
-        "data_path": str(folder.parent),
-        "load_col": {"inter": ["user_id", "item_id"]},
-        "eval_args": {
-            "split": {"RS": [1, 0, 0]},
-            "order": "RO",
-            "group_by": "user",
-            "mode": "full",
-        },
-        "embedding_size": DIM,
-        "train_batch_size": 1024,
-        "use_gpu": False,
-        "show_progress": False,
-        "state": "ERROR",
-    }
-    # RecBole writes logs into the current folder: change to a temporary one.
-    current = Path.cwd()
-    os.chdir(folder)
-    config = Config(model="BPR", dataset="made", config_dict=settings)
-    dataset = create_dataset(config)
-    batches = data_preparation(config, dataset)[0]
-    trainer = Trainer(config, BPR(config, dataset))
-    os.chdir(current)
+    trainer, batches, _ = recbole_trainer(data, embedding_size=DIM, train_batch_size=1024)
     return lambda: trainer._train_epoch(batches, 0, show_progress=False)
 
 

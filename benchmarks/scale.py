@@ -1,10 +1,13 @@
 """How much faster do two ranks train than one, and what share of the time is communication?
 
 python benchmarks/scale.py [--data_dir datasets] [--dataset Gowalla] [--dim 64] [--rounds 3]
+                           [--kinds uniform,in-batch]
+python benchmarks/scale.py --dataset 1M --dim 512 --kinds all-items
 
-Each rank has one thread, and compiles. torchrun starts one rank and two in turns, anew for each
-batch size and kind of negatives. Epochs are timed without evaluation. Communication is the
-difference to an epoch in which no rank sends anything, so it includes waiting for the slower rank.
+The kinds are of negatives; all-items is training against all of them. Each rank has one thread, and
+compiles. torchrun starts one rank and two in turns, anew for each batch size and kind. Epochs are
+timed without evaluation. Communication is the difference to an epoch in which no rank sends
+anything, so it includes waiting for the slower rank.
 """
 
 import json
@@ -18,20 +21,21 @@ from pathlib import Path
 from common import ROOT, options, show, spread
 from tqdm import tqdm
 
-UNIFORM, IN_BATCH = "uniform negatives", "in-batch negatives"
-FLAGS = {UNIFORM: "--lr 1e-3", IN_BATCH: "--preset inbatch"}
-WORKS = [(UNIFORM, size) for size in (1024, 4096, 16384, 65536, 262144)]
-WORKS += [(IN_BATCH, size) for size in (1024, 4096)]
+# {kind: (flags, batch sizes, epochs timed in each round)}
+KINDS = {
+    "uniform": ("--lr 1e-3", (1024, 4096, 16384, 65536, 262144), 3),
+    "in-batch": ("--preset inbatch", (1024, 4096), 1),
+    "all-items": ("--loss ELSA", (256,), 3),  # batches of users
+}
 RANKS = (1, 2)
-EPOCHS = {UNIFORM: 3, IN_BATCH: 1}  # timed in each round
-WORK = "WORK"  # environment variable that tells the ranks which of WORKS to time
+WORK = "WORK"  # environment variable that tells the ranks which kind and batch size to time
 
 
-def seconds_of_epochs(given, negatives, size):
+def seconds_of_epochs(given, kind, size):
     """Time epochs on a rank. Returns (seconds of each epoch, interactions of an epoch).
 
     given: flags of the benchmark
-    negatives: UNIFORM or IN_BATCH
+    kind: in KINDS
     size: of a batch
 
     The seconds are {"whole": [...], "alone": [...]}: with and, on several ranks, without
@@ -47,7 +51,7 @@ def seconds_of_epochs(given, negatives, size):
     seconds, device = {}, torch.device("cpu")
     with group.process_group(device, 600):
         flags = f"--dataset {given.dataset} --dim {given.dim} --batch_size {size} --compile on "
-        flags += FLAGS[negatives]
+        flags += KINDS[kind][0]
         args = parse_args([*flags.split(), "--data_dir", given.data_dir])
         data = families.load_data(args)
         args = args.replace(batch_size=own_batch_size(args.batch_size))
@@ -55,30 +59,33 @@ def seconds_of_epochs(given, negatives, size):
         model.start_training()
 
         # Time each epoch with the real functions, then with functions that send nothing.
-        ways = {"whole": (collectives.start_send_receive, collectives.start_all_reduce)}
+        ways = {"whole": {}}
         if collectives.world_size() > 1:
-            ways["alone"] = lambda outgoing, incoming: [], lambda tensor: lambda: tensor
-        for name, (collectives.start_send_receive, collectives.start_all_reduce) in ways.items():
+            ways["alone"] = {"start_send_receive": lambda outgoing, incoming: []}
+            ways["alone"] |= {"start_all_reduce": lambda tensor: lambda: tensor}
+            ways["alone"] |= {"all_reduce_": lambda tensor: tensor}
+        for name, functions in ways.items():
+            vars(collectives).update(functions)
             seconds[name] = []
-            for _ in range(1 + EPOCHS[negatives]):
-                collectives.all_reduce_int(0)  # all ranks begin at the same time
+            for _ in range(1 + KINDS[kind][2]):
+                collectives.all_gather_ints(0)  # all ranks begin at the same time
                 begin = time.perf_counter()
                 model.train_epoch(1e-3, lambda: None)
                 seconds[name].append(time.perf_counter() - begin)
             del seconds[name][0]  # it includes compiling
-        return seconds, model.schedule.interactions
+        return seconds, sum(collectives.all_gather_ints(data.train.nnz))
 
 
 def run_ranks(given, work, count):
     """Run `seconds_of_epochs` on `count` ranks. Returns the result of the first one.
 
     given: flags of the benchmark
-    work: index in WORKS
+    work: (kind, batch size)
     """
     torchrun = [sys.executable, "-m", "torch.distributed.run"]
     torchrun += [f"--nproc_per_node={count}", "--standalone"]
     flags = [f"--{name}={value}" for name, value in vars(given).items()]
-    command, environment = [*torchrun, __file__, *flags], {**os.environ, WORK: str(work)}
+    command, environment = [*torchrun, __file__, *flags], {**os.environ, WORK: json.dumps(work)}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -86,19 +93,18 @@ def run_ranks(given, work, count):
 
 
 def main():
-    given = options(__doc__, dataset="Gowalla", dim=64, rounds=3)
+    given = options(__doc__, dataset="Gowalla", dim=64, rounds=3, kinds="uniform,in-batch")
     given.data_dir = str(Path(given.data_dir).resolve())
 
     # On a rank that run_ranks started.
     if WORK in os.environ:
-        result = seconds_of_epochs(given, *WORKS[int(os.environ[WORK])])
+        result = seconds_of_epochs(given, *json.loads(os.environ[WORK]))
         if os.environ["RANK"] == "0":
             print(json.dumps(result))
         return
 
-    times = {
-        (work, count): {"whole": [], "alone": []} for work in range(len(WORKS)) for count in RANKS
-    }
+    works = [(kind, size) for kind in given.kinds.split(",") for size in KINDS[kind][1]]
+    times = {(work, count): {"whole": [], "alone": []} for work in works for count in RANKS}
     for _ in tqdm(range(given.rounds), desc="rounds", leave=False, disable=None):
         for (work, count), seconds in times.items():
             epochs, interactions = run_ranks(given, work, count)
@@ -107,8 +113,8 @@ def main():
 
     rows = {}
     for (work, count), seconds in times.items():
-        negatives, size = WORKS[work]
-        name = f"{negatives}, batches of {size:,}, {count} rank{'s' * (count > 1)}"
+        kind, size = work
+        name = f"{kind}, batches of {size:,}, {count} rank{'s' * (count > 1)}"
         row = rows[name] = spread(seconds["whole"])
         median = statistics.median(seconds["whole"])
         row["interactions/s"] = f"{interactions / median:,.0f}"

@@ -35,7 +35,8 @@ SMALLEST = 1e-6  # square of a length; |y|^2 is at least 1 / size where there is
 def sums_matrices(row, items, kept, shape):
     """Sparse matrices that add up the rows of A at all items of each user, and at the kept ones.
 
-    row, items, kept (n,): place of the user, item, and whether it was kept, of each interaction
+    row, items, kept (n,): place of the user, ascending, item, and whether it was kept, of each
+        interaction
     shape: (B, I)
 
     Returns (matrix (2 B, I), its transpose): the first B rows are for all items.
@@ -43,16 +44,19 @@ def sums_matrices(row, items, kept, shape):
     users, width = shape
     rows = torch.cat([row, row[kept] + users])
     columns = torch.cat([items, items[kept]])
+    order = columns.int().argsort(stable=True)  # half the bytes, half the time
     ones = torch.ones(len(rows), device=rows.device)
     return (
-        _csr(rows, columns, ones, (2 * users, width)),
-        _csr(columns, rows, ones, (width, 2 * users)),
+        csr_tensor(_begins(rows, 2 * users), columns, ones, (2 * users, width), rows.device),
+        csr_tensor(_begins(columns, width), rows[order], ones, (width, 2 * users), rows.device),
     )
 
 
-def _csr(rows, columns, values, shape):
-    """A sparse CSR matrix of entries in any order."""
-    order = rows.argsort(stable=True)
-    indptr = torch.zeros(shape[0] + 1, dtype=torch.int64, device=rows.device)
-    indptr[1:] = torch.bincount(rows, minlength=shape[0]).cumsum(0)
-    return csr_tensor(indptr, columns[order], values[order], shape, rows.device)
+def _begins(rows, count):
+    """Where each of `count` rows of a sparse matrix begins, and the end, (count + 1,).
+
+    rows (n,): of its entries
+    """
+    begins = torch.zeros(count + 1, dtype=torch.int64, device=rows.device)
+    begins[1:] = torch.bincount(rows, minlength=count).cumsum(0)
+    return begins

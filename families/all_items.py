@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 import model
-from distributed.gram import GramMatrix
+from distributed.gram import SumsAndGram
 from engine.all_items import cosine_error, sums_matrices
-from engine.tables import SparseProduct, Weights, csr_tensor
+from engine.tables import Weights, csr_tensor
 from sampler import Histories
 
 
@@ -56,15 +56,16 @@ class TwoBP(model.TwoBP):
         return {"item": None}  # all
 
     def loss(self, trained, constant, place, users, row, items, kept):
-        a = functional.normalize(trained["item"], dim=1)  # (I, D)
-        matrices = sums_matrices(row, items, kept, (len(users), len(a)))
-        total, some = SparseProduct.apply(a, *matrices).chunk(2)  # (B, D) each
+        table = trained["item"]  # (I, D)
+        matrices = sums_matrices(row, items, kept, (len(users), len(table)))
+        sums, gram = SumsAndGram.apply(table, *matrices)
+        total, some = sums.chunk(2)  # (B, D) each
         size, kept_size = (
-            torch.bincount(rows, minlength=len(users)).to(a.dtype) for rows in (row, row[kept])
+            torch.bincount(rows, minlength=len(users)).to(table.dtype) for rows in (row, row[kept])
         )
         p = self.encode(some)
         self.sums = total.detach()
-        errors = self.loss_of(p, total, some, GramMatrix.apply(a), size, kept_size)
+        errors = self.loss_of(p, total, some, gram, size, kept_size)
         return errors.sum() / max(len(users), 1)  # a process may be left without users
 
     def encode(self, sums):

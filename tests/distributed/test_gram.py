@@ -1,11 +1,41 @@
-"""A loss over all items on several ranks, which divide the rows of the Gram matrix."""
+"""The Gram matrix and the sums of a loss over all items, also on several ranks that divide it."""
 
 import pytest
 import torch
 from rank_tools import made_model, whole
 from tools import on_ranks
+from torch.nn import functional
+
+from distributed.gram import SumsAndGram
 
 FLAGS = ("--loss", "ELSA", "--batch_size", 13, "--optimizer", "SGD")
+
+
+@pytest.mark.parametrize("block", [6, 1000])
+def test_sums_and_gram_and_their_gradient_are_those_of_autograd(block, monkeypatch):
+    """Also with blocks of two rows, and a row of zeros, which stays one."""
+    monkeypatch.setattr("distributed.gram.BLOCK", block)
+    generator = torch.Generator().manual_seed(1)
+    table, sums, gram = (
+        torch.randn(shape, generator=generator, dtype=torch.float64)
+        for shape in ((11, 3), (4, 3), (3, 3))
+    )
+    table[5] = 0
+    matrix = (torch.rand(4, 11, generator=generator) < 0.4).double()
+    matrix[:, 5] = 0
+    gradients = []
+    for fast in (True, False):
+        leaf = table.clone().requires_grad_()
+        a = functional.normalize(leaf, dim=1)
+        found = matrix @ a, a.T @ a
+        if fast:
+            expected = found
+            found = SumsAndGram.apply(leaf, matrix.to_sparse_csr(), matrix.T.to_sparse_csr())
+            for one, other in zip(found, expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+        ((found[0] * sums).sum() + (found[1] * gram).sum()).backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
 
 
 def one_step(*made):

@@ -56,5 +56,5 @@ class Walk(Linear):
 
     def load_state_dict(self, state):
         """Take over what `state_dict` returned."""
-        for name, value in state.items():
-            setattr(self.walk, name, value)
+        for name in ("alpha", "beta", "sharpen"):
+            setattr(self.walk, name, state[name])

@@ -42,6 +42,7 @@ def sums_matrices(row, items, kept, shape):
     Returns (matrix (2 B, I), its transpose): the first B rows are for all items.
     """
     users, width = shape
+    kept = kept.nonzero().squeeze(1)
     rows = torch.cat([row, row[kept] + users])
     columns = torch.cat([items, items[kept]])
     order = columns.int().argsort(stable=True)  # half the bytes, half the time

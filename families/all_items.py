@@ -60,12 +60,10 @@ class TwoBP(model.TwoBP):
         matrices = sums_matrices(row, items, kept, (len(users), len(table)))
         sums, gram = SumsAndGram.apply(table, *matrices)
         total, some = sums.chunk(2)  # (B, D) each
-        size, kept_size = (
-            torch.bincount(rows, minlength=len(users)).to(table.dtype) for rows in (row, row[kept])
-        )
+        sizes = matrices[0].crow_indices().diff().to(table.dtype)  # (2 B,)
         p = self.encode(some)
         self.sums = total.detach()
-        errors = self.loss_of(p, total, some, gram, size, kept_size)
+        errors = self.loss_of(p, total, some, gram, *sizes.chunk(2))
         return errors.sum() / max(len(users), 1)  # a process may be left without users
 
     def encode(self, sums):

@@ -56,8 +56,8 @@ class PopularityWeighted:
         return weights[best_variant(evaluator, scorer, variants, users)]
 
     def log_counts_added(self, weight, scores):
-        """Add the popularity to scores (..., I), in place."""
-        scores.add_(self.log_counts, alpha=weight)
+        """Add the popularity to scores (..., I), in place. Returns them."""
+        return scores.add_(self.log_counts, alpha=weight)
 
     def spread_of_scores(self, scorer, users):
         """Mean of the standard deviations of the scores of `users` (n,), over all processes."""

@@ -36,7 +36,7 @@ class Walk(Linear):
     def best(self, values, change):
         """The best of `values` on the validation split.
 
-        change: function(scores (b, I), value), in place
+        change: function(scores (b, I), value) -> scores
         """
         evaluator = self.evaluators["valid"]
         users = some_of(evaluator.users, CHOOSING)

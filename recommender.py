@@ -299,20 +299,21 @@ class BatchTrained(Recommender):
         index = self.rows_of(*batch)
         trained, moments, constant, place = {}, {}, {}, dict(index)
         for name, table in self.weights.items():
-            if name in self.optimizer.tables:
-                fetched = self.optimizer.fetch(name, index.get(name))
-                trained[name], moments[name], place[name] = fetched
-            else:
+            if name not in self.optimizer.tables:
                 constant[name] = table
+                continue
+            trained[name], moments[name], position = self.optimizer.fetch(name, index.get(name))
+            if name in index:
+                place[name] = position
         loss, gradients = value_and_gradients(self.weighted_loss, trained, constant, place, *batch)
         about = trained, constant, place, batch, held_out
         return loss, self.regularizer.add_to_gradients(gradients, *about), (trained, moments, place)
 
     def apply_gradients(self, batch, gradients, fetched):
         """Move the trained weights."""
-        index = self.rows_of(*batch)
+        index, (trained, moments, place) = self.rows_of(*batch), fetched
         for name, gradient in gradients.items():
-            about = (values[name] for values in fetched)
+            about = trained[name], moments[name], place.get(name)
             self.optimizer.step(name, index.get(name), *about, gradient)
         self.optimizer.count()
 

@@ -389,6 +389,22 @@ def test_other_modules_compiled_and_eager_agree(device, flags):
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
+def test_a_compiled_step_belongs_to_its_model(device):
+    """Models of one shape share no compiled step: a step does not check the flags."""
+    if not compiles(device):
+        pytest.skip("torch.compile does not work here")
+    torch.compiler.reset()
+    flags = "--dim", 8, "--batch_size", 64, "--l2", 0, "--temperature"
+    models = [
+        build("OneBP", *flags, temperature, "--compile", how, device=device)
+        for how in ("on", "off")
+        for temperature in (0.2, 2)
+    ]
+    losses = np.array([[model.train_epoch(0.02, lambda: None) for model in models] for _ in "ab"])
+    np.testing.assert_allclose(losses[:, :2], losses[:, 2:], atol=1e-4)
+    assert (abs(losses[:, 0] - losses[:, 1]) > 0.01).all()
+
+
 def test_auto_compiles_long_runs_only(monkeypatch):
     monkeypatch.setattr("engine.compiling.compiles", lambda device: True)
     batch = ("--batch_size", 64)  # of 224 interactions

@@ -49,10 +49,10 @@ def step_compiler(by_row, device):
 
 
 def guards_of_arguments(guards):
-    """Which of its checks (guards) torch.compile keeps: those of the arguments, and of its state.
+    """Which checks torch.compile keeps: those of the arguments and of PyTorch's own state.
 
-    It would check before each step that nothing has changed that the step reads: 270 checks, as
-    long as a third of a step on 100k. The model and the modules stay as they are in training; what
+    It would check before each step that nothing has changed that the step reads: 270 checks, which
+    take a quarter of a step on 100k. The model and the modules stay as they are in training; what
     changes are values in tensors.
 
     guards: torch's description of each. Returns a list of bool.

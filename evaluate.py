@@ -88,17 +88,19 @@ def top_items(scorer, n_items, users, seen, k):
         yield block, items, values
 
 
-def best_variant(evaluator, scorer, variants, users):
+def best_variant(evaluator, scorer, variants, users, width=None):
     """Index of the best of some variants of a scorer, whose scores are computed once.
 
     Of equal ones it is the first. All processes find the same one.
 
     evaluator: a Ranking
-    variants: functions that change scores (b, I) in place
+    scorer: writes (b, width) numbers, see DotProduct; width: None: I
+    variants: functions of these numbers, which they may change, that return scores (b, I)
     users (n,): some of those of the evaluator, in ascending order
     """
+    users = users.contiguous()
     totals = [evaluator.sums(scorer, users[:0]) for _ in variants]  # zeros
-    for block, scores in masked_scores(scorer, evaluator.items, users, []):
+    for block, scores in masked_scores(scorer, width or evaluator.items, users, []):
         for sums, change in zip(totals, variants, strict=True):
             found = evaluator.sums(Variant(block, scores, change), block)
             for total, more in zip(sums, found, strict=True):
@@ -110,18 +112,23 @@ def best_variant(evaluator, scorer, variants, users):
     return best
 
 
+def some_of(users, count):
+    """This process's portion of `count` users, at equal distances among `users` (n,)."""
+    step = -(-len(users) // max(collectives.own_portion(count), 1))
+    return users[:: max(step, 1)].contiguous()
+
+
 class Variant:
-    """Scores that are computed already, and then changed."""
+    """Scores that are made of numbers which are computed already."""
 
     def __init__(self, users, scores, change):
-        """users (b,): in ascending order; scores (b, I); change: see best_variant"""
+        """users (b,): in ascending order; scores (b, width), change: see best_variant"""
         self.users, self.scores, self.change = users, scores, change
         self.device = scores.device
 
     def score(self, users, out):
         """Write the scores of `users`, some of those of the block, into out."""
-        out.copy_(self.scores[torch.searchsorted(self.users, users)])
-        self.change(out)
+        out.copy_(self.change(self.scores[torch.searchsorted(self.users, users)]))
 
 
 class Evaluator:

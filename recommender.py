@@ -297,23 +297,24 @@ class BatchTrained(Recommender):
     def forward_backward(self, batch, held_out=None):
         """Returns the loss, {name: gradient}, and what `apply_gradients` needs besides."""
         index = self.rows_of(*batch)
-        trained, constant, place = {}, {}, dict(index)
+        trained, moments, constant, place = {}, {}, {}, dict(index)
         for name, table in self.weights.items():
             if name not in self.optimizer.tables:
                 constant[name] = table
-            elif name in index:
-                trained[name], place[name] = self.optimizer.fetch(name, index[name])
-            else:
-                trained[name] = table
+                continue
+            trained[name], moments[name], position = self.optimizer.fetch(name, index.get(name))
+            if name in index:
+                place[name] = position
         loss, gradients = value_and_gradients(self.weighted_loss, trained, constant, place, *batch)
         about = trained, constant, place, batch, held_out
-        return loss, self.regularizer.add_to_gradients(gradients, *about), (trained, place)
+        return loss, self.regularizer.add_to_gradients(gradients, *about), (trained, moments, place)
 
     def apply_gradients(self, batch, gradients, fetched):
         """Move the trained weights."""
-        index, (trained, place) = self.rows_of(*batch), fetched
+        index, (trained, moments, place) = self.rows_of(*batch), fetched
         for name, gradient in gradients.items():
-            self.optimizer.step(name, index.get(name), trained[name], place.get(name), gradient)
+            about = trained[name], moments[name], place.get(name)
+            self.optimizer.step(name, index.get(name), *about, gradient)
         self.optimizer.count()
 
     def after_update(self, batch):

@@ -1,4 +1,4 @@
-"""How long does a training epoch on 100k take, beside implicit's and RecBole's BPR?
+"""How long does a training epoch on 100k and Gowalla take, beside implicit's and RecBole's BPR?
 
 python benchmarks/epoch.py [--data_dir datasets] [--rounds 9]
 
@@ -13,11 +13,19 @@ from common import build, epochs_of, in_turns, options, show, spread
 from peers import recbole_trainer
 from scipy.sparse import csr_matrix
 
-DIM = 32  # suggested for 100k
-EPOCHS = 10  # epochs in a timed call
+# {data set: (dimension, epochs in a timed call, ways to train)}; 32 is suggested for 100k
+CASES = {
+    "100k": (32, 10, ("compiled", "compiled, 2 threads", "eager")),
+    "Gowalla": (64, 2, ("compiled", "eager")),
+}
+FLAGS = {
+    "compiled": "--compile on --threads 1",
+    "compiled, 2 threads": "--compile on --threads 2",
+    "eager": "--compile off --threads 1",
+}
 
 
-def implicit_epochs(data, count):
+def implicit_epochs(data, count, dim):
     """Return a function that trains `count` epochs of implicit's BPR.
 
     Each call also has a fixed cost, which the difference between two counts leaves out.
@@ -27,37 +35,33 @@ def implicit_epochs(data, count):
     train = csr_matrix(data.train).astype("float32")
 
     def fit():
-        # implicit adds a column for the bias: its encodings have DIM numbers in all.
+        # implicit adds a column for the bias: its encodings have `dim` numbers in all.
         model = BayesianPersonalizedRanking(
-            factors=DIM - 1, iterations=count, num_threads=1, random_state=1
+            factors=dim - 1, iterations=count, num_threads=1, random_state=1
         )
         model.fit(train, show_progress=False)
 
     return fit
 
 
-def recbole_epoch(data):
+def recbole_epoch(data, dim):
     """Return a function that trains an epoch of RecBole's BPR on the same interactions."""
-    trainer, batches, _ = recbole_trainer(data, embedding_size=DIM, train_batch_size=1024)
+    trainer, batches, _ = recbole_trainer(data, embedding_size=dim, train_batch_size=1024)
     return lambda: trainer._train_epoch(batches, 0, show_progress=False)
 
 
-def main():
-    given = options(__doc__, rounds=9)
+def compare(dataset, dim, epochs, ways, given):
+    """Time epochs of a data set and print their table. epochs: in a timed call; ways: of FLAGS"""
     import torch
 
     functions, data = {}, None
-    for name, compiled, threads in (
-        ("compiled", "on", 1),
-        ("compiled, 2 threads", "on", 2),
-        ("eager", "off", 1),
-    ):
-        flags = f"--dataset 100k --compile {compiled} --threads {threads}"
+    for way in ways:
+        flags = f"--dataset {dataset} --dim {dim} {FLAGS[way]}"
         model, args, data = build(flags, given.data_dir)
-        functions[f"OneBP {name}"] = epochs_of(model, args, EPOCHS)
+        functions[f"OneBP {way}"] = epochs_of(model, args, epochs)
     try:
-        functions |= {count: implicit_epochs(data, count) for count in (1, 1 + EPOCHS)}
-        functions["RecBole BPR"] = recbole_epoch(data)
+        functions |= {count: implicit_epochs(data, count, dim) for count in (1, 1 + epochs)}
+        functions["RecBole BPR"] = recbole_epoch(data, dim)
     except ImportError as error:
         logging.warning("without peers: %s (pip install -r benchmarks/requirements.txt)", error)
     torch.set_num_threads(1)
@@ -65,11 +69,11 @@ def main():
 
     # Seconds of one epoch. Only RecBole's function trains a single one.
     if 1 in seconds:
-        pairs = zip(seconds.pop(1), seconds.pop(1 + EPOCHS), strict=True)
-        seconds["implicit BPR"] = [(many - one) / EPOCHS for one, many in pairs]
+        pairs = zip(seconds.pop(1), seconds.pop(1 + epochs), strict=True)
+        seconds["implicit BPR"] = [(many - one) / epochs for one, many in pairs]
     for name in seconds:
         if "OneBP" in name:
-            seconds[name] = [many / EPOCHS for many in seconds[name]]
+            seconds[name] = [many / epochs for many in seconds[name]]
 
     # Scored pairs per second.
     rows = {}
@@ -83,7 +87,14 @@ def main():
         for peer in ("implicit BPR", "RecBole BPR"):
             if peer in rates:
                 rows[name][f"x {peer}"] = f"{rates[name] / rates[peer]:.2f}"
-    show(f"An epoch of 100k, dim {DIM}, one thread unless said, {given.rounds} rounds", rows)
+    title = f"An epoch of {dataset}, dim {dim}, one thread unless said, {given.rounds} rounds"
+    show(title, rows)
+
+
+def main():
+    given = options(__doc__, rounds=9)
+    for dataset, case in CASES.items():
+        compare(dataset, *case, given)
 
 
 if __name__ == "__main__":

@@ -137,12 +137,12 @@ class ShardedOptimizer(Optimizer):
     def fetch(self, name, index):
         way = self.ways.get(name)
         if way == "pieces":
-            return self.padded[name], index
+            return self.padded[name], self.optimizer.moments[name], index
         if way == "rows":
             # Equal rows keep separate places: their gradients are summed after the exchange.
             rows = index.flatten()
             place = torch.arange(len(rows), device=rows.device).view(index.shape)
-            return self.optimizer.read(name, rows)[0], place
+            return self.optimizer.read(name, rows)[0], (), place
         return self.optimizer.fetch(name, index)
 
     def exchange(self, gradients, meanwhile):
@@ -189,24 +189,24 @@ class ShardedOptimizer(Optimizer):
             return lambda: rows
         return collectives.start_all_gather_padded(index.flatten(), self.most_rows[name])
 
-    def step(self, name, index, weights, place, gradient):
+    def step(self, name, index, weights, moments, place, gradient):
         """Update a table. gradient: from `exchange`"""
         way = self.ways.get(name)
         if way == "pieces":
             piece = self.optimizer.tables[name]
-            return self.optimizer.step(name, None, piece, None, gradient.sum(0))
+            return self.optimizer.step(name, None, piece, moments, None, gradient.sum(0))
         if way == "rows":
             return self._step_rows(name, *gradient)
-        return self.optimizer.step(name, index, weights, place, gradient)
+        return self.optimizer.step(name, index, weights, moments, place, gradient)
 
     def _step_rows(self, name, rows, gradients):
         """Update rows of a table; the gradients of equal rows are summed.
 
         rows, gradients: of the rows that all ranks read, see `exchange`
         """
-        weights, place = self.optimizer.fetch(name, rows)
+        weights, moments, place = self.optimizer.fetch(name, rows)
         gradient = torch.zeros_like(weights).index_add_(0, place, gradients)
-        return self.optimizer.step(name, rows, weights, place, gradient)
+        return self.optimizer.step(name, rows, weights, moments, place, gradient)
 
     def count(self):
         self.optimizer.count()

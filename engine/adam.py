@@ -132,8 +132,8 @@ class Adam(Optimizer):
         if not self.by_row:
             return super().fetch(name, index)
         rows = index.flatten()
-        weights, _ = self._catch_up(name, rows)
-        return weights, shared_places(self.row_place[name], rows).view(index.shape)
+        weights, moments = self._catch_up(name, rows)
+        return weights, moments, shared_places(self.row_place[name], rows).view(index.shape)
 
     def read(self, name, rows):
         return self._catch_up(name, rows) if self.by_row else super().read(name, rows)
@@ -146,12 +146,11 @@ class Adam(Optimizer):
         place = self.row_place[name].index_select(0, rows).clamp(max=len(fetched) - 1)
         return place, fetched.index_select(0, place) == rows
 
-    def step(self, name, index, weights, place, gradient):
+    def step(self, name, index, weights, moments, place, gradient):
         # By the row: each occurrence of a row takes the row's whole gradient, so equal rows write
-        # equal values.
+        # equal values. Memory is the limit: `fetch` read the moments already, in one visit.
         if self.by_row:
             rows, place = index.flatten(), place.flatten()
-            _, moments = self._catch_up(name, rows)
             weights, moments = self.update(weights, moments, gradient.index_select(0, place))
             self._write(name, rows, weights, moments)
             self.row_done[name][rows] = self.done + 1
@@ -159,16 +158,16 @@ class Adam(Optimizer):
 
         # Whole table, compiled: the compiler fuses `update` with the copies.
         if torch.compiler.is_compiling():
-            state = weights, *self.moments[name]
+            state = weights, *moments
             decayed = gradient + self.l2[name] * weights
-            weights, moments = self.update(weights, self.moments[name], decayed)
+            weights, moments = self.update(weights, moments, decayed)
             for tensor, value in zip(state, (weights, *moments), strict=True):
                 tensor.copy_(value)
             return weights
 
         # Whole table, eager: PyTorch's fused kernel. It increments the number of steps that it is
         # given, so it gets a copy.
-        first, second, *largest = self.moments[name]
+        first, second, *largest = moments
         state = [self.tables[name]], [gradient], [first], [second], largest, [self.steps.clone()]
         constants = {"lr": self.lr, "beta1": BETA1, "beta2": self.beta2, "eps": EPS}
         options = {"weight_decay": self.l2[name], "amsgrad": self.amsgrad, "maximize": False}

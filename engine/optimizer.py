@@ -20,10 +20,10 @@ class Optimizer:
         for each step:
             prepare(lr)
             announce(index)
-            weights, place = fetch(name, index)            for each table
+            weights, moments, place = fetch(name, index)            for each table
             (compute the gradients of the loss with respect to `weights`)
             gradients = exchange(gradients, meanwhile)
-            step(name, index, weights, place, gradient)    for each table
+            step(name, index, weights, moments, place, gradient)    for each table
             count()
             publish()
         finish()
@@ -53,11 +53,11 @@ class Optimizer:
 
         index: the rows of the batch, an index tensor of any shape; None if the batch reads all
 
-        Returns (weights (M or R, D), place like `index`). The weights are the whole table, or
-        copies of the rows that `index` names, up to date. Equal rows have one place, where their
-        gradients add up.
+        Returns (weights (M or R, D), moments, place like `index`). The weights are the whole table,
+        or copies of the rows that `index` names, up to date; the tuple of moments is what `step`
+        needs of these rows. Equal rows have one place, where their gradients add up.
         """
-        return self.tables[name], index
+        return self.tables[name], self.moments[name], index
 
     def read(self, name, rows):
         """The weights and moments of rows (M,), up to date. Writes nothing.
@@ -93,11 +93,11 @@ class Optimizer:
         """
         return gradients
 
-    def step(self, name, index, weights, place, gradient):
+    def step(self, name, index, weights, moments, place, gradient):
         """Make a step of one table, in place. Returns the new weights, which replace `weights`.
 
         index: the rows of the batch, as for `fetch`
-        weights, place: the result of `fetch`
+        weights, moments, place: the result of `fetch`
         gradient: of the loss with respect to `weights`, of equal shape
         """
         raise NotImplementedError
@@ -136,7 +136,7 @@ class SGD(Optimizer):
     def update(self, weights, moments, gradient):
         return weights - self.rate * gradient, ()
 
-    def step(self, name, index, weights, place, gradient):
+    def step(self, name, index, weights, moments, place, gradient):
         weights, _ = self.update(weights, (), gradient + self.l2[name] * weights)
         return self.tables[name].copy_(weights)
 

@@ -8,14 +8,14 @@ from functools import partial
 import torch
 
 from distributed import collectives
-from evaluate import best_variant, masked_scores, popularity_encodings
+from evaluate import best_variant, masked_scores, popularity_encodings, some_of
 
 # What `auto` chooses from, 0 first. 1 is the k with which log n_i varies over the items as much as
 # the scores of a user, so a fraction means the same whatever the scale of the scores.
 FRACTIONS = (0, 0.05, -0.05, 0.1, -0.1, 0.2, -0.2, 0.3, -0.3, 0.5, 0.8, 1.2)
 # Users of the validation split, of all processes, on which it chooses: the scores of each are
 # ranked once per fraction. And users from which the scale of the scores is estimated.
-CHOOSING, SCALING = 5000, 500
+CHOOSING, SCALING = 3_000, 500
 
 
 def weighted(model_class):
@@ -56,8 +56,8 @@ class PopularityWeighted:
         return weights[best_variant(evaluator, scorer, variants, users)]
 
     def log_counts_added(self, weight, scores):
-        """Add the popularity to scores (..., I), in place."""
-        scores.add_(self.log_counts, alpha=weight)
+        """Add the popularity to scores (..., I), in place. Returns them."""
+        return scores.add_(self.log_counts, alpha=weight)
 
     def spread_of_scores(self, scorer, users):
         """Mean of the standard deviations of the scores of `users` (n,), over all processes."""
@@ -114,9 +114,3 @@ class WithAdded:
         users, items = self.scorer.encodings()
         ones = torch.ones_like(users[:, :1])
         return torch.cat([users, ones], 1), torch.cat([items, self.added[:, None]], 1)
-
-
-def some_of(users, count):
-    """This process's portion of `count` users, at equal distances among `users` (n,)."""
-    step = -(-len(users) // max(collectives.own_portion(count), 1))
-    return users[:: max(step, 1)]

@@ -19,7 +19,7 @@ _FAST = {"loss": "ELSA", "sampler": "none", **ALL_ITEMS}
 PRESETS = {
     "paper": {},
     "fast": {
-        "100k": _FAST | {"dim": 384, "dropout": 0.4},
+        "100k": _FAST | {"dim": 384, "dropout": 0.45},
         "1M": _FAST | {"dim": 512, "dropout": 0.3, "epochs": 20},
     },
     "cosine": {"100k": {"lr": 2e-2, "lr_schedule": "cosine", "epochs": 50}},

@@ -4,10 +4,12 @@ Shapes: U users, I items, b users of a block.
 """
 
 import logging
+from functools import partial
 
 import torch
 
 from cli.errors import UserError
+from evaluate import best_variant, some_of
 
 log = logging.getLogger("onebp")
 
@@ -42,13 +44,12 @@ class Blend:
         """The first of WEIGHTS with the best metrics on users of the validation split."""
         if "valid" not in self.model.evaluators:
             raise UserError("--blend_weight auto: the run has no validation split; give a number")
-        evaluator, best = self.model.evaluators["valid"], {}
-        users = evaluator.users[:: -(-len(evaluator.users) // CHOOSING)]
-        for weight in WEIGHTS:
-            found = evaluator.metrics_from(*evaluator.sums(self.scorer_with(weight), users))
-            if not best or evaluator.better(found, best):
-                best, chosen = found, weight
-        return chosen
+        evaluator = self.model.evaluators["valid"]
+        pair = self.scorer_with(None)
+        variants = [partial(pair.sum_of, weight=weight) for weight in WEIGHTS]
+        users = some_of(evaluator.users, CHOOSING)
+        best = best_variant(evaluator, Both(pair), variants, users, width=2 * evaluator.items)
+        return WEIGHTS[best]
 
     def scorer(self):
         return self.scorer_with(self.weight)
@@ -76,15 +77,33 @@ class Sum:
     def scores_of(self, users):
         """Scores (I,) of a user. users: what it is for either scorer"""
         first, second = users
-        own = to_one_scale_(self.scorer.scores_of(first))
-        return own.add_(to_one_scale_(self.other.scores_of(second)), alpha=self.weight)
+        return self.sum_of(
+            torch.cat([self.scorer.scores_of(first), self.other.scores_of(second)]), self.weight
+        )
 
     def score(self, users, out):
         """Write the scores of `users` (b,) into out (b, I)."""
-        self.scorer.score(users, out)
-        more = torch.empty_like(out)
-        self.other.score(users, more)
-        to_one_scale_(out).add_(to_one_scale_(more), alpha=self.weight)
+        both = out.new_empty(len(users), 2 * out.shape[1])
+        self.score_both(users, both)
+        out.copy_(self.sum_of(both, self.weight))
+
+    def score_both(self, users, out):
+        """Write the scores of either scorer into out (b, 2 I)."""
+        for scorer, half in zip((self.scorer, self.other), out.chunk(2, dim=1), strict=True):
+            scorer.score(users, half)
+
+    @staticmethod
+    def sum_of(both, weight):
+        """Scores (..., I) from those of either scorer (..., 2 I), which are changed."""
+        first, second = (to_one_scale_(scores) for scores in both.chunk(2, dim=-1))
+        return first.add_(second, alpha=weight)
+
+
+class Both:
+    """Writes the scores of the two scorers of a Sum side by side."""
+
+    def __init__(self, pair):
+        self.score, self.device = pair.score_both, pair.device
 
 
 def to_one_scale_(scores):

@@ -53,5 +53,7 @@ def contradictions(args, given):
         yield "--history: new users have no blend; leave --blend out"
     if "passes" in given and args.users:
         yield "--passes belongs to --history; --users have their encodings from training"
+    if args.blend and args.popularity_weight == "auto":
+        yield "--popularity_weight auto chooses for one run: give a number, or leave --blend out"
     if args.mode == "export" and args.output is None:
         yield "--mode export needs --output, the folder to write to"

@@ -85,10 +85,10 @@ class LambdaOpt(L2Penalty):
     def add_to_gradients(self, gradients, trained, constant, place, batch, held_out):
         index = self.model.rows_of(*batch)
         penalties = self.penalty_gradients(trained, place, len(batch[0]))
-        strengths = {
-            self.strengths_key[name]: self.optimizer.fetch(self.strengths_key[name], index[name])[0]
-            for name in penalties
-        }
+        strengths, moments = {}, {}
+        for name in penalties:
+            key = self.strengths_key[name]
+            strengths[key], moments[key], _ = self.optimizer.fetch(key, index[name])
         if held_out is not None:
             hypergradient = self.hypergradient(
                 strengths, gradients, penalties, trained, constant, place, batch, held_out
@@ -97,7 +97,8 @@ class LambdaOpt(L2Penalty):
             norm = sum(slope.square().sum() for slope in hypergradient.values()).sqrt()
             scale = (self.clip / (norm + 1e-6)).clamp(max=1)
             for name, slope in hypergradient.items():
-                step = index.get(name), strengths[name], place.get(name), scale * slope
+                fetched = strengths[name], moments[name], place.get(name)
+                step = index.get(name), *fetched, scale * slope
                 strengths[name] = self.optimizer.step(name, *step)
             self.optimizer.count()
         return gradients | {

@@ -21,7 +21,7 @@ FLAGS = [
          help="EASE, SANSA, ALS: L2 penalty"),
     Flag("density", 0.01, number(above=0, high=1), only={"model": ("SANSA",)},
          help="SANSA: share of the numbers of its two items x items matrices that are kept"),
-    Flag("walk_alpha", 0.5, number(0), only={"model": ("Walk",)},
+    Flag("walk_alpha", 0.6, number(0), only={"model": ("Walk",)},
          help="Walk: an item of the user counts less by its number of users to this power"),
     Flag("walk_beta", 0.5, or_auto(number(0)), only={"model": ("Walk",)},
          help="Walk: a score is divided by the item's number of users to this power; "
@@ -55,7 +55,7 @@ SUGGESTED = {
     "Walk": {
         "": {"epochs": 1, "walk_beta": 0.65},
         "1M": {"walk_beta": 0.75},
-        "Gowalla": {"walk_beta": 0.35},
+        "Gowalla": {"walk_beta": 0.3},
     },
     "ItemKNN": {"": {"epochs": 1}, "Gowalla": {"neighbours": 200, "shrinkage": 50.0}},
     "ALS": {

@@ -6,7 +6,7 @@ Shapes: U users, I items, b users of a block.
 from functools import partial
 
 import engine.walk
-from evaluate import best_variant
+from evaluate import best_variant, some_of
 from families.baselines.linear import Linear
 
 # What auto chooses from, on so many users of the validation split.
@@ -36,10 +36,10 @@ class Walk(Linear):
     def best(self, values, change):
         """The best of `values` on the validation split.
 
-        change: function(scores (b, I), value), in place
+        change: function(scores (b, I), value) -> scores
         """
         evaluator = self.evaluators["valid"]
-        users = evaluator.users[:: -(-len(evaluator.users) // CHOOSING) or 1]
+        users = some_of(evaluator.users, CHOOSING)
         variants = [partial(change, value=value) for value in values]
         return values[best_variant(evaluator, self, variants, users)]
 
@@ -56,5 +56,5 @@ class Walk(Linear):
 
     def load_state_dict(self, state):
         """Take over what `state_dict` returned."""
-        for name, value in state.items():
-            setattr(self.walk, name, value)
+        for name in ("alpha", "beta", "sharpen"):
+            setattr(self.walk, name, state[name])

@@ -35,12 +35,12 @@ def test_rows_follow_torch_adam(device, scale, amsgrad):
             )
             slope = torch.tensor(random.normal(loc=0.5, size=(6, dim)) * scale, device=device)
             adam.prepare(lr)
-            found, place = adam.fetch("item", index)
+            found, moments, place = adam.fetch("item", index)
             torch.testing.assert_close(
                 found[place], exact.detach()[index].float(), rtol=1e-5, atol=3e-4
             )
             gradient = torch.zeros_like(found).index_add_(0, place.flatten(), slope.float())
-            adam.step("item", index, found, place, gradient)
+            adam.step("item", index, found, moments, place, gradient)
             adam.count()
             for reference, table in zip(references, (exact, single), strict=True):
                 table.grad = torch.zeros_like(table).index_add_(
@@ -82,9 +82,9 @@ def test_rows_touched_by_the_last_step_of_a_long_segment(device):
     for step in range(1100):
         index = torch.tensor([step % 7, 7 + step % 13], device=device)
         adam.prepare(0.01)
-        found, place = adam.fetch("item", index)
+        found, moments, place = adam.fetch("item", index)
         gradient = torch.zeros_like(found).index_add_(0, place, torch.ones_like(found))
-        adam.step("item", index, found, place, gradient)
+        adam.step("item", index, found, moments, place, gradient)
         adam.count()
         exact.grad = torch.zeros_like(exact).index_add_(
             0, index, torch.ones(2, 3, device=device).double()
@@ -200,9 +200,9 @@ def test_compiled_amsgrad_is_torch_adam(device):
     @torch.compile(fullgraph=True, dynamic=False)
     def step(index, gradient):
         for adam in adams:
-            found, place = adam.fetch("item", index)
+            found, moments, place = adam.fetch("item", index)
             sums = torch.zeros_like(found).index_add_(0, place.flatten(), gradient[index.flatten()])
-            adam.step("item", index, found, place, sums)
+            adam.step("item", index, found, moments, place, sums)
             adam.count()
 
     for number in range(60):
@@ -237,9 +237,9 @@ def test_update_is_what_step_does(device, amsgrad, by_row):
         before = [tensor.clone() for tensor in (weights, *adam.moments["item"])]
         found = adam.update(*adam.read("item", index), gradient[index])
         assert all(map(torch.equal, before, (weights, *adam.moments["item"])))
-        fetched, place = adam.fetch("item", index)
+        fetched, moments, place = adam.fetch("item", index)
         sums = torch.zeros_like(fetched).index_copy_(0, place, gradient[index])
-        adam.step("item", index, fetched, place, sums)
+        adam.step("item", index, fetched, moments, place, sums)
         adam.count()
         torch.testing.assert_close(weights[index], found[0])
         for moment, expected in zip(adam.moments["item"], found[1], strict=True):
@@ -387,6 +387,22 @@ def test_other_modules_compiled_and_eager_agree(device, flags):
     ]
     losses = [[model.train_epoch(0.02, lambda: None) for _ in range(4)] for model in models]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_a_compiled_step_belongs_to_its_model(device):
+    """Models of one shape share no compiled step: a step does not check the flags."""
+    if not compiles(device):
+        pytest.skip("torch.compile does not work here")
+    torch.compiler.reset()
+    flags = "--dim", 8, "--batch_size", 64, "--l2", 0, "--temperature"
+    models = [
+        build("OneBP", *flags, temperature, "--compile", how, device=device)
+        for how in ("on", "off")
+        for temperature in (0.2, 2)
+    ]
+    losses = np.array([[model.train_epoch(0.02, lambda: None) for model in models] for _ in "ab"])
+    np.testing.assert_allclose(losses[:, :2], losses[:, 2:], atol=1e-4)
+    assert (abs(losses[:, 0] - losses[:, 1]) > 0.01).all()
 
 
 def test_auto_compiles_long_runs_only(monkeypatch):

@@ -291,7 +291,7 @@ def test_more_compiled_members_than_pytorch_keeps_compiled_steps(cli):
 
     flags = ("--epochs", 1, "--batch_size", 256, "--compile", "on")
     # pytest's own would leave it without a value
-    with torch._dynamo.config.patch(recompile_limit=1):
+    with torch._dynamo.config.patch(accumulated_recompile_limit=1):
         status, _, stderr = cli(*FLAGS, *flags, "--l2_grid", "1e-3", "1e-4", "1e-5")
     assert (status, stderr) == (0, "")
 

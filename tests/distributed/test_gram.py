@@ -11,6 +11,7 @@ from distributed.gram import SumsAndGram
 FLAGS = ("--loss", "ELSA", "--batch_size", 13, "--optimizer", "SGD")
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 @pytest.mark.parametrize("block", [6, 1000])
 def test_sums_and_gram_and_their_gradient_are_those_of_autograd(block, monkeypatch):
     """Also with blocks of two rows, and a row of zeros, which stays one."""

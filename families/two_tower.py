@@ -20,7 +20,7 @@ PRESETS = {
     "paper": {},
     "fast": {
         "100k": _FAST | {"dim": 384, "dropout": 0.45},
-        "1M": _FAST | {"dim": 512, "dropout": 0.3, "epochs": 20},
+        "1M": _FAST | {"dim": 512, "dropout": 0.2, "epochs": 20},
     },
     "cosine": {"100k": {"lr": 2e-2, "lr_schedule": "cosine", "epochs": 50}},
     "inbatch": {"Gowalla": _INBATCH, "Yelp2018": _INBATCH},

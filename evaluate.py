@@ -115,7 +115,7 @@ def best_variant(evaluator, scorer, variants, users, width=None):
 def some_of(users, count):
     """This process's portion of `count` users, at equal distances among `users` (n,)."""
     step = -(-len(users) // max(collectives.own_portion(count), 1))
-    return users[:: max(step, 1)].contiguous()
+    return users[:: max(step, 1)]
 
 
 class Variant:

@@ -299,13 +299,14 @@ def shared_contradictions(args, given):
             yield f"--l2_grid chooses on the validation split: leave --select {args.select} out"
         if args.refit:
             yield "--refit does nothing with --l2_grid; train the chosen strength with it, by --l2"
-    for flag in flags_of(args.model).values():
-        takes_auto = getattr(flag.convert, "takes_auto", False)
-        if takes_auto and getattr(args, flag.name) == "auto" and args.select != "valid":
-            what = f"--{flag.name} auto chooses on the validation split"
+    for name, flag in flags_of(args.model).items():
+        if not getattr(flag.convert, "takes_auto", False) or getattr(args, name) != "auto":
+            continue
+        if args.select != "valid":
+            what = f"--{name} auto chooses on the validation split"
             yield f"{what}: add --select valid, or give a number"
-        elif takes_auto and getattr(args, flag.name) == "auto" and args.mode not in EVALUATING:
-            yield f"--{flag.name} auto needs --mode train or evaluate; give a number"
+        elif args.mode not in EVALUATING:
+            yield f"--{name} auto needs --mode train or evaluate; give a number"
     if args.split == "last":
         for flag in given.keys() & {"test_ratio", "valid_ratio"}:
             yield f"--{flag} does nothing with --split last; --test_last says how many are held out"

@@ -1,12 +1,12 @@
 """A walk of three steps: from a user to the user's items, to their users, to the items of these.
 
-Shapes: U users, I items, b users of a block, m interactions of a block.
+Shapes: U users, I items, b users of a block.
 """
 
 import numpy as np
 import torch
 
-from engine.tables import UserItems, csr_tensor
+from engine.tables import csr_tensor
 
 BLOCK = 1 << 23  # numbers of an array with all users, or all items, that is held at a time
 TINY = 1e-30  # instead of a length 0
@@ -37,8 +37,7 @@ class Walk:
 
     def __init__(self, train, device, alpha, beta, sharpen):
         """train: csr_array (U, I)"""
-        self.alpha, self.beta, self.sharpen, self.device = alpha, beta, sharpen, device
-        self.seen = UserItems(train, device)
+        self.alpha, self.beta, self.sharpen = alpha, beta, sharpen
         # The matrices of the second and of the third step: X (U, I), and r_vi / d_v (I, U).
         to_users = train.astype(np.float32)
         to_users.data[:] = 1
@@ -52,16 +51,6 @@ class Walk:
         # No walk ends in an item without users.
         counts = np.maximum(np.bincount(train.indices, minlength=train.shape[1]), 1)
         self.counts = torch.as_tensor(counts, device=device).float()  # n (I,)
-
-    def score(self, users, out):
-        """Write the scores of `users` (b,) into out (b, I), see evaluate.DotProduct."""
-        out.copy_(self.scores_of_rows(self.rows(users)))
-
-    def rows(self, users):
-        """The rows of X of `users` (b,): (b, I)."""
-        x = torch.zeros(len(users), len(self.counts), device=self.device)
-        x[self.seen.pairs_of(users)] = 1
-        return x
 
     def scores_of_rows(self, x):
         """Scores (b, I) of rows x (b, I)."""

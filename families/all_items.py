@@ -70,9 +70,6 @@ class TwoBP(model.TwoBP):
         """The users' encodings (B, D) from the sums of their items."""
         return sums
 
-    def after_step(self, weights, place, users, *batch):
-        """Nothing: users follow from the items."""
-
     def for_inner_product(self, users):
         """Encodings (..., D) of users, of length 1 where something is added to their scores.
 

@@ -45,18 +45,17 @@ class Blend:
         if "valid" not in self.model.evaluators:
             raise UserError("--blend_weight auto: the run has no validation split; give a number")
         evaluator = self.model.evaluators["valid"]
-        pair = self.scorer_with(None)
-        variants = [partial(pair.sum_of, weight=weight) for weight in WEIGHTS]
+        variants = [partial(weighted_sum, weight=weight) for weight in WEIGHTS]
         users = some_of(evaluator.users, CHOOSING)
-        best = best_variant(evaluator, Both(pair), variants, users, width=2 * evaluator.items)
+        best = best_variant(evaluator, self.both(), variants, users, width=2 * evaluator.items)
         return WEIGHTS[best]
 
-    def scorer(self):
-        return self.scorer_with(self.weight)
+    def both(self):
+        """The scorers of both models, side by side."""
+        return Both(self.model.scorer(), self.other.scorer())
 
-    def scorer_with(self, weight):
-        """Scores with that weight, see evaluate.DotProduct."""
-        return Sum(self.model.scorer(), self.other.scorer(), weight)
+    def scorer(self):
+        return Sum(self.both(), self.weight)
 
     def evaluate(self, split):
         """{metric: float} on a split, see recommender.Recommender."""
@@ -67,43 +66,46 @@ class Blend:
         return self.model.mean_user(trained), self.other.mean_user(trained)
 
 
-class Sum:
-    """Weighted sum of two scorers' scores, which have mean 0 and deviation 1 for each user."""
+class Both:
+    """The scores of two scorers side by side, each of mean 0 and deviation 1 for each user."""
 
-    def __init__(self, scorer, other, weight):
+    def __init__(self, scorer, other):
         """scorer, other: see evaluate.DotProduct"""
-        self.scorer, self.other, self.weight, self.device = scorer, other, weight, scorer.device
+        self.scorers, self.device = (scorer, other), scorer.device
 
     def scores_of(self, users):
-        """Scores (I,) of a user. users: what it is for either scorer"""
-        first, second = users
-        return self.sum_of(
-            torch.cat([self.scorer.scores_of(first), self.other.scores_of(second)]), self.weight
-        )
+        """Scores (2 I,) of a user. users: what it is for either scorer"""
+        pairs = zip(self.scorers, users, strict=True)
+        return torch.cat([to_one_scale_(scorer.scores_of(user)) for scorer, user in pairs])
+
+    def score(self, users, out):
+        """Write the scores of `users` (b,) into out (b, 2 I)."""
+        for scorer, half in zip(self.scorers, out.chunk(2, dim=1), strict=True):
+            scorer.score(users, half)
+            to_one_scale_(half)
+
+
+class Sum:
+    """The weighted sum of scores that stand side by side. A scorer, see evaluate.DotProduct."""
+
+    def __init__(self, both, weight):
+        self.both, self.weight, self.device = both, weight, both.device
+
+    def scores_of(self, users):
+        """Scores (I,) of a user, see Both."""
+        return weighted_sum(self.both.scores_of(users), self.weight)
 
     def score(self, users, out):
         """Write the scores of `users` (b,) into out (b, I)."""
-        both = out.new_empty(len(users), 2 * out.shape[1])
-        self.score_both(users, both)
-        out.copy_(self.sum_of(both, self.weight))
-
-    def score_both(self, users, out):
-        """Write the scores of either scorer into out (b, 2 I)."""
-        for scorer, half in zip((self.scorer, self.other), out.chunk(2, dim=1), strict=True):
-            scorer.score(users, half)
-
-    @staticmethod
-    def sum_of(both, weight):
-        """Scores (..., I) from those of either scorer (..., 2 I), which are changed."""
-        first, second = (to_one_scale_(scores) for scores in both.chunk(2, dim=-1))
-        return first.add_(second, alpha=weight)
+        scores = out.new_empty(len(users), 2 * out.shape[1])
+        self.both.score(users, scores)
+        out.copy_(weighted_sum(scores, self.weight))
 
 
-class Both:
-    """Writes the scores of the two scorers of a Sum side by side."""
-
-    def __init__(self, pair):
-        self.score, self.device = pair.score_both, pair.device
+def weighted_sum(scores, weight):
+    """Scores (..., I) from those of Both (..., 2 I), which are changed."""
+    first, second = scores.chunk(2, dim=-1)
+    return first.add_(second, alpha=weight)
 
 
 def to_one_scale_(scores):

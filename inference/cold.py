@@ -39,12 +39,14 @@ def encodings_in_use(model):
 
     Warns of the users without training interactions.
     """
-    (users, _), trained = model.encodings(), trained_users(model)
+    scorer, trained = model.scorer(), trained_users(model)
     cold = (~trained).nonzero()[:, 0]
-    if len(cold):
-        _warn(model.data, cold, "row in users.npy")
-        users = torch.where(trained[:, None], users, model.mean_user(trained))
-    return model.scorer().with_users(users).encodings()
+    if not len(cold):
+        return scorer.encodings()
+    users, _ = model.encodings()
+    _warn(model.data, cold, "row in users.npy")
+    users = torch.where(trained[:, None], users, model.mean_user(trained))
+    return scorer.with_users(users).encodings()
 
 
 class MeanForCold:

@@ -171,7 +171,7 @@ def _by_name(layout, roles, taken):
         ]
         places = next(filter(None, groups), [])
         found[role] = places[0] if len(places) == 1 else None
-        listed = _list([layout.names[place] for place in places])
+        listed = list_names([layout.names[place] for place in places])
         if len(places) > 1:
             found[role] = Unclear(
                 f": several columns could be the {role}: {listed}; name one by --{role}_column"
@@ -267,11 +267,11 @@ def _all_match(column, pattern):
 
 def _all_columns(layout):
     """The names of all columns, for a message."""
-    lists = f", and lists, which are no ids: {_list(layout.lists)}" if layout.lists else ""
-    return _list(layout.names) + lists
+    lists = f", and lists, which are no ids: {list_names(layout.lists)}" if layout.lists else ""
+    return list_names(layout.names) + lists
 
 
-def _list(names):
+def list_names(names):
     """The names, for a message."""
     return ", ".join(names)[:120]
 

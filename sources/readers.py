@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cli.errors import UserError
-from sources.columns import NAMES, Unclear, Wanted, choose_columns, say_columns
+from sources.columns import NAMES, Unclear, Wanted, choose_columns, list_names, say_columns
 from sources.formats import recognise_all
 from sources.lines import ITEM, USER, read_lines
 from sources.records import read_binary, read_json
@@ -188,7 +188,7 @@ def _say_gaps(rows, layout, columns, first_gap):
         if isinstance(columns.get(role), Unclear):
             rows.gaps[role] = columns[role].message
         elif columns.get(role) is None:
-            listed = ", ".join(layout.names)[:120]
+            listed = list_names(layout.names)
             advice = f" among its columns {listed}; name one by --{role}_column" if columns else ""
             rows.gaps[role] = f" has no {role}s{advice}"
         elif role in first_gap:

@@ -129,7 +129,7 @@ def fit_all(model_class, device, data, runs):
                 chosen = number
 
         # Free the memory for the next model. A model and its training step refer to each other, so
-        # only the garbage collector frees them. PyTorch keeps so many compiled steps, and no more.
+        # only the garbage collector frees them. PyTorch keeps a limited number of compiled steps.
         del model
         torch.compiler.reset()
         gc.collect()

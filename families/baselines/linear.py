@@ -1,4 +1,4 @@
-"""Base of the models whose scores are linear in what a user has, without encodings.
+"""Base of the models that score a user by what the user has, without encodings.
 
 Shapes: U users, I items, b users of a block, m interactions of a block.
 """
@@ -24,7 +24,7 @@ class Linear(SolvedAtOnce):
         self.seen = UserItems(data.train, device)
 
     def scores_of_rows(self, x):
-        """Scores (b, I) from rows of X, a csr tensor (b, I). They are linear in the rows."""
+        """Scores (b, I) from rows of X, a csr tensor (b, I)."""
         raise NotImplementedError
 
     def score(self, users, out):

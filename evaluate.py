@@ -149,12 +149,13 @@ class Evaluator:
     larger_is_better: whether a larger `monitor` is better
     from_zero: whether a plot of the metrics shows 0
     sizes: {name for summary.json: how many users (pairs, ratings, rows) are evaluated}
+    finds_users: whether an evaluation of all users leaves `found`
     found: what the latest evaluation of all users found of each, a metrics.found.Found, or None
     """
 
     larger_is_better = True
     from_zero = True
-    found = None
+    finds_users, found = False, None
 
     @classmethod
     def of_splits(cls, data, device, data_dir):
@@ -212,6 +213,7 @@ class Ranking(Evaluator):
     metrics = names_of(CHOSEN, CUTOFFS)
     monitor = "Recall@20"
     headline = ("Recall@20", "NDCG@20")
+    finds_users = True
 
     @classmethod
     def choose(cls, metrics, cutoffs, monitor):

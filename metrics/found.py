@@ -40,10 +40,23 @@ class Found:
         items, hits = (x[:, : self.k].flatten() for x in (lists.items, lists.hits))
         self.hits.index_add_(0, items, hits)
 
-    def by_user(self, data):
-        """The table of users.parquet on the first process, else None. All call it together.
+    def tables(self, data, headline):
+        """(by user, {"users": by group, "items": by group}); on other processes (None, {}).
 
-        data: the sources.interactions.Interactions that were evaluated
+        All processes call it together.
+
+        data: the sources.interactions.Interactions that were evaluated, on the test split
+        headline: metrics to show of a group, if a user has them
+        """
+        users, items = self.by_user(data), self.by_item_group(data)
+        if users is None:
+            return None, {}
+        at_k = [name for name in self.names if name.endswith(f"@{self.k}")]
+        names = [name for name in dict.fromkeys([*headline, *at_k]) if name in self.names]
+        return users, {"users": by_user_group(users, names[:2]), "items": items}
+
+    def by_user(self, data):
+        """The table of users.parquet on the first process, else None. See `tables`.
 
         Columns: user, its id; interactions, in training; then the metrics.
         """
@@ -51,7 +64,9 @@ class Found:
         users = torch.cat([empty.long(), *self.users]).cpu()  # (n,)
         values = torch.cat([empty.new_zeros(0, len(self.names)), *self.rows])  # (n, m)
         interactions = torch.from_numpy(np.diff(data.train.indptr).astype(np.int64))[users]
-        ids = [data.user_ids[user] for user in users.tolist()]
+        # The users of a process that reads its share of arrays have no ids but their numbers.
+        known = data.user_ids or range(data.first, data.first + data.shape[0])
+        ids = [str(known[user]) for user in users.tolist()]
         if collectives.world_size() > 1:
             texts = collectives.all_gather_texts(json.dumps(ids))
             ids = [user for text in texts for user in json.loads(text)]
@@ -64,7 +79,7 @@ class Found:
         return table
 
     def by_item_group(self, data):
-        """Table of items by popularity, see `groups_of`. All processes call it together.
+        """Table of items by popularity, see `groups_of` and `tables`.
 
         Columns: items, interactions (in training, fewest and most of an item), test interactions,
         and Recall@k: the share of the group's test interactions that are among the first k.

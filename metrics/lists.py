@@ -62,12 +62,14 @@ def items_of(data, device, data_dir, with_genres):
 def genres_of(data, data_dir):
     """Rows of length 1, (I, G) float64, from the files of a data set, see Items."""
     table = item_titles(data, data_dir)
-    marks = None if table is None else table["genres"].str.get_dummies("|").to_numpy(np.float64)
-    if marks is None or not marks.any():
+    if table is not None:
+        marks = table["genres"].str.get_dummies("|").drop(columns="", errors="ignore")
+    if table is None or marks.empty:
         raise UserError(
             f"Diversity needs the genres of items, and {data.name} has none; leave it out of "
             "--metrics, or add items.csv (datasets/README.md)"
         )
+    marks = marks.to_numpy(np.float64)
     lengths = np.linalg.norm(marks, axis=1, keepdims=True)
     return torch.from_numpy(marks / np.maximum(lengths, 1))
 

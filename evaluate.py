@@ -19,6 +19,7 @@ from metrics.flags import (
     cutoff_of,
     headline_of,
     larger_is_better,
+    mistakes,
     names_of,
 )
 from metrics.found import Found
@@ -219,11 +220,11 @@ class Ranking(Evaluator):
     def choose(cls, metrics, cutoffs, monitor):
         """The subclass with these metrics: values of --metrics, --cutoffs and --monitor.
 
-        Raises UserError if `monitor` is not among them.
+        Raises UserError if they contradict each other.
         """
         names = names_of(metrics, cutoffs, cls.ranking)
-        if monitor not in names:
-            raise UserError(f"--monitor {monitor} is not among the metrics: {', '.join(names)}")
+        for mistake in mistakes(metrics, cutoffs, cls.ranking, monitor):
+            raise UserError(mistake)
         values = {
             "chosen": Chosen(metrics, cutoffs),
             "metrics": names,

@@ -73,14 +73,22 @@ def cutoff_of(monitor, cutoffs):
 
 
 def contradictions(args):
-    """Yield lines about values of these flags that contradict each other."""
-    for flag in ("metrics", "cutoffs"):
-        values = getattr(args, flag)
-        if twice := {value for value in values if values.count(value) > 1}:
-            yield f"--{flag} has {twice.pop()} twice"
-    names = names_of(args.metrics, args.cutoffs, args.ranking)
-    if args.monitor is not None and args.monitor not in names:
-        yield f"--monitor {args.monitor} is not among the metrics: {', '.join(names)}"
+    """Yield lines about values of these flags that contradict each other.
+
+    With --mode evaluate some come from the checkpoint; then evaluate.Ranking.choose asks `mistakes`.
+    """
+    if args.mode == "train":
+        yield from mistakes(args.metrics, args.cutoffs, args.ranking, monitor_of(args))
+
+
+def mistakes(metrics, cutoffs, ranking, monitor):
+    """Yield lines about values of the flags with these names that contradict each other."""
+    for flag, values in {"metrics": metrics, "cutoffs": cutoffs}.items():
+        if twice := [value for value in values if values.count(value) > 1]:
+            yield f"--{flag} has {twice[0]} twice"
+    names = names_of(metrics, cutoffs, ranking)
+    if monitor not in names:
+        yield f"--monitor {monitor} is not among the metrics: {', '.join(names)}"
     if double := [name for name in PAIR_METRICS if names.count(name) > 1]:
         name, k = double[0].split("@")
         yield (

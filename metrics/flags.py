@@ -75,7 +75,7 @@ def cutoff_of(monitor, cutoffs):
 def contradictions(args):
     """Yield lines about values of these flags that contradict each other.
 
-    With --mode evaluate some come from the checkpoint; then evaluate.Ranking.choose asks `mistakes`.
+    With --mode evaluate some are read from the checkpoint, and evaluate.Ranking.choose checks them.
     """
     if args.mode == "train":
         yield from mistakes(args.metrics, args.cutoffs, args.ranking, monitor_of(args))

@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 import torch
 from pyarrow import parquet
-from tools import interactions, train_on_ranks
+from tools import interactions
 
 import train
 from dataloader import load_dataset
@@ -80,20 +80,6 @@ def test_the_best_epoch_is_not_evaluated_twice(cli, work, monkeypatch):
     monkeypatch.setattr(Ranking, "sums", lambda *given: count.append(1) or sums(*given))
     assert cli("--model", "EASE")[0] == 0
     assert len(count) == 2  # the one epoch, and Popularity
-
-
-def test_ranks_write_the_rows_of_all_users(cli, work):
-    """One process that evaluates their checkpoint finds the same."""
-    metrics = ("--metrics", "NDCG", "Coverage", "Gini", "Novelty", "TailShare")
-    output = train_on_ranks("--epochs", 3, "--dim", 8, *metrics, "--run_name", "two")[0]
-    assert cli("--mode", "evaluate", "--run_name", "two")[0] == 0
-    two, one = users_of("two"), users_of("two-evaluate")
-    pd.testing.assert_frame_equal(two, one, atol=1e-6)
-    assert list(one) == ["user", "interactions", "NDCG@5", "NDCG@10", "NDCG@20"]
-    assert len(one) == 600
-    both = (summary_of(name, work)["best"] for name in ("two", "two-evaluate"))
-    assert next(both) == pytest.approx(next(both), abs=1e-6)
-    assert "Five groups of items" in output
 
 
 def test_groups_by_hand():

@@ -268,7 +268,7 @@ class Ranking(Evaluator):
         if users is None:
             users, hits = self.users, sums[0].new_zeros(self.items)
             k = cutoff_of(self.monitor, self.chosen.cutoffs)
-            found = self.found = Found(self.chosen.functions, k, hits)
+            found = self.found = Found(self.chosen.accuracy, k, hits)
         k = min(max(self.chosen.cutoffs), self.items)
         for block, items, scores in top_items(scorer, self.items, users, self.seen, k):
             # An item is a hit if its pair is among the sorted keys.

@@ -7,19 +7,23 @@ from functools import cached_property
 
 import torch
 
-from cli.registry import METRICS, NEED_GENRES, OF_ALL_LISTS, find
+from cli.registry import ACCURACY, METRICS, NEED_GENRES, OF_A_LIST, OF_ALL_LISTS, find
 
 
 class Chosen:
     """Some metrics at some cut-offs.
 
-    of_each: metrics of each user's list; of_all: metrics of all lists together
+    of_each: metrics of each user's list, those of accuracy first
+    of_all: metrics of all lists together
+    accuracy: names of the former at their cut-offs
     cutoffs: the list lengths
     """
 
     def __init__(self, metrics, cutoffs):
         """metrics, cutoffs: values of these flags"""
-        self.of_each = [name for name in metrics if name not in OF_ALL_LISTS]
+        accuracy, of_a_list = ([x for x in metrics if x in y] for y in (ACCURACY, OF_A_LIST))
+        self.accuracy = [f"{name}@{k}" for name in accuracy for k in cutoffs]
+        self.of_each = accuracy + of_a_list
         self.of_all = [name for name in metrics if name in OF_ALL_LISTS]
         self.order = [(name, k) for name in metrics for k in cutoffs]
         self.cutoffs = cutoffs

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cli.registry import ACCURACY
 from distributed import collectives
 from sources.share import item_counts
 
@@ -26,17 +25,13 @@ class Found:
     """
 
     def __init__(self, names, k, hits):
-        """names: of all metrics that a user has; hits: zeros"""
-        self.columns = [
-            column for column, name in enumerate(names) if name.split("@")[0] in ACCURACY
-        ]
-        self.names = [list(names)[column] for column in self.columns]
-        self.k, self.hits, self.users, self.rows = k, hits, [], []
+        """names, k: see the class; hits: zeros"""
+        self.names, self.k, self.hits, self.users, self.rows = names, k, hits, [], []
 
     def add(self, users, values, lists):
-        """Add a block: users (b,), values (b, all metrics), lists: accuracy.Lists."""
+        """Add a block: users (b,), values (b, m and more), lists: accuracy.Lists."""
         self.users.append(users)
-        self.rows.append(values[:, self.columns])
+        self.rows.append(values[:, : len(self.names)])
         items, hits = (x[:, : self.k].flatten() for x in (lists.items, lists.hits))
         self.hits.index_add_(0, items, hits)
 

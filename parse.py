@@ -21,8 +21,11 @@ from regularizers.flags import HELD_OUT
 MODEL = Flag(
     "model", "OneBP", one_of(*families.models()), "model to train, see the end of this help"
 )
-# The flags that --mode describe uses, beside those that decide which data are loaded.
-DESCRIBING = {"mode", "model", "run_name", "log_root", "no_download"}
+# The flags that modes without a model use, beside those that decide which data are loaded.
+OF_DATA = {
+    "describe": {"mode", "model", "run_name", "log_root", "no_download"},
+    "split": {"mode", "model", "output", "no_download"},
+}
 EVALUATING = {"train", "evaluate", "describe"}
 SECTIONS = {"run": [MODEL, *RUN], "data": DATA, "training": TRAINING, "evaluation": EVALUATION}
 
@@ -85,8 +88,10 @@ class Flags(argparse.Namespace):
         if not serves(flag, self.model):
             return "model", [name for name in families.models() if serves(flag, name)]
         declared = flags_of(self.model)
-        if self.mode == "describe" and not declared[flag].loads and flag not in DESCRIBING:
-            return "mode", [mode for mode in declared["mode"].convert.choices if mode != self.mode]
+        used = OF_DATA.get(self.mode)
+        if used and not declared[flag].loads and flag not in used:
+            modes = declared["mode"].convert.choices
+            return "mode", [mode for mode in modes if flag in OF_DATA.get(mode, {flag})]
         for choice, values in declared[flag].only.items():
             in_effect = choice != "model" and serves(choice, self.model)
             if in_effect and getattr(self, choice) not in values:
@@ -246,6 +251,8 @@ def contradictions(args, given):
     """Yield lines about flags that contradict each other. given: {flag: value} as typed."""
     family = families.family_of(args.model)
     yield from launch.mistakes()
+    if args.mode == "split" and "pairs" not in family.models[args.model].has:
+        yield f"--mode split writes pairs of user and item; --model {args.model} takes none"
     for flag in given:
         if ignored := args.why_ignored(flag):
             choice, values = ignored

@@ -33,8 +33,8 @@ FLAGS = [
     Flag("keep_seen", False, None, needs="lists", only=RECOMMEND, decides="nothing",
          help="recommend: also items of the user's training interactions or history"),
     Flag("output", None, text,
-         needs="lists", only={"mode": ("recommend", "export")}, decides="nothing",
-         help="recommend: file to write (default: the terminal); export: folder to write"),
+         needs="pairs", only={"mode": ("recommend", "export", "split")}, decides="nothing",
+         help="recommend: file to write (default: the terminal); export, split: folder to write"),
 ]
 # fmt: on
 
@@ -55,5 +55,5 @@ def contradictions(args, given):
         yield "--passes belongs to --history; --users have their encodings from training"
     if args.blend and args.popularity_weight == "auto":
         yield "--popularity_weight auto chooses for one run: give a number, or leave --blend out"
-    if args.mode == "export" and args.output is None:
-        yield "--mode export needs --output, the folder to write to"
+    if args.mode in ("export", "split") and args.output is None:
+        yield f"--mode {args.mode} needs --output, the folder to write to"

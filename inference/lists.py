@@ -12,13 +12,29 @@ from scipy.sparse import csr_array
 
 from cli.errors import UserError
 from engine.tables import UserItems
+from recommender import Recommender
 
 log = logging.getLogger("onebp")
 
 COLUMNS = "a header with user, item and, unless the rows of a user are in order, rank or score"
 
 
-class Lists:
+class Lists(Recommender):
+    """Lists of a file --recommendations as a model, to be evaluated as one on the test split."""
+
+    def __init__(self, data, args, device):
+        """Raises UserError if the file cannot be read, see read_lists."""
+        self.places = read_lists(args.recommendations, data)
+        super().__init__(data, args, device)
+
+    def make_evaluators(self):
+        return {"test": super().make_evaluators()["test"]}
+
+    def scorer(self):
+        return ListScores(self.places, self.device)
+
+
+class ListScores:
     """Scores of lists: minus the place in the user's list, from 1; -inf for other items.
 
     A scorer for the evaluators, see evaluate.DotProduct.
@@ -68,7 +84,9 @@ def read_lists(path, data):
 def read_table(path):
     """The file's rows, all texts, with the line of each as index. Raises UserError."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(
+            path, dtype=str, na_filter=False, encoding="utf-8-sig", skip_blank_lines=False
+        )
     except (OSError, ValueError, UnicodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is no CSV file with {COLUMNS} ({reason})") from None
@@ -76,9 +94,10 @@ def read_table(path):
     if missing := [name for name in ("user", "item") if name not in table]:
         found = ", ".join(table.columns)
         raise UserError(f"{path} has no column {missing[0]}, only {found}; it needs {COLUMNS}")
+    table.index = pd.RangeIndex(2, len(table) + 2, name="line")
+    table = table[(table != "").any(axis=1)]
     if table.empty:
         raise UserError(f"{path} has no lists")
-    table.index = pd.RangeIndex(2, len(table) + 2, name="line")
     return table
 
 

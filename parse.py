@@ -16,6 +16,7 @@ from cli import launch
 from cli.flags import Flag, Parser, one_of
 from cli.shared_flags import DATA, DATASETS, EVALUATION, RUN, TRAINING
 from inference import flags as inference
+from metrics import flags as metrics
 from regularizers.flags import HELD_OUT
 
 MODEL = Flag(
@@ -27,7 +28,12 @@ OF_DATA = {
     "split": {"mode", "model", "output", "no_download"},
 }
 EVALUATING = {"train", "evaluate", "describe"}
-SECTIONS = {"run": [MODEL, *RUN], "data": DATA, "training": TRAINING, "evaluation": EVALUATION}
+SECTIONS = {
+    "run": [MODEL, *RUN],
+    "data": DATA,
+    "training": TRAINING,
+    "evaluation": [*metrics.FLAGS, *EVALUATION],
+}
 
 
 class Flags(argparse.Namespace):
@@ -268,6 +274,7 @@ def contradictions(args, given):
             yield f"{choice} runs in one process; start it without torchrun"
     yield from shared_contradictions(args, given)
     yield from inference.contradictions(args, given)
+    yield from metrics.contradictions(args)
     yield from family.contradictions(args, given)
 
 

@@ -1,4 +1,4 @@
-"""The files of a run: log.txt, metrics.csv, summary.json and curves.png."""
+"""The files of a run: log.txt, metrics.csv, summary.json, users.parquet and figures."""
 
 import csv
 import fcntl
@@ -14,6 +14,7 @@ from distributed import collectives
 from reports import names
 from reports.console import chosen_by, command_line
 from reports.figures import Curves, save_figure
+from reports.users import write_users
 from utils import EarlyLog, atomic_file, peak_memory_mb, versions
 
 log = logging.getLogger("onebp")
@@ -75,11 +76,12 @@ class Run:
                 log.info("the earlier run of this name is now %s", earlier)
 
     def rewind(self, epoch):
-        """Before a continuation: drop the summary, and the rows of metrics.csv after `epoch`.
+        """Before a continuation: drop the results, and the rows of metrics.csv after `epoch`.
 
         Returns the number of rows that are left.
         """
-        self.summary_file.unlink(missing_ok=True)
+        for file in (self.summary_file, self.folder / names.USERS):
+            file.unlink(missing_ok=True)
         rows = self.rows()
         rows = rows[rows["epoch"].astype(float) <= epoch]
         with atomic_file(self.metrics_file, "w", newline="") as file:
@@ -141,22 +143,15 @@ class Run:
         total_seconds: of the run, with the time before a continuation
         """
         train_seconds, eval_seconds = self.seconds()
-        device = model.device
-        summary = {
-            "command": command_line(),
-            "versions": versions(),
-            "seed": args.seed,
-            "device": str(device),
-            "ranks": collectives.world_size(),
-            "dataset": {"name": data.name, **data.counts(), "digest": data.digest},
-            "protocol": {"select": chosen_by(args), **model.protocol},
-            **result,
-            "seconds": {"train": train_seconds, "eval": eval_seconds, "total": total_seconds},
-            "peak_memory_mb": peak_memory_mb(device),
-            "flags": vars(args) | {"refit_epochs": args.refit_epochs},
-        }
-        with atomic_file(self.summary_file, "w") as file:
-            json.dump(summary, file, indent=2)
+        seconds = {"train": train_seconds, "eval": eval_seconds, "total": total_seconds}
+        write_summary(self.summary_file, model, data, args, {**result, "seconds": seconds})
+
+    def write_users(self, users, groups):
+        """Write users.parquet and groups.png, if there are `users`. Returns {topic: paths}.
+
+        users, groups: from metrics.found.Found.tables
+        """
+        return {} if users is None else {"users": write_users(self.folder, users, groups)}
 
     def plot(self, model, split, best_epoch, baselines):
         """Write curves.png: the loss, and the headline metrics on `split`, by epoch.
@@ -187,6 +182,24 @@ class Run:
         save_figure(self.plot_file, self.folder.name, [losses, metrics])
 
 
+def write_summary(path, model, data, args, result):
+    """Write a summary.json: what was evaluated, how, on which data. result: further entries"""
+    summary = {
+        "command": command_line(),
+        "versions": versions(),
+        "seed": args.seed,
+        "device": str(model.device),
+        "ranks": collectives.world_size(),
+        "dataset": {"name": data.name, **data.counts(), "digest": data.digest},
+        "protocol": {"select": chosen_by(args), **model.protocol},
+        **result,
+        "peak_memory_mb": peak_memory_mb(model.device),
+        "flags": vars(args) | {"refit_epochs": args.refit_epochs},
+    }
+    with atomic_file(path, "w") as file:
+        json.dump(summary, file, indent=2)
+
+
 class SilentRun(Run):
     """The Run of all processes but the first: it writes nothing, and reads what the first wrote."""
 
@@ -202,6 +215,10 @@ class SilentRun(Run):
     def seconds(self):
         """Zeros: the first process may be replacing metrics.csv, and only it needs the seconds."""
         return 0.0, 0.0
+
+    def write_users(self, users, groups):
+        """Nothing: the first process has the rows of all users."""
+        return {}
 
     set_aside = rewind = open_log = add_row = write_summary = plot = _do_nothing
 

@@ -89,10 +89,17 @@ def use_model(args, device):
         from inference.blend import Blend
         from inference.use import (
             adopt_trained_flags,
+            evaluate,
             flags_of_blend,
             run_mode,
             take_trained_weights,
         )
+
+    if args.recommendations:
+        from inference.lists import Lists
+
+        data, args = load_data(args, device)
+        return evaluate(Lists(data, args, device), data, args)
 
     def trained(args, state, data):
         model = families.model_class(args)(data, args, device)

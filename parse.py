@@ -27,6 +27,9 @@ OF_DATA = {
     "describe": {"mode", "model", "run_name", "log_root", "no_download"},
     "split": {"mode", "model", "output", "no_download"},
 }
+# The flags that --recommendations uses, beside those.
+OF_LISTS = {"mode", "recommendations", "run_name", "log_root", "no_download", "device"}
+OF_LISTS |= {"model", "ranking", *(flag.name for flag in metrics.FLAGS)}
 EVALUATING = {"train", "evaluate", "describe"}
 SECTIONS = {
     "run": [MODEL, *RUN],
@@ -79,8 +82,13 @@ class Flags(argparse.Namespace):
 
     @property
     def default_run_name(self):
-        """<dataset>-u<fold>-<model>-<encoder>, without what does not apply."""
+        """<dataset>-u<fold>-<model>-<encoder>, without what does not apply.
+
+        Of lists that another program made: <dataset>-u<fold>-<name of the file>.
+        """
         fold = [f"u{self.fold}"] if self.fold else []
+        if self.recommendations:
+            return "-".join([self.dataset, *fold, Path(self.recommendations).stem])
         named_after = families.models()[self.model].named_after
         variants = [getattr(self, flag) for flag in named_after]
         return "-".join([self.dataset, *fold, self.model, *variants])
@@ -268,6 +276,9 @@ def contradictions(args, given):
             )
     if args.mode in ("recommend", "export") and "lists" not in family.models[args.model].has:
         yield f"--model {args.model} recommends no items: there is only --mode train and evaluate"
+    for flag in given if args.recommendations else ():
+        if not flags_of(args.model)[flag].loads and flag not in OF_LISTS:
+            yield f"--{flag} does nothing with --recommendations, which are made already"
     yield from wrong_dataset(args, family)
     if launch.world_size() > 1:
         for choice in one_process(args, family):

@@ -21,6 +21,9 @@ FLAGS = [
     Flag("blend_weight", 1.0, or_auto(number(0)), needs="lists", only=BLEND, decides="nothing",
          help="weight of its scores, after both have mean 0 and deviation 1 for each user; auto: "
               "the best on the validation split"),
+    Flag("recommendations", None, text,
+         needs="ranking", only={"mode": ("evaluate",)}, decides="nothing",
+         help="evaluate: a CSV file of lists that another program made: user,item[,rank or score]"),
     Flag("users", None, text, needs="lists", only=RECOMMEND, decides="nothing",
          help="recommend: ids of users, separated by commas (in quotes if they have commas), @FILE "
               "with an id in each line, or all"),

@@ -59,7 +59,7 @@ def read_lists(path, data):
     data: Interactions; the ids are those of its files
 
     Users that the data set does not have are left out, with a warning; so are training items, as in
-    every ranking (and validation items). Raises UserError, with the line, for a file that cannot be
+    every ranking, and validation items. Raises UserError, with the line, for a file that cannot be
     read, an unknown item, a pair that occurs twice, and a rank or score that is no number or, a
     rank, occurs twice.
     """
@@ -74,10 +74,16 @@ def read_lists(path, data):
         log.warning(text, unknown, len(table), data.name, table["user"][users < 0].iloc[0])
     known = pd.DataFrame({"user": users, "order": order, "item": items})[users >= 0]
 
-    # Leave out what no ranking has.
+    # Say what no ranking has, and what counts as misses.
     listed = csr_array((np.ones(len(known)), (known["user"], known["item"])), data.shape)
     if seen := int(sum(listed.multiply(matrix != 0).nnz for matrix in data.seen("test"))):
-        log.warning("warning: %d listed items are interactions that are not ranked", seen)
+        text = "warning: %d listed items are training or validation interactions: left out"
+        log.warning(text, seen)
+    lengths = np.diff(listed.indptr)[np.diff(data.test.indptr) > 0]
+    if missing := int((lengths == 0).sum()):
+        text = "warning: %d of %d users of the test split have no list: all metrics 0"
+        log.warning(text, missing, len(lengths))
+    log.info("%s: lists of %d users, of at most %d items", path, (lengths > 0).sum(), max(lengths))
     return places_of(known, data)
 
 
@@ -87,7 +93,9 @@ def read_table(path):
         table = pd.read_csv(
             path, dtype=str, na_filter=False, encoding="utf-8-sig", skip_blank_lines=False
         )
-    except (OSError, ValueError, UnicodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is no CSV file with {COLUMNS} ({reason})") from None
     table.columns = [str(name).strip().lower() for name in table.columns]

@@ -1,5 +1,7 @@
 """--mode evaluate --recommendations: lists of other programs get the metrics of models."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,8 +96,64 @@ def test_mistakes_are_one_line(data, work, text, words):
 
 
 def test_a_file_that_is_absent_or_no_text(data, work):
-    with pytest.raises(UserError, match=r"lists\.csv is no CSV file .*No such file"):
+    with pytest.raises(UserError, match=r"lists\.csv cannot be read \(No such file"):
         read_lists("lists.csv", data)
     (work / "lists.csv").write_bytes(b"user,item\n0,\xff\xfe\n")
     with pytest.raises(UserError, match=r"lists\.csv is no CSV file"):
         read_lists("lists.csv", data)
+
+
+@pytest.fixture
+def recommended(cli, work):
+    """A run, and lists that it recommends."""
+    assert cli("--model", "EASE", "--run_name", "ease")[0] == 0
+    recommend = ("--mode", "recommend", "--run_name", "ease", "--users", "all", "--topk", 20)
+    assert cli(*recommend, "--output", "lists.csv")[0] == 0
+    return work / "runs"
+
+
+def test_a_run_is_left_as_of_a_model(cli, recommended):
+    """Its metrics and users are those of the run that made the lists; a short list has misses."""
+    judge = ("--mode", "evaluate", "--recommendations", "lists.csv")
+    status, stdout, stderr = cli(*judge)
+    assert (status, stderr) == (0, "")
+    assert "lists of 600 users, of at most 20 items" in stdout
+    summaries = [
+        json.loads((recommended / f"{name}/summary.json").read_text())
+        for name in ("ease", "demo-lists")
+    ]
+    one, other = (summary["best"] for summary in summaries)
+    assert {**one, "epoch": 0} == other
+    assert summaries[0]["dataset"] == summaries[1]["dataset"]
+    tables = [
+        pd.read_parquet(recommended / f"{name}/users.parquet") for name in ("ease", "demo-lists")
+    ]
+    pd.testing.assert_frame_equal(*tables)
+
+    status, stdout, _ = cli(*judge, "--metrics", "HR", "--cutoffs", 1, "--run_name", "first")
+    assert status == 0
+    assert list(pd.read_parquet(recommended / "first/users.parquet")) == [
+        "user",
+        "interactions",
+        "HR@1",
+    ]
+
+    status, _, stderr = cli(*judge, "--run_name", "ease")
+    assert status == 2
+    assert "runs/ease is a trained run: give the lists another --run_name" in stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--dim 3", "--dim does nothing with --recommendations"),
+        ("--checkpoint last", "--checkpoint does nothing with --recommendations"),
+        ("--popularity_weight 1", "--popularity_weight does nothing with --recommendations"),
+        ("--mode train", "--recommendations does nothing with --mode train, only with evaluate"),
+        ("--model SVD", "--recommendations does nothing with --model SVD"),
+    ],
+)
+def test_flags_that_do_nothing_are_refused(cli, work, flags, words):
+    status, _, stderr = cli("--mode", "evaluate", "--recommendations", "lists.csv", *flags.split())
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert words in stderr

@@ -22,8 +22,14 @@ from regularizers.flags import HELD_OUT
 MODEL = Flag(
     "model", "OneBP", one_of(*families.models()), "model to train, see the end of this help"
 )
-# The flags that --mode describe uses, beside those that decide which data are loaded.
-DESCRIBING = {"mode", "model", "run_name", "log_root", "no_download"}
+# The flags that modes without a model use, beside those that decide which data are loaded.
+OF_DATA = {
+    "describe": {"mode", "model", "run_name", "log_root", "no_download"},
+    "split": {"mode", "model", "output", "no_download"},
+}
+# The flags that --recommendations uses, beside those.
+OF_LISTS = {"mode", "recommendations", "run_name", "log_root", "no_download", "device"}
+OF_LISTS |= {"model", "ranking", *(flag.name for flag in metrics.FLAGS)}
 EVALUATING = {"train", "evaluate", "describe"}
 SECTIONS = {
     "run": [MODEL, *RUN],
@@ -76,8 +82,13 @@ class Flags(argparse.Namespace):
 
     @property
     def default_run_name(self):
-        """<dataset>-u<fold>-<model>-<encoder>, without what does not apply."""
+        """<dataset>-u<fold>-<model>-<encoder>, without what does not apply.
+
+        Of lists that another program made: <dataset>-u<fold>-<name of the file>.
+        """
         fold = [f"u{self.fold}"] if self.fold else []
+        if self.recommendations:
+            return "-".join([self.dataset, *fold, Path(self.recommendations).stem])
         named_after = families.models()[self.model].named_after
         variants = [getattr(self, flag) for flag in named_after]
         return "-".join([self.dataset, *fold, self.model, *variants])
@@ -91,8 +102,10 @@ class Flags(argparse.Namespace):
         if not serves(flag, self.model):
             return "model", [name for name in families.models() if serves(flag, name)]
         declared = flags_of(self.model)
-        if self.mode == "describe" and not declared[flag].loads and flag not in DESCRIBING:
-            return "mode", [mode for mode in declared["mode"].convert.choices if mode != self.mode]
+        used = OF_DATA.get(self.mode)
+        if used and not declared[flag].loads and flag not in used:
+            modes = declared["mode"].convert.choices
+            return "mode", [mode for mode in modes if flag in OF_DATA.get(mode, {flag})]
         for choice, values in declared[flag].only.items():
             in_effect = choice != "model" and serves(choice, self.model)
             if in_effect and getattr(self, choice) not in values:
@@ -252,6 +265,8 @@ def contradictions(args, given):
     """Yield lines about flags that contradict each other. given: {flag: value} as typed."""
     family = families.family_of(args.model)
     yield from launch.mistakes()
+    if args.mode == "split" and "pairs" not in family.models[args.model].has:
+        yield f"--mode split writes pairs of user and item; --model {args.model} takes none"
     for flag in given:
         if ignored := args.why_ignored(flag):
             choice, values = ignored
@@ -261,6 +276,9 @@ def contradictions(args, given):
             )
     if args.mode in ("recommend", "export") and "lists" not in family.models[args.model].has:
         yield f"--model {args.model} recommends no items: there is only --mode train and evaluate"
+    for flag in given if args.recommendations else ():
+        if not flags_of(args.model)[flag].loads and flag not in OF_LISTS:
+            yield f"--{flag} does nothing with --recommendations, which are made already"
     yield from wrong_dataset(args, family)
     if launch.world_size() > 1:
         for choice in one_process(args, family):

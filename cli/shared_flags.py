@@ -41,9 +41,10 @@ DATASETS = {
 }
 
 RUN = [
-    Flag("mode", "train", one_of("train", "describe", "evaluate", "recommend", "export"),
+    Flag("mode", "train", one_of("train", "describe", "split", "evaluate", "recommend", "export"),
          decides="nothing",
-         help="train a model; describe the data; or use the checkpoint of a model, see below"),
+         help="train a model; describe the data, or write their splits for other programs; or use "
+              "the checkpoint of a model, see below"),
     Flag("train_mode", "new", one_of("new", "continue", new_train="new", continue_train="continue"),
          decides="nothing",
          help="start afresh, or go on from the last checkpoint"),

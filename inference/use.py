@@ -100,13 +100,14 @@ def run_mode(model, data, args, state):
         recommend(model, data, args)
 
 
-def evaluate(model, data, args, epoch):
+def evaluate(model, data, args, epoch=0):
     """Log a table of the metrics on the test split and, if there is one, the validation split.
 
     Of rankings also write users.parquet, groups.png and summary.json, see `evaluation_folder`.
 
-    epoch: of the checkpoint
+    epoch: of the checkpoint; 0: there is none, but a file --recommendations
     """
+    folder = evaluation_folder(args)
     # On the validation split first: there a flag may be `auto`.
     metrics = {split: model.evaluate(split) for split in reversed(model.evaluators)}
     table = pd.DataFrame(metrics)[[*model.evaluators]]
@@ -119,7 +120,6 @@ def evaluate(model, data, args, epoch):
 
     if found := model.evaluators["test"].found:
         users, groups = found.tables(data, model.evaluator.headline)
-        folder = evaluation_folder(args)
         files = write_users(folder, users, groups)
         best = {"epoch": epoch, **metrics["test"]}
         best |= {"valid": metrics["valid"]} if "valid" in metrics else {}
@@ -130,6 +130,14 @@ def evaluate(model, data, args, epoch):
 
 
 def evaluation_folder(args):
-    """Folder of what --mode evaluate leaves: beside the run, <run_name>[+<blend>]-evaluate."""
+    """Folder of what --mode evaluate leaves: beside the run, <run_name>[+<blend>]-evaluate.
+
+    Of lists it is a run of their own: <run_name>. Raises UserError if that is a trained one.
+    """
+    if args.recommendations:
+        folder = Path(args.log_root) / args.run_name
+        if (folder / names.METRICS).exists():
+            raise UserError(f"{folder} is a trained run: give the lists another --run_name")
+        return folder
     blend = f"+{args.blend}" if args.blend else ""
     return Path(args.log_root) / f"{args.run_name}{blend}-evaluate"

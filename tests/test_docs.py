@@ -179,7 +179,8 @@ def test_a_block_that_is_marked_runs(block, cli, work, monkeypatch):
         elif "--mode" not in words:
             words += ["--epochs", "1"]
         if program == "main.py":
-            status, stdout, stderr = cli(*words, "--device", "cpu")
+            device = () if {"split", "describe"} & {*words} else ("--device", "cpu")
+            status, stdout, stderr = cli(*words, *device)
         else:
             status, stdout, stderr = run(ROOT / program, words, work)
         assert (status, stderr) == (0, "")

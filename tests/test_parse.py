@@ -270,7 +270,7 @@ def test_what_flags_decide():
         ("--topk 5", "--topk does nothing with --mode train, only with recommend"),
         (
             "--mode evaluate --output x",
-            "--output does nothing with --mode evaluate, only with recommend or export",
+            "--output does nothing with --mode evaluate, only with split or recommend or export",
         ),
         (
             "--mode recommend",

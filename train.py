@@ -26,8 +26,10 @@ from utils import progress_bar
 log = logging.getLogger("onebp")
 
 
-def fit(model, data, args):
+def fit(model, data, args, asked=None):
     """Train `model` up to its last epoch, anew or from its checkpoint; write the files of the run.
+
+    asked: the flags that repeat the run, for flags.toml, if they are not `args`
 
     Returns the best epoch. Raises UserError if the checkpoint does not fit, Diverged if the loss is
     no longer finite, KeyboardInterrupt, with a line on how to continue, on Ctrl-C.
@@ -50,6 +52,7 @@ def fit(model, data, args):
                 run.set_aside()
                 note_run_started()
             run.open_log(progress.epoch)
+            run.write_flags(asked or args)
             earlier_seconds = sum(run.seconds())
             log_start(model, data, args, progress.epoch, changes)
 
@@ -103,7 +106,7 @@ def refit(model_class, device, data, args, epochs):
     number of epochs, and with the values that its best epoch chose for flags `auto`. Test is
     evaluated once. A continuation goes on with it if that number and the flags are still the same.
     """
-    folder = Path(args.checkpoint_dir)
+    asked, folder = args, Path(args.checkpoint_dir)
     chosen = load_checkpoint(folder / args.run_name / "best.pt").get("chosen_flags", {})
     args = args.replace(
         **chosen,
@@ -124,7 +127,7 @@ def refit(model_class, device, data, args, epochs):
     args = args.replace(train_mode="continue" if goes_on else "new")
     data = data.with_valid_in_train()
     log.info("refit on training and validation split for %d epochs", epochs)
-    fit(model_class(data, args, device), data, args)
+    fit(model_class(data, args, device), data, args, asked)
 
 
 def train(model, run, progress, checkpoints, args):

@@ -1,4 +1,4 @@
-"""The files of a run: log.txt, metrics.csv, summary.json and curves.png."""
+"""The files of a run: flags.toml, log.txt, metrics.csv, summary.json and curves.png."""
 
 import csv
 import fcntl
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cli import config
 from cli.errors import UserError
 from distributed import collectives
 from reports import names
@@ -101,6 +102,13 @@ class Run:
         for early in EarlyLog.active():
             early.replay_into(self.log_file)
         log.addHandler(self.log_file)
+
+    def write_flags(self, args):
+        """Write flags.toml, which repeats the run. args: the flags of its command"""
+        title = f"Flags of this run. To repeat it: python main.py --config {names.FLAGS}"
+        how = {"encoding": "utf-8", "errors": "backslashreplace"}
+        with atomic_file(self.folder / names.FLAGS, "w", **how) as file:
+            file.write(config.as_toml(title, args.repeating()))
 
     def add_row(self, values):
         """Append a row to metrics.csv, on disk at once: a later checkpoint relies on it."""
@@ -203,7 +211,7 @@ class SilentRun(Run):
         """Zeros: the first process may be replacing metrics.csv, and only it needs the seconds."""
         return 0.0, 0.0
 
-    set_aside = rewind = open_log = add_row = write_summary = plot = _do_nothing
+    set_aside = rewind = open_log = write_flags = add_row = write_summary = plot = _do_nothing
 
 
 def open_board(folder, epoch):

@@ -186,6 +186,7 @@ def parse_args(argv=None):
     words = sys.argv[1:] if argv is None else list(argv)
     spelled = {name.lower(): name for name in families.models()}
     typed = spelled.get(str(last_value(words, "model")).lower())
+    parser = build_parser(typed or "OneBP")
     try:
         root = last_value(words, "log_root") or flags_of("OneBP")["log_root"].default
         file = config.named_file(last_value(words, "config"), last_value(words, "like"), root)
@@ -195,7 +196,7 @@ def parse_args(argv=None):
         given = vars(parser.parse_args(words))
         in_file = flags_of_file(file, named or model, model, given) if file else {}
     except UserError as error:
-        build_parser(typed or "OneBP").error(str(error))
+        parser.error(str(error))
     args = resolve(model, given, in_file, file)
     for mistake in contradictions(args, in_file | given):
         parser.error(mistake)
@@ -271,7 +272,7 @@ def resolve(model, given, in_file, file):
         (f"suggested for {model}", suggested.get("", {}) | suggested.get(dataset, {})),
     ]
     for source, flags in ((f"file {file and file.path}", in_file), ("command line", given)):
-        preset = flags.get("preset", "paper")
+        preset = flags.get("preset")
         sources += [
             (f"preset {preset}", family.presets.get(preset, {}).get(dataset, {})),
             *family.suggest(flags),

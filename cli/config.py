@@ -71,8 +71,9 @@ class FlagsFile:
 
     def _no_toml(self, reason):
         """The UserError for a file that is no TOML. reason: tomllib's message"""
-        found = re.search(r" \(at line (\d+), column \d+\)$", reason)
-        place = f"{self.path}, line {found[1]}" if found else f"{self.path}"
+        found = re.search(r" \(at (line (\d+), column \d+|end of document)\)$", reason)
+        line = found and (found[2] or self.text.rstrip().count("\n") + 1)
+        place = f"{self.path}, line {line}" if found else f"{self.path}"
         reason = reason[: found.start()] if found else reason
         if "overwrite" in reason:
             return UserError(f"{place}: this name stands there twice; keep one of the two lines")

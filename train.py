@@ -51,8 +51,7 @@ def fit(model, data, args, asked=None):
                 model.start_training()
                 run.set_aside()
                 note_run_started()
-            run.open_log(progress.epoch)
-            run.write_flags(asked or args)
+            run.open_log(progress.epoch, asked or args)
             earlier_seconds = sum(run.seconds())
             log_start(model, data, args, progress.epoch, changes)
 
@@ -65,6 +64,7 @@ def fit(model, data, args, asked=None):
             seconds = earlier_seconds + time.perf_counter() - begin
             outputs = model.write_outputs(run.folder, checkpoints.last_file)
             run.plot(model, args.select, progress.best_epoch, result["baselines"])
+            run.track_result(result, outputs)
             run.write_summary(model, data, args, result, seconds)  # last: a run that has it is done
             log_end(run, checkpoints, args, result, outputs)
             return progress.best_epoch

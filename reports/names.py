@@ -5,5 +5,6 @@ from cli.config import NAME as FLAGS
 METRICS, SUMMARY, LOG, CURVES = "metrics.csv", "summary.json", "log.txt", "curves.png"
 STREAM, STREAM_CURVES = "stream.csv", "stream.png"
 TENSORBOARD = "tensorboard"
-RUN_FILES = (FLAGS, METRICS, SUMMARY, LOG, CURVES, STREAM, STREAM_CURVES, TENSORBOARD)
+TRACKED = ("wandb", "wandb.json", "mlflow.json")  # of --log wandb and mlflow
+RUN_FILES = (FLAGS, METRICS, SUMMARY, LOG, CURVES, STREAM, STREAM_CURVES, TENSORBOARD, *TRACKED)
 DESCRIPTION, DESCRIPTION_FIGURE = "description.json", "description.png"  # of --mode describe

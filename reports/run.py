@@ -66,10 +66,10 @@ class Run:
                 self.log_file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, text, (), None))
             log.removeHandler(self.log_file)
             self.log_file.close()
-        if self.tracker:
-            self.tracker.close(failed=error is not None)
         Path(self.lock.name).unlink(missing_ok=True)
         self.lock.close()
+        if self.tracker:
+            self.tracker.end(failed=error is not None)
 
     def set_aside(self):
         """Before a new run: rename an earlier one to <name>.1, or the first free number."""

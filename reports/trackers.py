@@ -76,6 +76,11 @@ class Tracker:
         with self.explain():
             self.write_result(epoch, result, figures)
 
+    def end(self, failed):
+        """End the run, for now. failed: whether an error ended it"""
+        with self.explain():
+            self.close(failed)
+
     def open(self, name, epoch):
         """See __init__."""
         raise NotImplementedError
@@ -89,7 +94,7 @@ class Tracker:
         raise NotImplementedError
 
     def close(self, failed):
-        """End the run, for now. failed: whether an error ended it"""
+        """See end."""
         raise NotImplementedError
 
 

@@ -10,6 +10,10 @@ from families.two_tower import PRESETS
 from parse import parse_args
 
 
+# Flags beside those of a preset that say how to train.
+HOW_TO_TRAIN = ("preset", "lr_dc", "lr_dc_epoch", "config", "like")
+
+
 class Sweep:
     """All combinations of the values that --over gives; base class of the studies by name."""
 
@@ -127,7 +131,7 @@ class Hyperparameters(Sweep):
         args = parse_run_flags(self.fixed, {})
         self.suggested = {flag: getattr(args, flag) for flag in self.over}
         preset = PRESETS["cosine"].get(args.dataset, ())
-        if preset and not self.fixes("preset", "lr_dc", "lr_dc_epoch", *preset):
+        if preset and not self.fixes(*HOW_TO_TRAIN, *preset):
             self.fixed += ["--preset", "cosine"]
 
     def combinations(self):

@@ -250,8 +250,8 @@ def without_effect(args, given, flags):
 def resolve(model, given, in_file, file):
     """The Flags that follow from {flag: value} as typed, and as the FlagsFile `file` gives them.
 
-    Later sources win: default, suggested for the data set, for the model, preset, suggested by
-    other flags, file; then preset and suggestions of the command line, and the command line.
+    Later sources win: default, suggested for the data set, for the model; what the file gives,
+    after the values that its preset and other flags of it bring along; the command line likewise.
     """
     family = families.family_of(model)
     values = {name: flag.default for name, flag in flags_of(model).items()}

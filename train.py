@@ -26,8 +26,10 @@ from utils import progress_bar
 log = logging.getLogger("onebp")
 
 
-def fit(model, data, args):
+def fit(model, data, args, asked=None):
     """Train `model` up to its last epoch, anew or from its checkpoint; write the files of the run.
+
+    asked: the flags that repeat the run, for flags.toml, if they are not `args`
 
     Returns the best epoch. Raises UserError if the checkpoint does not fit, Diverged if the loss is
     no longer finite, KeyboardInterrupt, with a line on how to continue, on Ctrl-C.
@@ -49,7 +51,7 @@ def fit(model, data, args):
                 model.start_training()
                 run.set_aside()
                 note_run_started()
-            run.open_log(progress.epoch)
+            run.open_log(progress.epoch, asked or args)
             earlier_seconds = sum(run.seconds())
             log_start(model, data, args, progress.epoch, changes)
 
@@ -63,6 +65,7 @@ def fit(model, data, args):
             outputs = model.write_outputs(run.folder, checkpoints.last_file)
             outputs |= run.write_users(users, groups)
             run.plot(model, args.select, progress.best_epoch, result["baselines"])
+            run.track_result(result, outputs)
             run.write_summary(model, data, args, result, seconds)  # last: a run that has it is done
             log_end(run, checkpoints, args, result, outputs, groups)
             return progress.best_epoch
@@ -104,7 +107,7 @@ def refit(model_class, device, data, args, epochs):
     number of epochs, and with the values that its best epoch chose for flags `auto`. Test is
     evaluated once. A continuation goes on with it if that number and the flags are still the same.
     """
-    folder = Path(args.checkpoint_dir)
+    asked, folder = args, Path(args.checkpoint_dir)
     chosen = load_checkpoint(folder / args.run_name / "best.pt").get("chosen_flags", {})
     args = args.replace(
         **chosen,
@@ -125,7 +128,7 @@ def refit(model_class, device, data, args, epochs):
     args = args.replace(train_mode="continue" if goes_on else "new")
     data = data.with_valid_in_train()
     log.info("refit on training and validation split for %d epochs", epochs)
-    fit(model_class(data, args, device), data, args)
+    fit(model_class(data, args, device), data, args, asked)
 
 
 def train(model, run, progress, checkpoints, args):

@@ -1,4 +1,4 @@
-"""The files of a run: log.txt, metrics.csv, summary.json, users.parquet and figures."""
+"""The files of a run: flags.toml, log.txt, metrics.csv, summary.json, users.parquet, figures."""
 
 import csv
 import fcntl
@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from cli import config
 from cli.errors import UserError
 from distributed import collectives
 from reports import names
 from reports.console import chosen_by, command_line
 from reports.figures import Curves, save_figure
+from reports.trackers import TRACKERS, numbers_of
 from reports.users import write_users
 from utils import EarlyLog, atomic_file, peak_memory_mb, versions
 
@@ -35,11 +37,17 @@ class Run:
         self.summary_file = self.folder / names.SUMMARY
         self.plot_file = self.folder / names.CURVES
         self.columns = [*COLUMNS, *self.metrics]
-        self.log_file = self.board = None
-        self.with_board = args.log == "tensorboard"
+        self.log_file = self.tracker = None
+        self.tracker_class = TRACKERS.get(args.log)
 
     def __enter__(self):
-        """Raises UserError if another process has this run, OSError if it cannot make folders."""
+        """Keep other processes away.
+
+        Raises UserError if another process has this run, or if --log needs a package that is not
+        installed; OSError if it cannot make folders.
+        """
+        if self.tracker_class:
+            self.tracker_class.check_installed()
         for folder in (self.folder, self.checkpoint_folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
         self.lock = open(self.checkpoint_folder.with_name(f".{self.name}.lock"), "w")
@@ -59,10 +67,10 @@ class Run:
                 self.log_file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, text, (), None))
             log.removeHandler(self.log_file)
             self.log_file.close()
-        if self.board:
-            self.board.close()
         Path(self.lock.name).unlink(missing_ok=True)
         self.lock.close()
+        if self.tracker:
+            self.tracker.end(failed=error is not None)
 
     def set_aside(self):
         """Before a new run: rename an earlier one to <name>.1, or the first free number."""
@@ -88,21 +96,33 @@ class Run:
             rows.to_csv(file, index=False)
         return len(rows)
 
-    def open_log(self, epoch):
-        """Open metrics.csv and log.txt. Earlier log lines, about the data say, come first.
+    def open_log(self, epoch, asked):
+        """Open metrics.csv and log.txt, and write flags.toml. Earlier log lines come first.
 
-        epoch: epochs done. Raises UserError if --log needs a package that is not installed.
+        epoch: epochs done
+        asked: the flags of the run's command
+
+        Raises UserError if the program of --log cannot be reached.
         """
         self.folder.mkdir(exist_ok=True)
         if not self.metrics_file.exists():
             self.add_row(self.columns)
-        if self.with_board:
-            self.board = open_board(self.folder / names.TENSORBOARD, epoch)
+        self.write_flags(asked)
+        if self.tracker_class:
+            flags = {f: v for flags in asked.repeating().values() for f, v in flags.items()}
+            self.tracker = self.tracker_class(self.folder, self.name, flags, epoch)
         self.log_file = logging.FileHandler(self.folder / names.LOG, encoding="utf-8")
         self.log_file.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
         for early in EarlyLog.active():
             early.replay_into(self.log_file)
         log.addHandler(self.log_file)
+
+    def write_flags(self, args):
+        """Write flags.toml, which repeats the run. args: the flags of its command"""
+        title = f"Flags of this run. To repeat it: python main.py --config {names.FLAGS}"
+        how = {"encoding": "utf-8", "errors": "backslashreplace"}
+        with atomic_file(self.folder / names.FLAGS, "w", **how) as file:
+            file.write(config.as_toml(title, args.repeating()))
 
     def add_row(self, values):
         """Append a row to metrics.csv, on disk at once: a later checkpoint relies on it."""
@@ -116,9 +136,8 @@ class Run:
             raise UserError(
                 f"{reason}; make room, then run again with --train_mode continue"
             ) from error
-        if self.board:
-            for name, value in zip(self.columns[1:], values[1:], strict=True):
-                self.board.add_scalar(name, value, values[0])
+        if self.tracker:
+            self.tracker.add_epoch(values[0], dict(zip(self.columns[1:], values[1:], strict=True)))
 
     def rows(self):
         """metrics.csv as a table of texts, which keep every digit, without damaged rows."""
@@ -135,6 +154,17 @@ class Run:
         """Seconds of training and of evaluation in all rows so far."""
         rows = self.rows().astype(float)
         return float(rows["train_seconds"].sum()), float(rows["eval_seconds"].sum())
+
+    def track_result(self, result, outputs):
+        """Give the final metrics and the figures to the program of --log.
+
+        result: from train.final_metrics
+        outputs: {topic: paths} from Recommender.write_outputs
+        """
+        if self.tracker:
+            files = [self.plot_file, *(path for paths in outputs.values() for path in paths)]
+            figures = [path for path in files if path.suffix == ".png"]
+            self.tracker.add_result(result["last"]["epoch"], numbers_of(result), figures)
 
     def write_summary(self, model, data, args, result, total_seconds):
         """Write summary.json: all that is needed to trust the numbers, or to get them again.
@@ -220,18 +250,5 @@ class SilentRun(Run):
         """Nothing: the first process has the rows of all users."""
         return {}
 
-    set_aside = rewind = open_log = add_row = write_summary = plot = _do_nothing
-
-
-def open_board(folder, epoch):
-    """A writer of TensorBoard's files. It hides what an interrupted run wrote after `epoch`.
-
-    Raises UserError if TensorBoard is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            f"--log tensorboard needs a package ({error}): pip install tensorboard"
-        ) from None
-    return SummaryWriter(str(folder), purge_step=epoch + 1)
+    set_aside = rewind = open_log = add_row = track_result = _do_nothing
+    write_summary = plot = _do_nothing

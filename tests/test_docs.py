@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tools import write
 
 import families
 import inference.flags
@@ -53,7 +54,9 @@ def commands():
 
 
 @pytest.mark.parametrize("command", [*commands()])
-def test_a_documented_command_is_valid(command, monkeypatch):
+def test_a_documented_command_is_valid(command, work, monkeypatch):
+    for file in (work / "flags.toml", work / "runs/demo-OneBP-MF/flags.toml"):
+        write(file, "dim = 4\n")
     program, words = COMMAND.fullmatch(command).group(1), shlex.split(command)
     if program == "python study.py":
         monkeypatch.setattr(study, "run", check_study)

@@ -220,6 +220,8 @@ def test_what_flags_decide():
         "checkpoint_dir",
         "no_download",
         "timeout",
+        "config",
+        "like",
     }
     assert vars(args).keys() - args.common_flags().keys() == places
     assert {

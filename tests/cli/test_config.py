@@ -124,7 +124,7 @@ def test_files_that_are_no_files_of_flags(refused, work):
     assert refused.of("--like", "./x").startswith("--like ./x: no run at x; give")
     assert refused.of("--like", "old").startswith("--like old: runs/old has no flags.toml")
     assert refused.of("--like", "old", "--config", "f").startswith("--config and --like both")
-    message = "--config does nothing with --mode evaluate, only with train or describe"
+    message = "--config does nothing with --mode evaluate, only with train or describe or split"
     assert refused("dim = 8", "--mode", "evaluate") == message
 
 

@@ -5,9 +5,15 @@
 
 Every run is `python main.py` in a new process, and gets all other flags.
 A finished run is not repeated; an interrupted study goes on.
+
+Commands about runs that are there; each has its own --help:
+
+    python study.py compare RUN RUN ...    differences, with intervals over users and tests
+    python study.py table RUN RUN ...      flags and metrics of many runs, sorted
 """
 
 import argparse
+import importlib
 import logging
 import math
 import os
@@ -24,6 +30,11 @@ from sweeps.studies import NAMED, Sweep, parse_run_flags
 log = logging.getLogger("onebp")
 
 
+# Modules of commands with flags of their own; each has FLAGS, and main(words) -> exit status.
+COMMANDS = {
+    "compare": "sweeps.compare",
+    "table": "sweeps.table",
+}
 # Flags of main.py that a study sets itself, each with the advice to a user who gives it.
 OWN_FLAGS = {
     "seed": "give --seeds",
@@ -40,6 +51,8 @@ def main(argv=None):
     argv: the command line's words, by default those of this process
     """
     words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in COMMANDS:
+        return importlib.import_module(COMMANDS[words[0]]).main(words[1:])
 
     # The first word may name a study. Words after "--" are for main.py.
     name = words[0] if words and not words[0].startswith("-") else None
@@ -48,7 +61,8 @@ def main(argv=None):
     parser = build_parser()
     given, passed = parser.parse_known_args(own_words)
     if name and name not in NAMED:
-        parser.error(f"there is no study {name!r}, only {', '.join(NAMED)}, or --over")
+        known = ", ".join([*NAMED, *COMMANDS])
+        parser.error(f"there is no study or command {name!r}, only {known}, or --over")
     if bool(name) == ("over" in given):
         parser.error(f"give either --over or a study: {', '.join(NAMED)}")
     given = argparse.Namespace(**{flag.name: flag.default for flag in FLAGS} | vars(given))
@@ -59,7 +73,8 @@ def build_parser():
     """Parser of the study's own flags."""
     parser = Parser(
         prog="study.py",
-        usage=f"study.py [{'|'.join(NAMED)}] [flags of the study] [--] [flags of main.py]",
+        usage=f"study.py [{'|'.join(NAMED)}] [flags of the study] [--] [flags of main.py]\n"
+        f"       study.py {'|'.join(COMMANDS)} ...",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

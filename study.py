@@ -150,7 +150,7 @@ def run(name, given, fixed):
     failed = run_all(trials, given.jobs)
     runs = collect(trials)
     if len(runs):
-        report(study, runs, folder, flags)
+        report(study, trials, runs, folder, flags)
     if failed:
         first, line = next(iter(failed.items()))
         raise UserError(f"{len(failed)} of {len(trials)} runs failed, {first} with: {line}")
@@ -201,19 +201,22 @@ def check_training_splits(combinations):
         )
 
 
-def report(study, runs, folder, flags):
+def report(study, trials, runs, folder, flags):
     """Write runs.csv, study.csv and study.png, and log the table.
 
     study: Sweep
+    trials: list of trials.Trial
     runs: content of runs.csv
     folder: of the study
     flags: parse.Flags of each combination
     """
     from reports.figures import save_figure
+    from sweeps.intervals import add_intervals
     from sweeps.trials import summarise
     from utils import write_csv
 
     table = summarise(runs, study.over)
+    add_intervals(table, trials)
     write_csv(folder / "runs.csv", runs)
     write_csv(folder / "study.csv", table)
     files = ["runs.csv", "study.csv"]
@@ -228,7 +231,7 @@ def report(study, runs, folder, flags):
         save_figure(folder / "study.png", title, panels)
         files.append("study.png")
 
-    # The printed table: mean ± standard deviation, without the latter for one seed.
+    # The printed table: mean ± standard deviation, without the latter for one seed; the interval.
     printed = table[list(study.over)].map(str)
     for label, measure, decimals in study.printed:
         pairs = zip(table[f"{measure}_mean"], table[f"{measure}_std"], strict=True)
@@ -236,10 +239,21 @@ def report(study, runs, folder, flags):
             f"{mean:.{decimals}f}" + f" ± {std:.{decimals}f}" * (not math.isnan(std))
             for mean, std in pairs
         ]
+        if f"{measure}_low" in table:
+            ends = zip(table[f"{measure}_low"], table[f"{measure}_high"], strict=True)
+            printed[f"{label}, 95 %"] = [
+                "" if math.isnan(low) else f"{low:.4f} to {high:.4f}" for low, high in ends
+            ]
     printed["n"] = table["n_seeds"]
     selects = " or ".join(dict.fromkeys(args.select for args in flags))
     caption = study.caption.format(select=selects)
     log.info("\n%s:\n\n%s\n", caption, printed.to_string(index=False))
+    if any(label.endswith("95 %") for label in printed):
+        log.info(
+            "95 %%: interval over users of a combination alone. Two that overlap may still differ: "
+            "python study.py compare %s tests the differences",
+            folder,
+        )
     log.info("%s: %s", folder, ", ".join(files))
 
 

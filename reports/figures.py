@@ -185,6 +185,8 @@ class Intervals:
 
     def draw(self, axes):
         """Draw into Matplotlib axes."""
+        from matplotlib.ticker import MaxNLocator
+
         table, places = self.table, range(len(self.table))
         lengths = [table["difference"] - table["low"], table["high"] - table["difference"]]
         style = {"fmt": "o", "color": "black", "markersize": 5, "capsize": 4}
@@ -192,6 +194,7 @@ class Intervals:
         axes.axvline(0, color="gray", linestyle="--")
         axes.set_yticks(places, table["row"])
         axes.set_ylim(len(table) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set(xlabel=self.xlabel)
         axes.grid(alpha=0.3, axis="x")
 

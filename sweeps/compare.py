@@ -61,7 +61,7 @@ def run(given):
     check_rows(rows)
     runs = [run for row in rows for run in row.runs]
     finished.check_same_data(runs)
-    metrics = list(dict.fromkeys(given.metric or [default_metric(runs[0])]))
+    metrics = list(dict.fromkeys(given.metric or [runs[0].monitor]))
 
     # The metrics of every user; a user without a value in some row is left out of that metric.
     tables = [row.users(metrics) for row in rows]
@@ -85,11 +85,6 @@ def check_rows(rows):
     for label in labels:
         if labels.count(label) > 1:
             raise UserError(f"two rows are {label}; give one a label: LABEL=FOLDER")
-
-
-def default_metric(run):
-    """The metric that chose the epoch of a run, or its first one."""
-    return run.evaluator.monitor if run.evaluator else next(iter(run.metrics))
 
 
 def compare(rows, tables, metrics, seed):
@@ -139,8 +134,10 @@ def log_table(table, run):
     """Log a table for each metric. table: from `compare`; run: any of the runs"""
     import pandas as pd
 
+    from reports.description import aligned
+
     for metric, rows in table.groupby("metric", sort=False):
-        shown = pd.DataFrame({"": rows["row"], "seeds": rows["seeds"].map(str)})
+        shown = pd.DataFrame({"runs": rows["row"], "seeds": rows["seeds"].map(str)})
         shown["mean"] = [
             f"{mean:.4f}" + ("" if pd.isna(std) else f" ± {std:.4f}")
             for mean, std in zip(rows["mean"], rows["std"], strict=True)
@@ -157,19 +154,13 @@ def log_table(table, run):
         shown.loc[rows["difference"].isna(), shown.columns[3:]] = ""
         data, users = run.summary["dataset"]["name"], rows["users"].iloc[0]
         title = f"{metric} on {data}, test split, {users:,} users; differences to the first row"
-        log.info("\n%s:\n\n%s\n", title, left_aligned(shown))
+        text = aligned([[*shown.columns], *shown.to_numpy().tolist()])
+        log.info("\n%s:\n\n%s\n", title, text)
     log.info(
         "Intervals are over users (paired bootstrap), one each; p are corrected by Holm over %d "
         "comparisons.",
         table["p_t"].count(),
     )
-
-
-def left_aligned(table):
-    """A table of texts, its first column aligned to the left."""
-    first = table.iloc[:, 0].map(str)
-    width = max(map(len, first))
-    return table.assign(**{first.name: first.str.ljust(width)}).to_string(index=False)
 
 
 def written_p(p):
@@ -192,10 +183,11 @@ def log_notes(rows):
         changed = differing_flags(first, row.runs[0], len(row.runs) > 1 or len(rows[0].runs) > 1)
         said = ", ".join(f"{flag}={now} (not {before})" for flag, before, now in changed)
         log.info("%s differs from %s in: %s", row.label, rows[0].label, said or "no flag")
-    if any(len(row.runs) == 1 for row in rows):
+    if alone := [row.label for row in rows if len(row.runs) == 1]:
         log.info(
-            "A row of one seed is one trained model: another seed may differ by more than its "
-            "interval. Give several seeds of each to compare models."
+            "Of one seed: %s. Another seed may differ by more than the interval; to compare "
+            "models, give several seeds of each.",
+            ", ".join(alone),
         )
 
 

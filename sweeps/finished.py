@@ -62,6 +62,11 @@ class FinishedRun:
         return self.flags and families.model_class(self.flags).evaluator_class(self.flags)
 
     @property
+    def monitor(self):
+        """The metric that chose the best epoch; the first one of a run without a model."""
+        return self.evaluator.monitor if self.evaluator else next(iter(self.metrics), None)
+
+    @property
     def metrics(self):
         """{metric: value} at the best epoch, on the test split."""
         best = self.summary["best"]

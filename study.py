@@ -62,7 +62,7 @@ def main(argv=None):
     given, passed = parser.parse_known_args(own_words)
     if name and name not in NAMED:
         known = ", ".join([*NAMED, *COMMANDS])
-        parser.error(f"there is no study or command {name!r}, only {known}, or --over")
+        parser.error(f"there is no study {name!r}, only {known}, or --over")
     if bool(name) == ("over" in given):
         parser.error(f"give either --over or a study: {', '.join(NAMED)}")
     given = argparse.Namespace(**{flag.name: flag.default for flag in FLAGS} | vars(given))

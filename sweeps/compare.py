@@ -63,7 +63,6 @@ def run(given):
     finished.check_same_data(runs)
     metrics = list(dict.fromkeys(given.metric or [runs[0].monitor]))
 
-    # The metrics of every user; a user without a value in some row is left out of that metric.
     tables = [row.users(metrics) for row in rows]
     for row, table in zip(rows, tables, strict=True):
         finished.check_same_users(rows[0].label, tables[0], row.label, table)
@@ -107,7 +106,7 @@ def compare(rows, tables, metrics, seed):
 
     random, found = np.random.default_rng(seed), []
     for metric in metrics:
-        values = pd.concat([table[metric] for table in tables], axis=1).dropna().to_numpy()
+        values = pd.concat([table[metric] for table in tables], axis=1).to_numpy()
         if len(values) < 2:
             raise UserError(f"{metric} is of {len(values)} users; an interval needs two or more")
         differences = values[:, 1:] - values[:, :1]  # (users, rows - 1)

@@ -81,31 +81,33 @@ class FinishedRun:
         try:
             table = pd.read_parquet(file)
         except FileNotFoundError:
-            again = f"python main.py --mode evaluate --run_name {self.name}"
-            for flag in ("log_root", "checkpoint_dir"):
-                value = self.summary["flags"].get(flag)
-                if self.flags and value not in (None, self.flags.default(flag)):
-                    again += f" --{flag} {value}"
-            raise UserError(f"{file} is absent; {again} makes it from the checkpoint") from None
+            raise UserError(f"{file} is absent: {self.how_to_make}") from None
         except (OSError, ValueError) as error:  # pyarrow's
-            raise UserError(f"{file} is damaged ({str(error)[:60]}); {self.remake}") from None
-        if "user" not in table or table["user"].duplicated().any():
-            raise UserError(f"{file} does not name each user once; {self.remake}")
-        table = table.set_index("user").sort_index()
+            raise UserError(f"{file} is damaged ({str(error)[:60]}): {self.how_to_make}") from None
+        numbers = table.drop(columns="user", errors="ignore")
+        numeric = all(kind.kind in "if" for kind in numbers.dtypes)
+        if "user" not in table or not numeric or not np.isfinite(numbers.to_numpy()).all():
+            raise UserError(f"{file} is no table of users and numbers: {self.how_to_make}")
+        if table["user"].duplicated().any():
+            raise UserError(f"{file} has a user twice: {self.how_to_make}")
 
-        # A file of another epoch, or of other flags of evaluation, would not be what it is named.
+        # A file of another epoch, or of other flags of evaluation, is not what it is taken for.
         for metric in table.columns.intersection(list(self.metrics)):
             mean, best = table[metric].mean(), self.metrics[metric]
             if not np.isclose(mean, best, rtol=1e-4, atol=1e-6):
                 raise UserError(
-                    f"{file} has {metric} {mean:.5f} and {SUMMARY} {best:.5f}; {self.remake}"
+                    f"{file} has {metric} {mean:.5f}, and {SUMMARY} {best:.5f}: {self.how_to_make}"
                 )
-        return table
+        return table.set_index("user").sort_index()
 
     @property
-    def remake(self):
-        """Advice on a wrong users.parquet."""
-        return f"make it again with python main.py --mode evaluate --run_name {self.name}"
+    def how_to_make(self):
+        """Advice if users.parquet is absent or wrong."""
+        command = f"python main.py --mode evaluate --run_name {self.name}"
+        for flag in ("log_root", "checkpoint_dir") if self.flags else ():
+            value = getattr(self.flags, flag)
+            command += f" --{flag} {value}" if value != self.flags.default(flag) else ""
+        return f"{command} leaves the metrics of each user in {self.folder}-evaluate; compare that"
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,7 +106,7 @@ def table_of(runs, unfinished, flags, metrics, metric):
         row |= {flag: words_of(run.deciding[flag]) for flag in flags if flag in run.deciding}
         row["epoch"] = run.summary["best"].get("epoch")
         row |= run.metrics
-        row["seconds"] = run.summary["seconds"].get("total")
+        row["seconds"] = run.summary.get("seconds", {}).get("total")
         row["note"] = "" if metric in run.metrics else f"has no {metric}"
         rows.append(row)
     rows += [{"run": name, "note": "not finished"} for name in unfinished]

@@ -168,6 +168,34 @@ class Bars:
 
 
 @dataclass
+class Points:
+    """A panel of points of several kinds in the plane of two principal components.
+
+    title: of the panel
+    points: {kind: array (n, 2)}
+    shares: of the variance, one per component
+    """
+
+    title: str
+    points: dict
+    shares: tuple
+
+    height = 5.5  # inches
+
+    def draw(self, axes):
+        """Draw into Matplotlib axes."""
+        styled = zip(self.points.items(), itertools.cycle(STYLES), strict=False)
+        for (kind, points), (_, marker) in styled:
+            axes.scatter(*points.T, s=14, marker=marker, alpha=0.7, linewidths=0, label=kind)
+        names = (
+            f"component {number} ({share:.0%} of the variance)"
+            for number, share in enumerate(self.shares, 1)
+        )
+        axes.set(title=self.title, **dict(zip(("xlabel", "ylabel"), names, strict=True)))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, markerscale=1.5)
+
+
+@dataclass
 class Intervals:
     """A panel of differences with their intervals, the first one on top, and a line at 0.
 
@@ -197,34 +225,6 @@ class Intervals:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set(xlabel=self.xlabel)
         axes.grid(alpha=0.3, axis="x")
-
-
-@dataclass
-class Points:
-    """A panel of points of several kinds in the plane of two principal components.
-
-    title: of the panel
-    points: {kind: array (n, 2)}
-    shares: of the variance, one per component
-    """
-
-    title: str
-    points: dict
-    shares: tuple
-
-    height = 5.5  # inches
-
-    def draw(self, axes):
-        """Draw into Matplotlib axes."""
-        styled = zip(self.points.items(), itertools.cycle(STYLES), strict=False)
-        for (kind, points), (_, marker) in styled:
-            axes.scatter(*points.T, s=14, marker=marker, alpha=0.7, linewidths=0, label=kind)
-        names = (
-            f"component {number} ({share:.0%} of the variance)"
-            for number, share in enumerate(self.shares, 1)
-        )
-        axes.set(title=self.title, **dict(zip(("xlabel", "ylabel"), names, strict=True)))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, markerscale=1.5)
 
 
 def save_figure(path, title, panels, columns=None):

@@ -36,10 +36,11 @@ def mean_intervals(columns, random):
 
     def means(drawn, axis):
         """Means (k, b) of users drawn (b, n), or (k,) of users (n,)."""
-        drawn = np.atleast_2d(drawn)
+        if drawn.ndim == 1:
+            return means(drawn[None], axis)[:, 0]
         places = drawn + users * np.arange(len(drawn))[:, None]  # a range of n for each resample
         times = np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape)  # (b, n)
-        return (columns.T @ times.T.astype(float) / users).squeeze()
+        return columns.T @ times.T.astype(float) / users  # (k, n) (n, b) -> (k, b)
 
     found = stats.bootstrap(
         (np.arange(users),),

@@ -76,7 +76,7 @@ def run(given):
     flags = flags_that_differ(runs)
     table = table_of(runs, unfinished, flags, known, metric)
     write_csv(Path(given.output) / CSV, table)
-    log_table(table, flags, shown_metrics(runs, metric), metric)
+    log_table(table, flags, shown_metrics(runs, metric, known), metric)
     log.info("%s: all metrics", Path(given.output) / CSV)
 
 
@@ -122,10 +122,13 @@ def words_of(value):
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def shown_metrics(runs, metric):
-    """Names of the metrics to print: the one to sort by, and the headlines of the runs' models."""
+def shown_metrics(runs, metric, known):
+    """Names of the metrics to print: the one to sort by, and the headlines of the runs' models.
+
+    known: names of those that some run has
+    """
     headlines = [name for run in runs if run.evaluator for name in run.evaluator.headline]
-    return list(dict.fromkeys([metric, *headlines]))
+    return [name for name in dict.fromkeys([metric, *headlines]) if name in known]
 
 
 def log_table(table, flags, metrics, metric):

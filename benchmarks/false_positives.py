@@ -28,7 +28,7 @@ from sweeps.significance import mean_intervals, paired_tests
 ALPHA = 0.05
 
 
-def drawn_users(random, users=943, runs=8):
+def drawn_users(random, users=943, runs=20):
     """Metrics (runs, users) like NDCG@20 of seeds of one model: hits of 20 places / 20.
 
     A user's probability of a hit is the same in all runs, and near 0 for many users.

@@ -5,9 +5,15 @@
 
 Every run is `python main.py` in a new process, and gets all other flags.
 A finished run is not repeated; an interrupted study goes on.
+
+Commands about runs that are there; each has its own --help:
+
+    python study.py compare RUN RUN ...    differences, with intervals over users and tests
+    python study.py table RUN RUN ...      flags and metrics of many runs, sorted
 """
 
 import argparse
+import importlib
 import logging
 import math
 import os
@@ -24,6 +30,11 @@ from sweeps.studies import NAMED, Sweep, parse_run_flags
 log = logging.getLogger("onebp")
 
 
+# Modules of commands with flags of their own; each has FLAGS, and main(words) -> exit status.
+COMMANDS = {
+    "compare": "sweeps.compare",
+    "table": "sweeps.table",
+}
 # Flags of main.py that a study sets itself, each with the advice to a user who gives it.
 OWN_FLAGS = {
     "seed": "give --seeds",
@@ -40,6 +51,8 @@ def main(argv=None):
     argv: the command line's words, by default those of this process
     """
     words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in COMMANDS:
+        return importlib.import_module(COMMANDS[words[0]]).main(words[1:])
 
     # The first word may name a study. Words after "--" are for main.py.
     name = words[0] if words and not words[0].startswith("-") else None
@@ -48,7 +61,8 @@ def main(argv=None):
     parser = build_parser()
     given, passed = parser.parse_known_args(own_words)
     if name and name not in NAMED:
-        parser.error(f"there is no study {name!r}, only {', '.join(NAMED)}, or --over")
+        known = ", ".join([*NAMED, *COMMANDS])
+        parser.error(f"there is no study {name!r}, only {known}, or --over")
     if bool(name) == ("over" in given):
         parser.error(f"give either --over or a study: {', '.join(NAMED)}")
     given = argparse.Namespace(**{flag.name: flag.default for flag in FLAGS} | vars(given))
@@ -59,7 +73,8 @@ def build_parser():
     """Parser of the study's own flags."""
     parser = Parser(
         prog="study.py",
-        usage=f"study.py [{'|'.join(NAMED)}] [flags of the study] [--] [flags of main.py]",
+        usage=f"study.py [{'|'.join(NAMED)}] [flags of the study] [--] [flags of main.py]\n"
+        f"       study.py {'|'.join(COMMANDS)} ...",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -138,7 +153,7 @@ def run(name, given, fixed):
     failed = run_all(trials, given.jobs)
     runs = collect(trials)
     if len(runs):
-        report(study, runs, folder, flags)
+        report(study, trials, runs, folder, flags)
     if failed:
         first, line = next(iter(failed.items()))
         raise UserError(f"{len(failed)} of {len(trials)} runs failed, {first} with: {line}")
@@ -189,19 +204,22 @@ def check_training_splits(combinations):
         )
 
 
-def report(study, runs, folder, flags):
+def report(study, trials, runs, folder, flags):
     """Write runs.csv, study.csv and study.png, and log the table.
 
     study: Sweep
+    trials: list of trials.Trial
     runs: content of runs.csv
     folder: of the study
     flags: parse.Flags of each combination
     """
     from reports.figures import save_figure
+    from sweeps.intervals import add_intervals
     from sweeps.trials import summarise
     from utils import write_csv
 
     table = summarise(runs, study.over)
+    add_intervals(table, trials)
     write_csv(folder / "runs.csv", runs)
     write_csv(folder / "study.csv", table)
     files = ["runs.csv", "study.csv"]
@@ -216,7 +234,7 @@ def report(study, runs, folder, flags):
         save_figure(folder / "study.png", title, panels)
         files.append("study.png")
 
-    # The printed table: mean ± standard deviation, without the latter for one seed.
+    # The printed table: mean ± standard deviation, without the latter for one seed; the interval.
     printed = table[list(study.over)].map(str)
     for label, measure, decimals in study.printed:
         pairs = zip(table[f"{measure}_mean"], table[f"{measure}_std"], strict=True)
@@ -224,10 +242,21 @@ def report(study, runs, folder, flags):
             f"{mean:.{decimals}f}" + f" ± {std:.{decimals}f}" * (not math.isnan(std))
             for mean, std in pairs
         ]
+        if f"{measure}_low" in table:
+            ends = zip(table[f"{measure}_low"], table[f"{measure}_high"], strict=True)
+            printed[f"{label}, 95 %"] = [
+                "" if math.isnan(low) else f"{low:.4f} to {high:.4f}" for low, high in ends
+            ]
     printed["n"] = table["n_seeds"]
     selects = " or ".join(dict.fromkeys(args.select for args in flags))
     caption = study.caption.format(select=selects)
     log.info("\n%s:\n\n%s\n", caption, printed.to_string(index=False))
+    if any(label.endswith("95 %") for label in printed):
+        log.info(
+            "95 %%: interval over users of a combination alone. Two that overlap may still differ: "
+            "python study.py compare %s tests the differences",
+            folder,
+        )
     log.info("%s: %s", folder, ", ".join(files))
 
 

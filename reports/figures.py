@@ -225,6 +225,38 @@ class Points:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, markerscale=1.5)
 
 
+@dataclass
+class Intervals:
+    """A panel of differences with their intervals, the first one on top, and a line at 0.
+
+    table: columns row (the label), difference, low and high
+    xlabel: name of the difference's axis
+    """
+
+    table: pd.DataFrame
+    xlabel: str
+
+    @property
+    def height(self):
+        """Inches."""
+        return 1.5 + 0.35 * len(self.table)
+
+    def draw(self, axes):
+        """Draw into Matplotlib axes."""
+        from matplotlib.ticker import MaxNLocator
+
+        table, places = self.table, range(len(self.table))
+        lengths = [table["difference"] - table["low"], table["high"] - table["difference"]]
+        style = {"fmt": "o", "color": "black", "markersize": 5, "capsize": 4}
+        axes.errorbar(table["difference"], places, xerr=lengths, **style)
+        axes.axvline(0, color="gray", linestyle="--")
+        axes.set_yticks(places, table["row"])
+        axes.set_ylim(len(table) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set(xlabel=self.xlabel)
+        axes.grid(alpha=0.3, axis="x")
+
+
 def save_figure(path, title, panels, columns=None):
     """Draw panels side by side into a PNG file, written whole or not at all.
 

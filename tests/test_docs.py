@@ -1,5 +1,6 @@
 """README.md, docs/, datasets/README.md: commands, flags, links, the tree, examples of code."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -28,6 +29,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def declared():
     """{flag: [its declarations]} of main.py and study.py; families may share a name."""
     sections = [*parse.SECTIONS.values(), inference.flags.FLAGS, study.FLAGS]
+    sections += [importlib.import_module(module).FLAGS for module in study.COMMANDS.values()]
     sections += [family.flags().values() for family in families.FAMILIES]
     flags = {}
     for section in sections:
@@ -60,6 +62,9 @@ def test_a_documented_command_is_valid(command, work, monkeypatch):
     program, words = COMMAND.fullmatch(command).group(1), shlex.split(command)
     if program == "python study.py":
         monkeypatch.setattr(study, "run", check_study)
+        if words[2] in study.COMMANDS:
+            module = importlib.import_module(study.COMMANDS[words[2]])
+            monkeypatch.setattr(module, "run", lambda *given: None)
         assert study.main(words[2:]) == 0
         return
     if program == "torchrun":

@@ -8,6 +8,8 @@ import sys
 import pytest
 from tools import ROOT
 
+import study
+
 # Declarations that load without torch, whatever their folder.
 DECLARATIONS = ("inference.flags", "metrics.flags", "regularizers.flags", "reports.names")
 # Floors from the top; a room imports rooms on lower floors only. A module that is not named belongs
@@ -128,7 +130,7 @@ def test_engine_knows_no_flag():
             assert "args" not in {node.arg for node in tree if isinstance(node, ast.arg)}, module
 
 
-@pytest.mark.parametrize("name", TORCH_FREE)
+@pytest.mark.parametrize("name", [*TORCH_FREE, *study.COMMANDS.values()])
 def test_declarations_load_without_torch(name):
     code = f"import sys, {name}; assert not {{'torch', 'numpy'}} & sys.modules.keys()"
     subprocess.run(

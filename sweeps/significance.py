@@ -50,7 +50,7 @@ def mean_intervals(columns, random):
         vectorized=True,
         confidence_level=CONFIDENCE,
         method="percentile",
-        rng=random,
+        random_state=random,  # `rng` since scipy 1.15
     ).confidence_interval
     return found.low, found.high
 

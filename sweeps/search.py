@@ -20,7 +20,7 @@ from pathlib import Path
 import families
 from cli.errors import UserError, defer_interrupts, status_of
 from cli.flags import Flag, Parser, number, plain_name, whole
-from parse import flags_of, serves
+from parse import flags_of
 from sweeps.space import Range, space_of
 from sweeps.studies import parse_run_flags
 
@@ -105,10 +105,10 @@ def run(given, fixed):
     folder = Path(given.study_root) / (given.name or "-".join(["search", *space, base.dataset]))
     with only_process(folder):
         search = Search(folder, fixed, space, evaluator, given.seed)
-        search.open(identity(base, space, given.seed), corners)
+        epochs = min(args.last_epoch for args in corners)
+        search.open(identity(base, space, given.seed), epochs)
         search.run(given.trials, given.minutes, given.jobs)
-        report(search)
-        report_refits(search, base, given.seeds, given.jobs)
+        report_refits(search, report(search), base, given.seeds, given.jobs)
 
 
 def checked_space(pairs, fixed):
@@ -201,8 +201,3 @@ def only_process(folder):
                 f"{folder} is a search under way in another process; wait for it, or give --name"
             ) from None
         yield
-
-
-def refits(model):
-    """Whether a model can be trained on training and validation split together."""
-    return serves("refit", model)

@@ -35,6 +35,9 @@ FLAGS = [
     Flag("minutes", None, number(above=0),
          help="start no trial after this time, that of earlier calls included; the trials that "
               "are running end, and the best is trained (default: no limit)"),
+    Flag("warmup", 0.5, number(0, 1),
+         help="share of the epochs in which no trial is stopped; after it, those are whose best "
+              "evaluation is below the median of the complete trials; 1: none"),
     Flag("seed", 1, whole(0), help="seed of the suggested values, and of every trial's training"),
     Flag("seeds", 3, whole(1), help="train the best values with the seeds 1, 2, ... up to this"),
     Flag("jobs", 1, whole(1), help="trials at a time; the values repeat exactly with one only"),
@@ -105,8 +108,8 @@ def run(given, fixed):
     folder = Path(given.study_root) / (given.name or "-".join(["search", *space, base.dataset]))
     with only_process(folder):
         search = Search(folder, fixed, space, evaluator, given.seed)
-        epochs = min(args.last_epoch for args in corners)
-        search.open(identity(base, space, given.seed), epochs)
+        warmup = int(given.warmup * min(args.last_epoch for args in corners))
+        search.open(identity(base, space, given.seed, given.warmup), warmup)
         search.run(given.trials, given.minutes, given.jobs)
         report_refits(search, report(search), base, given.seeds, given.jobs)
 
@@ -165,7 +168,7 @@ def shared_evaluator(corners):
     return found[0]
 
 
-def identity(base, space, seed):
+def identity(base, space, seed, warmup):
     """All that decides the trials, {what: value}: a search goes on only if it is the same.
 
     base: parse.Flags of a corner, with the digest of the data
@@ -174,7 +177,7 @@ def identity(base, space, seed):
     kept = flags.keys() - base.ignored() - space.keys()
     found = {f"--{flag}": flags[flag] for flag in sorted(kept) if flags[flag] is not None}
     found |= {f"--space {flag}": str(values) for flag, values in space.items()}
-    return found | {"--seed": seed, "data": base.data_digest}
+    return found | {"--seed": seed, "--warmup": warmup, "data": base.data_digest}
 
 
 def load_optuna():

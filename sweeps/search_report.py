@@ -131,7 +131,7 @@ def report(search):
     epoch, value = best_of(search, best)
     command = write_winner(search, best)
     log.info(
-        "\n%d trials: %s\nbest on the validation split: trial %d, %s %.4f in epoch %d\n%s",
+        "\n%d trials: %s\n\nbest on the validation split: trial %d, %s %.4f in epoch %d\n%s",
         len(table), numbers, best.number, search.metric, value, epoch, command,
     )  # fmt: skip
     return best

@@ -8,12 +8,14 @@ the values alone, not on how far the process ran meanwhile; what it wrote after 
 import csv
 import logging
 import math
+import os
 import shutil
-import sqlite3
 import time
 
 import numpy as np
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from cli.errors import UserError
@@ -28,7 +30,6 @@ log = logging.getLogger("onebp")
 
 STARTUP_TRIALS = 10  # drawn at random, before TPE has trials to learn from
 UNPRUNED_TRIALS = 5  # complete trials, before the median of them stops others
-WARMUP = 5  # no trial is stopped in the first fifth of its epochs
 CLOCK = 2.0  # seconds between two notes of the time used
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -89,6 +90,19 @@ class Candidate:
                 path.unlink()
 
 
+def open_journal(file):
+    """Optuna's storage in a file to which each change is appended as a line, on disk at once.
+
+    SQLite would wait for the disk several times for each report. A kill may leave a lock, or half a
+    line: both are removed, as no other process has the folder.
+    """
+    file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
+    if file.exists():
+        content = file.read_bytes()
+        os.truncate(file, content.rfind(b"\n") + 1)
+    return JournalStorage(JournalFileBackend(str(file)))
+
+
 class Search:
     """The search in one folder.
 
@@ -105,24 +119,21 @@ class Search:
         self.evaluator, self.metric = evaluator, evaluator.monitor
         self.study = None
 
-    def open(self, identity, epochs):
+    def open(self, identity, warmup):
         """Open Optuna's study, or make it.
 
         identity: {what: value} of all that decides the trials
-        epochs: of the shortest trial
+        warmup: epochs in which no trial is stopped
 
-        The study is an SQLite file: each change is a transaction, and the system frees the locks of
-        a process that is killed. A new study first tries the values that the flags have without a
-        search, if the space has them. Raises UserError if the folder holds another search.
+        A new study first tries the values that the flags have without a search, if the space has
+        them. Raises UserError if the folder holds another search.
         """
-        file = self.folder / "optuna.db"
-        connection = {"creator": lambda: sqlite3.connect(file)}  # a path, which is not to be quoted
         self.study = optuna.create_study(
-            storage=optuna.storages.RDBStorage("sqlite:///optuna.db", connection),
+            storage=open_journal(self.folder / "optuna.log"),
             study_name="search",
             direction="maximize" if self.evaluator.larger_is_better else "minimize",
             # Hyperband would divide the trials among brackets, each too few for TPE to learn from.
-            pruner=optuna.pruners.MedianPruner(UNPRUNED_TRIALS, epochs // WARMUP),
+            pruner=optuna.pruners.MedianPruner(UNPRUNED_TRIALS, warmup),
             load_if_exists=True,
         )
         before = self.study.user_attrs.get("identity")
@@ -180,6 +191,8 @@ class Search:
         except KeyboardInterrupt:
             how = "the same command goes on from there"
             raise KeyboardInterrupt(f"interrupted after {done} of {count} trials; {how}") from None
+        if done < count:
+            log.info("the time is over after %d of %d trials", done, count)
 
     def ended(self, running, count, minutes, jobs):
         """Run the trials, and yield the number of each one that has ended.

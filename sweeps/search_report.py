@@ -3,6 +3,7 @@
 import logging
 import shlex
 import textwrap
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,11 +153,12 @@ def importance(study):
     PED-ANOVA (Watanabe et al., IJCAI 2023, arXiv 2304.10255): how much the values of the better
     trials differ from those of all complete ones. The shares sum to 1.
     """
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     try:
-        shares = optuna.importance.get_param_importances(
-            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
-        )
-    except (ValueError, RuntimeError):  # too few complete trials, or all alike
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (ValueError, RuntimeError, UserWarning):  # too few complete trials, or all alike
         return []
     if not sum(shares.values()) > 0:
         return []

@@ -1,5 +1,6 @@
 """README.md, docs/, datasets/README.md: commands, flags, links, the tree, examples of code."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -13,6 +14,7 @@ import families
 import inference.flags
 import parse
 import study
+from sweeps.search import checked_space
 
 ROOT = Path(__file__).parent.parent
 FRONT, EXTENDING = ROOT / "README.md", ROOT / "docs" / "extending.md"
@@ -27,6 +29,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def declared():
     """{flag: [its declarations]} of main.py and study.py; families may share a name."""
     sections = [*parse.SECTIONS.values(), inference.flags.FLAGS, study.FLAGS]
+    sections += [importlib.import_module(module).FLAGS for module in study.COMMANDS.values()]
     sections += [family.flags().values() for family in families.FAMILIES]
     flags = {}
     for section in sections:
@@ -57,6 +60,7 @@ def test_a_documented_command_is_valid(command, monkeypatch):
     program, words = COMMAND.fullmatch(command).group(1), shlex.split(command)
     if program == "python study.py":
         monkeypatch.setattr(study, "run", check_study)
+        monkeypatch.setattr("sweeps.search.run", check_search)
         assert study.main(words[2:]) == 0
         return
     if program == "torchrun":
@@ -72,6 +76,11 @@ def check_study(name, given, fixed):
     chosen = study.NAMED[name](fixed) if name else study.Sweep(fixed, dict(given.over))
     study.check_flags(chosen, name, given)
     assert [study.parse_run_flags(chosen.fixed, values) for values in chosen.combinations()]
+
+
+def check_search(given, fixed):
+    """What sweeps.search.run checks before it loads data."""
+    assert checked_space(given.space, fixed)
 
 
 @every_page

@@ -28,6 +28,7 @@ FLOORS = (
     {"cli"},
 )
 TORCH_FREE = ("parse", "families", "inference.flags", "regularizers.flags", "reports.names")
+TORCH_FREE += ("sweeps.search",)
 SKIPPED = {"tests", "benchmarks", "docs", "datasets"}
 
 

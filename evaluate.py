@@ -1,4 +1,4 @@
-"""Full ranking: the top K of all items that a user has not seen, and its metrics.
+"""Full ranking: the top K of all items that a user has not seen, and its metrics (metrics/).
 
 Shapes: b users of a block, m pairs of a block, U users, I items, D dim, K list length.
 """
@@ -6,17 +6,27 @@ Shapes: b users of a block, m pairs of a block, U users, I items, D dim, K list 
 import numpy as np
 import torch
 
+from cli.errors import UserError
 from distributed import collectives
 from engine.tables import UserItems
 from engine.topk import rank_of, stable_topk, topk_group_count
+from metrics.accuracy import Lists
+from metrics.chosen import Chosen
+from metrics.flags import (
+    CHOSEN,
+    CUTOFFS,
+    PAIR_METRICS,
+    cutoff_of,
+    headline_of,
+    larger_is_better,
+    mistakes,
+    names_of,
+)
+from metrics.found import Found
+from metrics.lists import items_of
+from metrics.pairs import pair_metrics
 from sources.share import item_counts
 
-LIST_LENGTHS = (5, 10, 20)
-METRICS = tuple(
-    f"{name}@{k}" for name in ("Recall", "NDCG", "Precision", "F1") for k in LIST_LENGTHS
-)
-PAIR_LENGTHS = (50, 100)
-PAIR_METRICS = ("AUC", *(f"{name}@{k}" for name in ("HR", "NDCG") for k in PAIR_LENGTHS))
 BLOCK_SCORES = 1 << 23  # scores held at a time, 32 MB
 TILE_SCORES = 1 << 18  # scores computed at a time on a CPU, 1 MB
 
@@ -140,10 +150,28 @@ class Evaluator:
     larger_is_better: whether a larger `monitor` is better
     from_zero: whether a plot of the metrics shows 0
     sizes: {name for summary.json: how many users (pairs, ratings, rows) are evaluated}
+    finds_users: whether an evaluation of all users leaves `found`
+    found: what the latest evaluation of all users found of each, a metrics.found.Found, or None
     """
 
     larger_is_better = True
     from_zero = True
+    finds_users, found = False, None
+
+    @classmethod
+    def of_splits(cls, data, device, data_dir):
+        """{split: its evaluator} for test and, if there is one, valid.
+
+        data: as the model's family loads it; data_dir: folder of the data sets
+        """
+        splits = {"test": data.test} | ({"valid": data.valid} if data.counts()["valid"] else {})
+        about = cls.about(data, device, data_dir)
+        return {name: cls(part, data.seen(name), device, *about) for name, part in splits.items()}
+
+    @classmethod
+    def about(cls, data, device, data_dir):
+        """Further arguments of __init__, see `of_splits`."""
+        return ()
 
     @property
     def protocol(self):
@@ -157,7 +185,7 @@ class Evaluator:
         return first > second if cls.larger_is_better else first < second
 
     def sums(self, scorer, users=None):
-        """A list of float64 tensors (n,) that add up over parts of the users.
+        """A list of float64 tensors that add up over parts of the users.
 
         users (n,): some of those of the split, for rankings; None: all
 
@@ -177,20 +205,51 @@ class Evaluator:
 class Ranking(Evaluator):
     """Ranks for every user of the split among all items that the user has not seen.
 
-    Users without an item in the split are left out.
+    Users without an item in the split are left out. Of the class itself the metrics are the
+    default; `choose` makes a subclass with others.
     """
 
-    metrics = METRICS
+    ranking = "users"  # value of --ranking
+    chosen = Chosen(CHOSEN, CUTOFFS)
+    metrics = names_of(CHOSEN, CUTOFFS)
     monitor = "Recall@20"
     headline = ("Recall@20", "NDCG@20")
+    finds_users = True
 
-    def __init__(self, split, seen, device):
-        """split: csr_array (U, I); seen: list of csr_array (U, I) that share no pair with it."""
+    @classmethod
+    def choose(cls, metrics, cutoffs, monitor):
+        """The subclass with these metrics: values of --metrics, --cutoffs and --monitor.
+
+        Raises UserError if they contradict each other.
+        """
+        names = names_of(metrics, cutoffs, cls.ranking)
+        for mistake in mistakes(metrics, cutoffs, cls.ranking, monitor):
+            raise UserError(mistake)
+        values = {
+            "chosen": Chosen(metrics, cutoffs),
+            "metrics": names,
+            "monitor": monitor,
+            "headline": headline_of(monitor, metrics, names),
+            "larger_is_better": larger_is_better(monitor),
+        }
+        return type(cls.__name__, (cls,), values)
+
+    @classmethod
+    def about(cls, data, device, data_dir):
+        return (items_of(data, device, data_dir, cls.chosen.need_genres),)
+
+    def __init__(self, split, seen, device, about=None):
+        """Prepare the evaluation of a split.
+
+        split: csr_array (U, I)
+        seen: list of csr_array (U, I) that share no pair with it
+        about: metrics.lists.Items; None: for metrics of accuracy, Coverage and Gini
+        """
         degree = np.diff(split.indptr)
         self.users = torch.as_tensor(np.flatnonzero(degree), device=device)  # (n,)
         self.relevant = torch.as_tensor(degree, device=device, dtype=torch.float64)  # (U,)
         self.seen = [UserItems(matrix, device) for matrix in seen if matrix.nnz]
-        self.items = split.shape[1]
+        self.items, self.about_items = split.shape[1], about
         users = np.repeat(np.arange(split.shape[0], dtype=np.int64), degree)
         keys = users * self.items + split.indices
         self.keys = torch.as_tensor(keys, device=device)  # (nnz,), sorted
@@ -205,44 +264,27 @@ class Ranking(Evaluator):
         }
 
     def sums(self, scorer, users=None):
-        users = self.users if users is None else users
-        k = min(max(LIST_LENGTHS), self.items)
-        sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.keys.device)
+        sums, found = self.chosen.zeros(self.items, self.keys.device), None
+        if users is None:
+            users, hits = self.users, sums[0].new_zeros(self.items)
+            k = cutoff_of(self.monitor, self.chosen.cutoffs)
+            found = self.found = Found(self.chosen.accuracy, k, hits)
+        k = min(max(self.chosen.cutoffs), self.items)
         for block, items, scores in top_items(scorer, self.items, users, self.seen, k):
             # An item is a hit if its pair is among the sorted keys.
             wanted = block[:, None] * self.items + items  # (b, k)
             place = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
-            hits = ((self.keys[place] == wanted) & (scores > -torch.inf)).double()  # (b, k)
-            sums += ranking_metrics(hits, self.relevant[block]).sum(0)
-        return [sums, sums.new_tensor([len(users)])]
+            listed = scores > -torch.inf
+            hits = ((self.keys[place] == wanted) & listed).double()
+            items = items.clamp(max=self.items - 1)
+            lists = Lists(hits, self.relevant[block], items, listed, self.about_items)
+            values = self.chosen.add_(sums, lists)
+            if found:
+                found.add(block, values, lists)
+        return sums
 
-    def metrics_from(self, sums, count):
-        return dict(zip(METRICS, (sums / count).tolist(), strict=True))
-
-
-def ranking_metrics(hits, relevant):
-    """METRICS of ranked lists -> (b, metrics).
-
-    hits (b, K): 1.0 where the item at a place of the list is in the split
-    relevant (b,): |T| >= 1, the user's items in the split
-
-    With h hits among the first k:
-      Recall@k = h / |T|; Precision@k = h / k; F1@k = 2 h / (|T| + k), their harmonic mean;
-      NDCG@k = sum over the hits of 1 / log2(rank + 1), divided by the same sum over the ranks
-      1 .. min(k, |T|).
-    A list shorter than k (fewer items than k) counts as filled up with misses.
-    """
-    ranks = torch.arange(1, hits.shape[1] + 1, device=hits.device, dtype=torch.float64)  # (K,)
-    discount = 1 / (ranks + 1).log2()
-    recall, ndcg, precision, f1 = [], [], [], []
-    for k in LIST_LENGTHS:
-        h = hits[:, :k].sum(1)  # (b,)
-        ideal = (discount * (ranks <= relevant[:, None]))[:, :k].sum(1)
-        recall.append(h / relevant)
-        ndcg.append((discount * hits)[:, :k].sum(1) / ideal)
-        precision.append(h / k)
-        f1.append(2 * h / (relevant + k))
-    return torch.stack(recall + ndcg + precision + f1, dim=1)
+    def metrics_from(self, *sums):
+        return self.chosen.means(*sums)
 
 
 class PairRanking(Ranking):
@@ -252,12 +294,13 @@ class PairRanking(Ranking):
     of the split included. Source: Chen et al., lambdaOpt, KDD 2019.
     """
 
-    metrics = METRICS + PAIR_METRICS
+    ranking = "pairs"
+    metrics = names_of(CHOSEN, CUTOFFS, "pairs")
     monitor = "NDCG@100"
     headline = ("HR@100", "NDCG@100")
 
-    def __init__(self, split, seen, device):
-        super().__init__(split, seen, device)
+    def __init__(self, split, seen, device, about=None):
+        super().__init__(split, seen, device, about)
         self.pairs = UserItems(split, device)
         left_out = sum(
             (np.diff(matrix.indptr) for matrix in seen), np.zeros(split.shape[0], np.int64)
@@ -274,10 +317,9 @@ class PairRanking(Ranking):
         return super().protocol | {", ".join(PAIR_METRICS): how}
 
     def sums(self, scorer, users=None):
-        users = self.users if users is None else users
         sums = torch.zeros(len(PAIR_METRICS), dtype=torch.float64, device=self.keys.device)
-        count = 0
-        for block, scores in masked_scores(scorer, self.items, users, self.seen):
+        count, own = 0, self.users if users is None else users
+        for block, scores in masked_scores(scorer, self.items, own, self.seen):
             scores.masked_fill_(scores.isnan(), -torch.inf)
             row, item = self.pairs.pairs_of(block)  # (m,) each
             candidates = self.candidates[block[row]]
@@ -289,25 +331,10 @@ class PairRanking(Ranking):
         ranked = super().sums(scorer, users)  # the scores are computed once more
         return [*ranked, sums, sums.new_tensor([count])]
 
-    def metrics_from(self, sums, count, pair_sums, pair_count):
+    def metrics_from(self, *sums):
+        *ranked, pair_sums, pair_count = sums
         means = dict(zip(PAIR_METRICS, (pair_sums / pair_count).tolist(), strict=True))
-        return super().metrics_from(sums, count) | means
-
-
-def pair_metrics(rank, candidates):
-    """PAIR_METRICS of ranked items -> (m, metrics).
-
-    rank (m,): place of an item, from 1
-    candidates (m,): the items that it is ranked among, itself included
-
-    AUC = (candidates - rank) / (candidates - 1), the share of the others that come later, or 1 if
-    there are no others. HR@k = 1 if rank <= k, else 0. NDCG@k = HR@k / log2(rank + 1).
-    """
-    others = (candidates - 1).double()
-    auc = torch.where(others > 0, (candidates - rank) / others, 1.0)
-    hit = [(rank <= k).double() for k in PAIR_LENGTHS]
-    discount = 1 / (rank + 1).double().log2()
-    return torch.stack([auc, *hit, *(h * discount for h in hit)], dim=1)
+        return super().metrics_from(*ranked) | means
 
 
 def popularity_encodings(train, device):

@@ -35,8 +35,8 @@ def run(args):
 
     keep_freed_memory()
     log_to_console()
-    if args.mode == "describe":
-        return describe_data(args)
+    if args.mode in ("describe", "split"):
+        return describe_data(args) if args.mode == "describe" else split_data(args)
     device = choose_device(args.device)
     with process_group(device, args.timeout):
         if args.mode == "train":
@@ -51,6 +51,13 @@ def describe_data(args):
     fold = f"-u{args.fold}" if args.fold else ""
     name = args.run_name or f"{data.name}{fold}-description"
     families.describe(args, data).write(Path(args.log_root) / name, data)
+
+
+def split_data(args):
+    """Load the data set and write its splits for other programs."""
+    from sources.split_files import write_splits
+
+    write_splits(families.load_data(args), Path(args.output))
 
 
 def train_model(args, device):
@@ -82,10 +89,17 @@ def use_model(args, device):
         from inference.blend import Blend
         from inference.use import (
             adopt_trained_flags,
+            evaluate,
             flags_of_blend,
             run_mode,
             take_trained_weights,
         )
+
+    if args.recommendations:
+        from inference.lists import Lists
+
+        data, args = load_data(args, device)
+        return evaluate(Lists(data, args, device), data, args)
 
     def trained(args, state, data):
         model = families.model_class(args)(data, args, device)

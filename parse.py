@@ -1,4 +1,4 @@
-"""Flags: where their values come from, which have an effect, what contradicts what.
+"""Flags: where their values come from, and which have an effect.
 
 The flags of every run are declared in cli/shared_flags.py, those of a family in its family.py.
 Loads without torch.
@@ -12,19 +12,31 @@ from itertools import pairwise
 from pathlib import Path
 
 import families
-from cli import launch
-from cli.flags import Flag, Parser, one_of
+from cli import config
+from cli.errors import UserError
+from cli.flags import Flag, HelpFormatter, Parser, one_of
 from cli.shared_flags import DATA, DATASETS, EVALUATION, RUN, TRAINING
+from families.contradictions import contradictions
 from inference import flags as inference
+from metrics import flags as metrics
 from regularizers.flags import HELD_OUT
 
 MODEL = Flag(
     "model", "OneBP", one_of(*families.models()), "model to train, see the end of this help"
 )
-# The flags that --mode describe uses, beside those that decide which data are loaded.
-DESCRIBING = {"mode", "model", "run_name", "log_root", "no_download"}
-EVALUATING = {"train", "evaluate", "describe"}
-SECTIONS = {"run": [MODEL, *RUN], "data": DATA, "training": TRAINING, "evaluation": EVALUATION}
+# The flags that modes without a model use, beside those that decide which data are loaded.
+OF_DATA = {
+    "describe": {"mode", "model", "run_name", "log_root", "no_download", "config", "like"},
+    "split": {"mode", "model", "output", "no_download", "config", "like"},
+}
+# The flags of one command: no flags.toml holds them, and --like does not take them over.
+OF_ONE_COMMAND = {"mode", "train_mode", "run_name", "config", "like"}
+SECTIONS = {
+    "run": [MODEL, *RUN],
+    "data": DATA,
+    "training": TRAINING,
+    "evaluation": [*metrics.FLAGS, *EVALUATION],
+}
 
 
 class Flags(argparse.Namespace):
@@ -33,7 +45,7 @@ class Flags(argparse.Namespace):
     A flag of another family has its default.
 
     origin: {flag: where its value comes from}: "command line", "preset <name>",
-        "suggested for ...", "default", or what `replace` was told
+    "file <path>", "suggested for ...", "default", or what `replace` was told
     refit_epochs: under a refit, the number of epochs that the validation split chose; else None
     data_digest: of the loaded data, set by studies; else None
     """
@@ -54,8 +66,8 @@ class Flags(argparse.Namespace):
         )
 
     def given(self, flag):
-        """Whether the command line gives the flag."""
-        return self.origin.get(flag) == "command line"
+        """Whether the command line or a file of flags gives the flag a value of its own."""
+        return self.origin.get(flag, "").startswith(("command line", "file "))
 
     @property
     def last_epoch(self):
@@ -70,8 +82,13 @@ class Flags(argparse.Namespace):
 
     @property
     def default_run_name(self):
-        """<dataset>-u<fold>-<model>-<encoder>, without what does not apply."""
+        """<dataset>-u<fold>-<model>-<encoder>, without what does not apply.
+
+        Of lists that another program made: <dataset>-u<fold>-<name of the file>.
+        """
         fold = [f"u{self.fold}"] if self.fold else []
+        if self.recommendations:
+            return "-".join([self.dataset, *fold, Path(self.recommendations).stem])
         named_after = families.models()[self.model].named_after
         variants = [getattr(self, flag) for flag in named_after]
         return "-".join([self.dataset, *fold, self.model, *variants])
@@ -85,8 +102,10 @@ class Flags(argparse.Namespace):
         if not serves(flag, self.model):
             return "model", [name for name in families.models() if serves(flag, name)]
         declared = flags_of(self.model)
-        if self.mode == "describe" and not declared[flag].loads and flag not in DESCRIBING:
-            return "mode", [mode for mode in declared["mode"].convert.choices if mode != self.mode]
+        used = OF_DATA.get(self.mode)
+        if used and not declared[flag].loads and flag not in used:
+            modes = declared["mode"].convert.choices
+            return "mode", [mode for mode in modes if flag in OF_DATA.get(mode, {flag})]
         for choice, values in declared[flag].only.items():
             in_effect = choice != "model" and serves(choice, self.model)
             if in_effect and getattr(self, choice) not in values:
@@ -104,6 +123,35 @@ class Flags(argparse.Namespace):
         if self.lr_schedule == "cosine":
             flags["epochs"] = self.epochs  # the decay is spread over them
         return flags
+
+    def repeating(self):
+        """{title: {flag: value}} of flags.toml: all that repeats the run, by section.
+
+        Flags of one command, places on a machine, and what has no effect are left out.
+        """
+        declared = flags_of(self.model)
+        flags = {
+            flag: value
+            for flag, value in vars(self).items()
+            if value is not None and not declared[flag].local and flag not in OF_ONE_COMMAND
+        }
+        idle = without_effect(self, {}, flags)
+        sections = SECTIONS | families.family_of(self.model).sections
+        return {
+            title: {
+                flag.name: flags[flag.name] for flag in section if flag.name in flags.keys() - idle
+            }
+            for title, section in sections.items()
+        }
+
+    def auto_flags(self):
+        """The names of the flags whose values are chosen on the validation split."""
+        declared = flags_of(self.model)
+        return [
+            name
+            for name, value in vars(self).items()
+            if value == "auto" and getattr(declared[name].convert, "takes_auto", False)
+        ]
 
     def default(self, flag):
         """The declared default of a flag."""
@@ -148,57 +196,113 @@ def serves(flag, model):
 def parse_args(argv=None):
     """Flags of the command line -> Flags: their values and where these come from.
 
-    Later sources win: default, suggested for the data set, for the model, preset, suggested by
-    other flags, command line. Exits with status 2 and one line for a flag that is unknown, out of
-    range, or contradicts another.
+    Exits with status 2 and one line for a flag that is unknown, out of range, or contradicts
+    another, on the command line or in the file of --config or --like.
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    model = model_named(words)
-    parser, family = build_parser(model), families.family_of(model)
-    given = vars(parser.parse_args(words))
-    defaults = {name: flag.default for name, flag in flags_of(model).items()}
-
-    # The data set: a folder as it is spelled, or a named one in any case; and its preset.
-    dataset = given.get("dataset", defaults["dataset"])
-    named = DATASETS | {
-        name: values for other in families.FAMILIES for name, values in other.datasets.items()
-    }
-    if not (Path(given.get("data_dir", defaults["data_dir"])) / dataset).is_dir():
-        dataset = next((name for name in named if name.lower() == dataset.lower()), dataset)
-    preset = given.get("preset", "paper") if serves("preset", model) else "paper"
-    if preset != "paper" and dataset not in family.presets[preset]:
-        known = " and ".join(family.presets[preset])
-        parser.error(f"there is no --preset {preset} for {dataset}, only for {known}")
-
-    suggested = family.suggested.get(model, {})
-    sources = [
-        ("default", defaults),
-        (f"suggested for {dataset}", named.get(dataset, {})),
-        (f"suggested for {model}", suggested.get("", {}) | suggested.get(dataset, {})),
-        (f"preset {preset}", family.presets[preset].get(dataset, {})),
-        *family.suggest(given),
-        ("suggested for l2_grid", HELD_OUT if "l2_grid" in given else {}),
-        ("command line", given),
-    ]
-    values, origin = {}, {}
-    for source, flags in sources:
-        values |= flags
-        origin |= dict.fromkeys(flags, source)
-    values["dataset"] = dataset
-    args = Flags(values, origin)
-    for mistake in contradictions(args, given):
+    spelled = {name.lower(): name for name in families.models()}
+    typed = spelled.get(str(last_value(words, "model")).lower())
+    parser = build_parser(typed or "OneBP")
+    try:
+        root = last_value(words, "log_root") or flags_of("OneBP")["log_root"].default
+        file = config.named_file(last_value(words, "config"), last_value(words, "like"), root)
+        named = spelled.get(str(file and file.given.get("model")).lower())
+        model = typed or named or "OneBP"
+        parser = build_parser(model)
+        given = vars(parser.parse_args(words))
+        in_file = flags_of_file(file, named or model, model, given) if file else {}
+    except UserError as error:
+        parser.error(str(error))
+    args = resolve(model, given, in_file, file)
+    for mistake in contradictions(args, in_file | given):
         parser.error(mistake)
     return args
 
 
-def model_named(words):
-    """The model that the words of a command line name, or OneBP if none or an unknown one."""
-    spelled = {name.lower(): name for name in families.models()}
-    named = [after for word, after in pairwise(words) if word == "--model"]
-    named += [word.removeprefix("--model=") for word in words if word.startswith("--model=")]
-    return next(
-        (spelled[name.lower()] for name in reversed(named) if name.lower() in spelled), "OneBP"
-    )
+def last_value(words, flag):
+    """The word that a command line gives a flag, the last if there are several; or None."""
+    named = [after for word, after in pairwise(words) if word == f"--{flag}"]
+    named += [word.split("=", 1)[1] for word in words if word.startswith(f"--{flag}=")]
+    return named[-1] if named else None
+
+
+def flags_of_file(file, own_model, model, given):
+    """{flag: value} that a file of flags gives to a command: those that have an effect.
+
+    file: config.FlagsFile; own_model: the model that it names; model: that of the command
+    given: {flag: value} as typed; they win, and may take the effect from flags of the file
+
+    Raises UserError, with the line, for a wrong flag, and for one that has no effect in the file
+    either.
+    """
+    declared, flags = flags_of(own_model), file.values(flags_of(own_model))
+    if nested := flags.keys() & {"config", "like"}:
+        raise UserError(f"{file.place(min(nested))}: a file of flags names no other")
+    if "like" in given:
+        own = {flag for flag in flags if declared[flag].local} | OF_ONE_COMMAND
+        flags = {flag: value for flag, value in flags.items() if flag not in own}
+    # Two families may have a flag of one name, which is not the same flag.
+    kept = {flag: v for flag, v in flags.items() if declared[flag] is flags_of(model)[flag]}
+    idle = without_effect(resolve(model, given, kept, file), given, kept)
+    alone = without_effect(resolve(own_model, {}, flags, file), {}, flags)
+    for flag in idle.keys() & alone.keys():
+        raise UserError(f"{file.place(flag)}: {alone[flag]}")
+    return {flag: value for flag, value in kept.items() if flag not in idle}
+
+
+def without_effect(args, given, flags):
+    """{flag: line} of those among `flags` that contradict something just by being given.
+
+    args: Flags; given: {flag: value} as typed; flags: {flag: value} that args holds
+    """
+    before = {*contradictions(args, given)}
+    lines = {
+        flag: next((x for x in contradictions(args, given | {flag: v}) if x not in before), None)
+        for flag, v in flags.items()
+    }
+    return {flag: line for flag, line in lines.items() if line}
+
+
+def resolve(model, given, in_file, file):
+    """The Flags that follow from {flag: value} as typed, and as the FlagsFile `file` gives them.
+
+    Later sources win: default, suggested for the data set, for the model; what the file gives,
+    after the values that its preset and other flags of it bring along; the command line likewise.
+    """
+    family = families.family_of(model)
+    values = {name: flag.default for name, flag in flags_of(model).items()}
+    origin = dict.fromkeys(values, "default")
+
+    # The data set: a folder as it is spelled, or a named one in any case.
+    both = values | in_file | given
+    dataset = both["dataset"]
+    named = DATASETS | {
+        name: values for other in families.FAMILIES for name, values in other.datasets.items()
+    }
+    if not (Path(both["data_dir"]) / dataset).is_dir():
+        dataset = next((name for name in named if name.lower() == dataset.lower()), dataset)
+
+    suggested = family.suggested.get(model, {})
+    sources = [
+        (f"suggested for {dataset}", named.get(dataset, {})),
+        (f"suggested for {model}", suggested.get("", {}) | suggested.get(dataset, {})),
+    ]
+    for source, flags in ((f"file {file and file.path}", in_file), ("command line", given)):
+        preset = flags.get("preset")
+        sources += [
+            (f"preset {preset}", family.presets.get(preset, {}).get(dataset, {})),
+            *family.suggest(flags),
+            ("suggested for l2_grid", HELD_OUT if "l2_grid" in flags else {}),
+            (source, flags),
+        ]
+    for source, flags in sources:
+        for flag, value in flags.items():
+            # flags.toml of a run holds also what would be suggested: that keeps its origin.
+            if flags is not in_file or values[flag] != value:
+                origin[flag] = source
+        values |= flags
+    values["dataset"] = dataset
+    return Flags(values, origin)
 
 
 def build_parser(model="OneBP"):
@@ -233,95 +337,3 @@ def build_parser(model="OneBP"):
         parser.add_flags(title, [declared.pop(flag.name) for flag in flags], hidden)
     parser.add_flags(None, declared.values(), declared.keys())  # flags of other families, hidden
     return parser
-
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the epilog; leaves the usage, which would list every flag, out."""
-
-    def add_usage(self, usage, actions, groups, prefix=None):
-        super().add_usage("%(prog)s [flags]", [], [], prefix)
-
-
-def contradictions(args, given):
-    """Yield lines about flags that contradict each other. given: {flag: value} as typed."""
-    family = families.family_of(args.model)
-    yield from launch.mistakes()
-    for flag in given:
-        if ignored := args.why_ignored(flag):
-            choice, values = ignored
-            yield (
-                f"--{flag} does nothing with --{choice} {getattr(args, choice)}, "
-                f"only with {' or '.join(values)}"
-            )
-    if args.mode in ("recommend", "export") and "lists" not in family.models[args.model].has:
-        yield f"--model {args.model} recommends no items: there is only --mode train and evaluate"
-    yield from wrong_dataset(args, family)
-    if launch.world_size() > 1:
-        for choice in one_process(args, family):
-            yield f"{choice} runs in one process; start it without torchrun"
-    yield from shared_contradictions(args, given)
-    yield from inference.contradictions(args, given)
-    yield from family.contradictions(args, given)
-
-
-def wrong_dataset(args, family):
-    """Yield a line if the named data set is not for the model."""
-    for other in families.FAMILIES:
-        if other is not family and args.dataset in other.datasets:
-            models = " or ".join(other.models)
-            yield f"{args.dataset} is for --model {models}, not {args.model}"
-    if family.datasets and args.dataset in DATASETS.keys() - {"demo"}:
-        known = " and ".join(family.datasets)
-        yield f"{args.dataset} is not for --model {args.model}; demo, {known} are"
-
-
-def one_process(args, family):
-    """Yield the choices that need all users, and so one process, as they are spelled."""
-    if args.mode != "train":
-        yield f"--mode {args.mode}"
-    if family.one_process is None:
-        yield f"--model {args.model}"
-    else:
-        yield from family.one_process(args)
-    yield from (f"--{flag}" for flag in ("refit", "l2_grid") if getattr(args, flag))
-
-
-def shared_contradictions(args, given):
-    """Yield lines about flags of every run that contradict each other."""
-    if args.fold is not None and args.test_ratio is not None:
-        yield "--fold names a split that is made already: leave --test_ratio out"
-    if args.l2_grid:
-        if len({float(f"{strength:g}") for strength in args.l2_grid}) < len(args.l2_grid):
-            yield "--l2_grid has a strength twice (six digits count)"
-        if "l2" in given:
-            yield "--l2 is one of --l2_grid: leave --l2 out"
-        if args.select != "valid":
-            yield f"--l2_grid chooses on the validation split: leave --select {args.select} out"
-        if args.refit:
-            yield "--refit does nothing with --l2_grid; train the chosen strength with it, by --l2"
-    for name, flag in flags_of(args.model).items():
-        if not getattr(flag.convert, "takes_auto", False) or getattr(args, name) != "auto":
-            continue
-        if args.select != "valid":
-            what = f"--{name} auto chooses on the validation split"
-            yield f"{what}: add --select valid, or give a number"
-        elif args.mode not in EVALUATING:
-            yield f"--{name} auto needs --mode train or evaluate; give a number"
-    if args.split == "last":
-        for flag in given.keys() & {"test_ratio", "valid_ratio"}:
-            yield f"--{flag} does nothing with --split last; --test_last says how many are held out"
-    if args.test_from is not None and args.test_ratio is not None:
-        yield "--test_from says which interactions are the test split: leave --test_ratio out"
-    if args.repeats == "all" and args.split == "random" and args.overlap == "refuse":
-        yield "--repeats all may put a pair into both splits: say --overlap drop"
-    if args.valid_ratio is not None and not args.validates:
-        yield "--valid_ratio needs --select valid"
-    if args.refit and args.select != "valid":
-        yield "--refit needs --select valid, which chooses the number of epochs"
-    if args.lr_schedule == "cosine" and (args.lr_dc != 1 or args.lr_dc_epoch):
-        origin = args.origin["lr_schedule"]
-        yield f"--lr_dc and --lr_dc_epoch need --lr_schedule step; here it is cosine ({origin})"
-    if args.lr_dc != 1 and not args.lr_dc_epoch:
-        yield "--lr_dc needs --lr_dc_epoch, the epochs after which to decay"
-    if args.lr_dc_epoch and "lr_dc" not in given:
-        yield "--lr_dc_epoch needs --lr_dc, the factor"

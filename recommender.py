@@ -17,6 +17,7 @@ from engine.adam import BETA2, Adam
 from engine.optimizer import SGD
 from engine.tables import value_and_gradients
 from evaluate import DotProduct, popularity_encodings
+from metrics.flags import monitor_of
 from utils import cpu_threads, make_generator, restore_generator
 
 
@@ -42,14 +43,11 @@ class Recommender:
     @staticmethod
     def evaluator_class(args):
         """The evaluate.Evaluator that the flags ask for."""
-        return find(RANKINGS, args.ranking)
+        return find(RANKINGS, args.ranking).choose(args.metrics, args.cutoffs, monitor_of(args))
 
     def make_evaluators(self):
         """{split: its evaluator} for test and, if there is one, valid."""
-        data = self.data
-        splits = {"test": data.test} | ({"valid": data.valid} if data.counts()["valid"] else {})
-        make = partial(self.evaluator, device=self.device)
-        return {name: make(split, data.seen(name)) for name, split in splits.items()}
+        return self.evaluator.of_splits(self.data, self.device, self.args.data_dir)
 
     @property
     def identity(self):

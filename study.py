@@ -114,6 +114,9 @@ def run(name, given, fixed):
     study = NAMED[name](fixed) if name else Sweep(fixed, dict(given.over))
     check_flags(study, name, given)
     combinations = [(swept, parse_run_flags(study.fixed, swept)) for swept in study.combinations()]
+    for flag in ("refit", "l2_grid"):  # which a file of flags may give
+        if any(getattr(args, flag) for _, args in combinations):
+            raise UserError(f"--{flag} is for the study itself to set; {OWN_FLAGS[flag]}")
 
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
     with defer_interrupts():

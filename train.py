@@ -26,8 +26,10 @@ from utils import progress_bar
 log = logging.getLogger("onebp")
 
 
-def fit(model, data, args):
+def fit(model, data, args, asked=None):
     """Train `model` up to its last epoch, anew or from its checkpoint; write the files of the run.
+
+    asked: the flags that repeat the run, for flags.toml, if they are not `args`
 
     Returns the best epoch. Raises UserError if the checkpoint does not fit, Diverged if the loss is
     no longer finite, KeyboardInterrupt, with a line on how to continue, on Ctrl-C.
@@ -49,21 +51,23 @@ def fit(model, data, args):
                 model.start_training()
                 run.set_aside()
                 note_run_started()
-            run.open_log(progress.epoch)
+            run.open_log(progress.epoch, asked or args)
             earlier_seconds = sum(run.seconds())
             log_start(model, data, args, progress.epoch, changes)
 
             with logging_redirect_tqdm([log]):
-                if not progress.done(args):
-                    train(model, run, progress, checkpoints, args)
+                found = train(model, run, progress, checkpoints, args)
 
-            result = final_metrics(model, progress, checkpoints, args)
+            result, found = final_metrics(model, progress, found, checkpoints, args)
+            users, groups = found.tables(data, model.evaluator.headline) if found else (None, {})
             result |= model.final_evaluation(checkpoints.best_file, run.checkpoint_folder)
             seconds = earlier_seconds + time.perf_counter() - begin
             outputs = model.write_outputs(run.folder, checkpoints.last_file)
+            outputs |= run.write_users(users, groups)
             run.plot(model, args.select, progress.best_epoch, result["baselines"])
+            run.track_result(result, outputs)
             run.write_summary(model, data, args, result, seconds)  # last: a run that has it is done
-            log_end(run, checkpoints, args, result, outputs)
+            log_end(run, checkpoints, args, result, outputs, groups)
             return progress.best_epoch
         except KeyboardInterrupt:
             how = how_to_continue(progress.epoch, checkpoints.saved_epoch, args)
@@ -103,7 +107,7 @@ def refit(model_class, device, data, args, epochs):
     number of epochs, and with the values that its best epoch chose for flags `auto`. Test is
     evaluated once. A continuation goes on with it if that number and the flags are still the same.
     """
-    folder = Path(args.checkpoint_dir)
+    asked, folder = args, Path(args.checkpoint_dir)
     chosen = load_checkpoint(folder / args.run_name / "best.pt").get("chosen_flags", {})
     args = args.replace(
         **chosen,
@@ -124,12 +128,18 @@ def refit(model_class, device, data, args, epochs):
     args = args.replace(train_mode="continue" if goes_on else "new")
     data = data.with_valid_in_train()
     log.info("refit on training and validation split for %d epochs", epochs)
-    fit(model_class(data, args, device), data, args)
+    fit(model_class(data, args, device), data, args, asked)
 
 
 def train(model, run, progress, checkpoints, args):
-    """Train the epochs after `progress`, with evaluation, early stop and checkpoints."""
-    steps = model.steps_per_epoch
+    """Train the epochs after `progress`, with evaluation, early stop and checkpoints.
+
+    Returns what was found of each user when the best epoch was evaluated on test, a
+    metrics.found.Found; None if that was not done here.
+    """
+    if progress.done(args):
+        return None
+    steps, found = model.steps_per_epoch, None
     since_row = 0.0  # seconds of training since the last row of metrics.csv
     with progress_bar("training", args.last_epoch * steps, "step", progress.epoch * steps) as bar:
         while not progress.done(args):
@@ -148,6 +158,7 @@ def train(model, run, progress, checkpoints, args):
             if epoch % args.eval_every == 0 or epoch == args.last_epoch:
                 metrics = model.evaluate(args.select)
                 improved = progress.record(metrics, model.evaluator.better)
+                found = model.evaluators["test"].found if improved else found
                 evaluated = time.perf_counter() - trained
                 row = [epoch, loss, lr, round(since_row, 6), round(evaluated, 6), *metrics.values()]
                 run.add_row(row)
@@ -157,6 +168,7 @@ def train(model, run, progress, checkpoints, args):
 
             state = checkpoint_state(model, progress, args)
             checkpoints.update(state, improved, final=progress.done(args))
+    return found
 
 
 def diverged(loss, epoch, lr, checkpoints, args):
@@ -214,22 +226,29 @@ class Progress:
         return self.epoch >= args.last_epoch or stopped
 
 
-def final_metrics(model, progress, checkpoints, args):
+def final_metrics(model, progress, found, checkpoints, args):
     """Test metrics of the best epoch, of the last one, and of baselines, for summary.json.
 
-    With the values that the model chose for flags `auto`.
+    With the values that the model chose for flags `auto`. With --select valid the metrics of the
+    best epoch on the validation split are under `valid`.
 
-    With --select valid the model ends with the weights of the best epoch, whose metrics on the
-    validation split are under `valid`.
+    found: from `train`. If it is None, as with --select valid or if an earlier process evaluated
+        the best epoch, best.pt is evaluated again, and the model ends with its weights.
+
+    Returns (them, what was found of each user at the best epoch; None for models of no ranking).
     """
-    best, last = progress.best, progress.last
-    if args.select == "valid":
+    best, last, valid = progress.best, progress.last, args.select == "valid"
+    if valid:
         last = model.evaluate("test")
+    if valid or (found is None and model.evaluator.finds_users):
         model.load_weights(shards.load(checkpoints.best_file, model.data)["model"])
-        best = {**model.evaluate("test"), "valid": progress.best}
-    return {
+        again = model.evaluate("test")
+        best = {**again, "valid": progress.best} if valid else best
+        found = model.evaluators["test"].found
+    result = {
         "best": {"epoch": progress.best_epoch, **best},
         "last": {"epoch": progress.epoch, **last},
         "baselines": model.baselines(),
         "chosen_flags": model.chosen_flags(),
     }
+    return result, found

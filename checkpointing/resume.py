@@ -91,7 +91,9 @@ def check_evaluation(path, state, args):
     for flag, value in args.deciding("evaluation").items():
         before = state["flags"].get(flag, args.default(flag))  # old checkpoints lack some flags
         if before != value:
+            words = " ".join(map(str, before)) if isinstance(before, list) else before
+            how = f"without --{flag}" if before is None else f"by --{flag} {words}"
             raise UserError(
-                f"{path} chose its best epoch by --{flag} {before}; "
-                "give that, another --run_name, or --train_mode new"
+                f"{path} chose its best epoch {how}; do so again, give another --run_name, "
+                "or --train_mode new"
             )

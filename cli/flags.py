@@ -79,6 +79,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} ({self.help_command} lists the flags)\n")
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the epilog; leaves the usage, which would list every flag, out."""
+
+    def add_usage(self, usage, actions, groups, prefix=None):
+        super().add_usage("%(prog)s [flags]", [], [], prefix)
+
+
 def help_of(flag):
     """The help text of a flag, with its default instead of one that the text may name."""
     if flag.convert is None or flag.default is None:

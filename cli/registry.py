@@ -1,5 +1,6 @@
-"""Values of --encoder, --sampler, --loss, --regularizer and --ranking, and where each is defined.
+"""Values of --encoder, --sampler, --loss, --regularizer, --ranking and --metrics, by name.
 
+Beside each is where it is defined.
 Nothing of it is imported here. To add one: write the class or function, and name it here.
 Models are named in families/two_tower.py and in families/*/family.py.
 """
@@ -30,6 +31,31 @@ REGULARIZERS = {
     "lambdaopt": "regularizers.lambdaopt:LambdaOpt",
 }
 RANKINGS = {"users": "evaluate:Ranking", "pairs": "evaluate:PairRanking"}
+# Metrics of each user's list: how many of the user's items it finds, and where.
+ACCURACY = {
+    "Recall": "metrics.accuracy:recall",
+    "Precision": "metrics.accuracy:precision",
+    "F1": "metrics.accuracy:f1",
+    "NDCG": "metrics.accuracy:ndcg",
+    "HR": "metrics.accuracy:hit_rate",
+    "MRR": "metrics.accuracy:reciprocal_rank",
+    "MAP": "metrics.accuracy:average_precision",
+}
+# Metrics of each user's list: which items it has.
+OF_A_LIST = {
+    "MeanPopularity": "metrics.lists:mean_popularity",
+    "Novelty": "metrics.lists:novelty",
+    "TailShare": "metrics.lists:tail_share",
+    "Diversity": "metrics.lists:diversity",
+}
+# Metrics of all lists together.
+OF_ALL_LISTS = {
+    "Coverage": "metrics.lists:coverage",
+    "Gini": "metrics.lists:gini",
+}
+METRICS = ACCURACY | OF_A_LIST | OF_ALL_LISTS
+SMALLER_IS_BETTER = {"MeanPopularity", "Gini"}
+NEED_GENRES = {"Diversity"}
 WITHOUT_NEGATIVES = {"DirectAU", "ELSA"}  # losses for which none are drawn
 OF_ALL_ITEMS = {"ELSA"}  # losses over all items, of batches of users
 

@@ -40,15 +40,21 @@ DATASETS = {
     "ml-latest-small": {},
 }
 
+WITH_FILE = {"mode": ("train", "describe", "split")}  # of flags
 RUN = [
-    Flag("mode", "train", one_of("train", "describe", "evaluate", "recommend", "export"),
+    Flag("mode", "train", one_of("train", "describe", "split", "evaluate", "recommend", "export"),
          decides="nothing",
-         help="train a model; describe the data; or use the checkpoint of a model, see below"),
+         help="train a model; describe the data, or write their splits for other programs; or use "
+              "the checkpoint of a model, see below"),
     Flag("train_mode", "new", one_of("new", "continue", new_train="new", continue_train="continue"),
          decides="nothing",
          help="start afresh, or go on from the last checkpoint"),
     Flag("run_name", None, plain_name, decides="nothing",
          help="name of the run's folders (default: <dataset>[-u<fold>]-<model>[-<encoder>])"),
+    Flag("config", None, text, only=WITH_FILE, decides="nothing", local=True,
+         help="a file of flags, as flags.toml of a run; the command line wins"),
+    Flag("like", None, text, only=WITH_FILE, decides="nothing", local=True,
+         help="a run whose flags to take: its name in --log_root, or its folder with a slash"),
     Flag("seed", 2022, whole(0), help="seed of initialization, order and negatives"),
     Flag("device", "auto", str, decides="run", local=True,
          help="auto (the GPU when there is one), cpu, cuda, or cuda:<number>"),
@@ -60,8 +66,8 @@ RUN = [
               "repay it"),
     Flag("timeout", 300, number(above=0, high=1e6), decides="nothing", local=True,
          help="torchrun: seconds to wait for another process, which may be writing a checkpoint"),
-    Flag("log", "files", one_of("files", "tensorboard"), decides="nothing",
-         help="the files of a run, or curves for TensorBoard beside them"),
+    Flag("log", "files", one_of("files", "tensorboard", "wandb", "mlflow"), decides="nothing",
+         help="the files of a run; or also curves, flags and figures for such a program"),
     Flag("log_root", "runs", str, decides="nothing", local=True,
          help="folder of logs, metrics and plots"),
     Flag("checkpoint_dir", "checkpoints", str, decides="nothing", local=True,
@@ -160,3 +166,36 @@ EVALUATION = [
               "validation chose"),
 ]
 # fmt: on
+
+
+def contradictions(args, given):
+    """Yield lines about flags of every run that contradict each other."""
+    if args.fold is not None and args.test_ratio is not None:
+        yield "--fold names a split that is made already: leave --test_ratio out"
+    if args.l2_grid:
+        if len({float(f"{strength:g}") for strength in args.l2_grid}) < len(args.l2_grid):
+            yield "--l2_grid has a strength twice (six digits count)"
+        if "l2" in given:
+            yield "--l2 is one of --l2_grid: leave --l2 out"
+        if args.select != "valid":
+            yield f"--l2_grid chooses on the validation split: leave --select {args.select} out"
+        if args.refit:
+            yield "--refit does nothing with --l2_grid; train the chosen strength with it, by --l2"
+    if args.split == "last":
+        for flag in given.keys() & {"test_ratio", "valid_ratio"}:
+            yield f"--{flag} does nothing with --split last; --test_last says how many are held out"
+    if args.test_from is not None and args.test_ratio is not None:
+        yield "--test_from says which interactions are the test split: leave --test_ratio out"
+    if args.repeats == "all" and args.split == "random" and args.overlap == "refuse":
+        yield "--repeats all may put a pair into both splits: say --overlap drop"
+    if args.valid_ratio is not None and not args.validates:
+        yield "--valid_ratio needs --select valid"
+    if args.refit and args.select != "valid":
+        yield "--refit needs --select valid, which chooses the number of epochs"
+    if args.lr_schedule == "cosine" and (args.lr_dc != 1 or args.lr_dc_epoch):
+        origin = args.origin["lr_schedule"]
+        yield f"--lr_dc and --lr_dc_epoch need --lr_schedule step; here it is cosine ({origin})"
+    if args.lr_dc != 1 and not args.lr_dc_epoch:
+        yield "--lr_dc needs --lr_dc_epoch, the epochs after which to decay"
+    if args.lr_dc_epoch and "lr_dc" not in given:
+        yield "--lr_dc_epoch needs --lr_dc, the factor"

@@ -33,18 +33,17 @@ SMALLEST = 1e-6  # square of a length; |y|^2 is at least 1 / size where there is
 
 
 def sums_matrices(row, items, kept, shape):
-    """Sparse matrices that add up the rows of A at all items of each user, and at the kept ones.
+    """Sparse matrices that add up the rows of A at each user's items: those kept, and the others.
 
     row, items, kept (n,): place of the user, ascending, item, and whether it was kept, of each
         interaction
     shape: (B, I)
 
-    Returns (matrix (2 B, I), its transpose): the first B rows are for all items.
+    Returns (matrix (2 B, I), its transpose): the first B rows are for the items that were kept.
     """
     users, width = shape
-    kept = kept.nonzero().squeeze(1)
-    rows = torch.cat([row, row[kept] + users])
-    columns = torch.cat([items, items[kept]])
+    by_kept = torch.cat([kept.nonzero(), kept.logical_not().nonzero()]).squeeze(1)  # (n,)
+    rows, columns = (row + users * ~kept)[by_kept], items[by_kept]
     order = columns.int().argsort(stable=True)  # half the bytes, half the time
     ones = torch.ones(len(rows), device=rows.device)
     return (

@@ -110,10 +110,15 @@ class UserItems:
 
         Returns (that position, item), two flat tensors of equal length.
         """
+        row, place = self.places_of(users)
+        return row, self.indices[place].long()
+
+    def places_of(self, users):
+        """As pairs_of, but (position of the user in `users`, place of the pair in `indices`)."""
         start, count = self.indptr[users], self.indptr[users + 1] - self.indptr[users]
         row = torch.repeat_interleave(torch.arange(len(users), device=users.device), count)
         offset = torch.arange(len(row), device=users.device) - (count.cumsum(0) - count)[row]
-        return row, self.indices[start[row] + offset].long()
+        return row, start[row] + offset
 
 
 def csr_tensor(indptr, indices, values, shape, device):

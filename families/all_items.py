@@ -58,12 +58,14 @@ class TwoBP(model.TwoBP):
     def loss(self, trained, constant, place, users, row, items, kept):
         table = trained["item"]  # (I, D)
         matrices = sums_matrices(row, items, kept, (len(users), len(table)))
-        sums, gram = SumsAndGram.apply(table, *matrices)
-        total, some = sums.chunk(2)  # (B, D) each
+        sums, gram = SumsAndGram.apply(table, *matrices, self.args.matmul_precision)
+        some, others = sums.chunk(2)  # (B, D) each
         sizes = matrices[0].crow_indices().diff().to(table.dtype)  # (2 B,)
-        p = self.encode(some)
+        size_of_some, size_of_others = sizes.chunk(2)
+        p, total = self.encode(some), some + others
         self.sums = total.detach()
-        errors = self.loss_of(p, total, some, gram, *sizes.chunk(2))
+        size = size_of_some + size_of_others
+        errors = self.loss_of(p, total, some, gram, size, size_of_some)
         return errors.sum() / max(len(users), 1)  # a process may be left without users
 
     def encode(self, sums):

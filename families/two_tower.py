@@ -15,7 +15,7 @@ _INBATCH = {"sampler": "inbatch", "similarity": "cosine", "temperature": 0.1, "b
 _INBATCH |= {"dim": 256, "lr": 5e-3, "lr_schedule": "cosine", "epochs": 15}
 ALL_ITEMS = {"batch_size": 256, "lr": 0.05, "lr_schedule": "cosine", "dim": 256, "epochs": 60}
 ALL_ITEMS |= {"l2": 0.0, "beta": 0.0}
-_FAST = {"loss": "ELSA", "sampler": "none", **ALL_ITEMS}
+_FAST = {"loss": "ELSA", "sampler": "none", **ALL_ITEMS, "matmul_precision": "medium"}
 PRESETS = {
     "paper": {},
     "fast": {
@@ -53,6 +53,10 @@ FLAGS = [
     Flag("loss", "InfoNCE", one_of(*LOSSES), help="training loss"),
     Flag("dropout", 0.5, number(0, 0.99), only={"loss": tuple(OF_ALL_ITEMS)},
          help="ELSA: share of a user's items that a step leaves out of the user's encoding"),
+    Flag("matmul_precision", "highest", one_of("highest", "high", "medium"),
+         only={"loss": tuple(OF_ALL_ITEMS)},
+         help="ELSA: of the dense products; highest: float32; high: TF32 on a GPU; medium: "
+              "bfloat16 where the machine has such products, several times faster there"),
     Flag("gamma", 1.0, number(0), only={"loss": ("BSL", "DirectAU")},
          help="weight of the second term of the loss: BSL's negatives, DirectAU's uniformity"),
     Flag("temperature", 1.0, positive, only={"loss": ("InfoNCE", "BPR", "BCE", "BSL")},

@@ -21,6 +21,9 @@ FLAGS = [
     Flag("blend_weight", 1.0, or_auto(number(0)), needs="lists", only=BLEND, decides="nothing",
          help="weight of its scores, after both have mean 0 and deviation 1 for each user; auto: "
               "the best on the validation split"),
+    Flag("recommendations", None, text,
+         needs="ranking", only={"mode": ("evaluate",)}, decides="nothing",
+         help="evaluate: a CSV file of lists that another program made: user,item[,rank or score]"),
     Flag("users", None, text, needs="lists", only=RECOMMEND, decides="nothing",
          help="recommend: ids of users, separated by commas (in quotes if they have commas), @FILE "
               "with an id in each line, or all"),
@@ -33,8 +36,8 @@ FLAGS = [
     Flag("keep_seen", False, None, needs="lists", only=RECOMMEND, decides="nothing",
          help="recommend: also items of the user's training interactions or history"),
     Flag("output", None, text,
-         needs="lists", only={"mode": ("recommend", "export")}, decides="nothing",
-         help="recommend: file to write (default: the terminal); export: folder to write"),
+         needs="pairs", only={"mode": ("recommend", "export", "split")}, decides="nothing",
+         help="recommend: file to write (default: the terminal); export, split: folder to write"),
 ]
 # fmt: on
 
@@ -55,5 +58,5 @@ def contradictions(args, given):
         yield "--passes belongs to --history; --users have their encodings from training"
     if args.blend and args.popularity_weight == "auto":
         yield "--popularity_weight auto chooses for one run: give a number, or leave --blend out"
-    if args.mode == "export" and args.output is None:
-        yield "--mode export needs --output, the folder to write to"
+    if args.mode in ("export", "split") and args.output is None:
+        yield f"--mode {args.mode} needs --output, the folder to write to"

@@ -11,7 +11,10 @@ from cli.errors import UserError
 from inference.export import export
 from inference.recommend import recommend
 from regularizers.strengths import strengths_by_row
+from reports import names
 from reports.console import log_chosen_flags
+from reports.run import write_summary
+from reports.users import describe_groups, write_users
 
 log = logging.getLogger("onebp")
 
@@ -91,12 +94,20 @@ def run_mode(model, data, args, state):
     """
     if args.mode == "export":
         export(model, data, args, strengths_by_row(state["model"], data.shape))
+    elif args.mode == "evaluate":
+        evaluate(model, data, args, state["epoch"])
     else:
-        {"evaluate": evaluate, "recommend": recommend}[args.mode](model, data, args)
+        recommend(model, data, args)
 
 
-def evaluate(model, data, args):
-    """Log a table of the metrics on the test split and, if there is one, the validation split."""
+def evaluate(model, data, args, epoch=0):
+    """Log a table of the metrics on the test split and, if there is one, the validation split.
+
+    Of rankings also write users.parquet, groups.png and summary.json, see `evaluation_folder`.
+
+    epoch: of the checkpoint; 0: there is none, but a file --recommendations
+    """
+    folder = evaluation_folder(args)
     # On the validation split first: there a flag may be `auto`.
     metrics = {split: model.evaluate(split) for split in reversed(model.evaluators)}
     table = pd.DataFrame(metrics)[[*model.evaluators]]
@@ -106,3 +117,27 @@ def evaluate(model, data, args):
     log.info("\n%s", table.to_string(float_format="%.4f"))
     log_chosen_flags(model.chosen_flags())
     model.final_evaluation(checkpoint_file(args), None)
+
+    if found := model.evaluators["test"].found:
+        users, groups = found.tables(data, model.evaluator.headline)
+        files = write_users(folder, users, groups)
+        best = {"epoch": epoch, **metrics["test"]}
+        best |= {"valid": metrics["valid"]} if "valid" in metrics else {}
+        result = {"best": best, "chosen_flags": model.chosen_flags()}
+        write_summary(folder / names.SUMMARY, model, data, args, result)
+        log.info("\n%s\n", describe_groups(groups))
+        log.info("users        %s", ", ".join(map(str, [*files, folder / names.SUMMARY])))
+
+
+def evaluation_folder(args):
+    """Folder of what --mode evaluate leaves: beside the run, <run_name>[+<blend>]-evaluate.
+
+    Of lists it is a run of their own: <run_name>. Raises UserError if that is a trained one.
+    """
+    if args.recommendations:
+        folder = Path(args.log_root) / args.run_name
+        if (folder / names.METRICS).exists():
+            raise UserError(f"{folder} is a trained run: give the lists another --run_name")
+        return folder
+    blend = f"+{args.blend}" if args.blend else ""
+    return Path(args.log_root) / f"{args.run_name}{blend}-evaluate"

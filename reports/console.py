@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from cli import launch
+from reports.users import describe_groups
 
 log = logging.getLogger("onebp")
 
@@ -74,10 +75,11 @@ def log_epoch(epoch, loss, metrics, seconds, improved, model, args):
     log.info("%s  %.2f s%s", text, seconds, "  best" * improved)
 
 
-def log_end(run, checkpoints, args, result, outputs):
-    """Log the closing table, a row per metric, and where the files are.
+def log_end(run, checkpoints, args, result, outputs, groups):
+    """Log the closing table, a row per metric, those of groups, and where the files are.
 
-    result: from train.final_metrics; outputs: {topic: paths} from Recommender.write_outputs
+    result: from train.final_metrics; outputs: {topic: paths} of further files
+    groups: see reports.users.write_users
     """
     best, last = result["best"], result["last"]
     columns = {
@@ -90,6 +92,8 @@ def log_end(run, checkpoints, args, result, outputs):
     if args.refit_epochs:
         how = f"refit for {args.refit_epochs} epochs, which the validation split chose"
     log.info("Metrics on the test split; %s:\n\n%s\n", how, table)
+    if groups:
+        log.info("%s\n", describe_groups(groups))
     log_chosen_flags(result["chosen_flags"])
     log.info("checkpoints  %s (best), %s", checkpoints.best_file, checkpoints.last_file)
     log.info("metrics      %s, %s", run.metrics_file, run.summary_file)

@@ -168,6 +168,36 @@ class Bars:
 
 
 @dataclass
+class Groups:
+    """A panel of bars by group, side by side: a colour and a hatching for each measure.
+
+    labels: of the groups, in order
+    measures: table, a row per group and a column per measure
+    xlabel: what the groups are
+    """
+
+    labels: list
+    measures: pd.DataFrame
+    xlabel: str
+
+    height = 4  # inches
+
+    def draw(self, axes):
+        """Draw into Matplotlib axes."""
+        count = len(self.measures.columns)
+        width = 0.8 / max(count, 1)
+        styled = zip(self.measures.items(), itertools.cycle(("", "///", "...")), strict=False)
+        for number, ((name, values), hatch) in enumerate(styled):
+            x = [place + (number - (count - 1) / 2) * width for place in range(len(values))]
+            axes.bar(x, values, width, label=name, hatch=hatch, edgecolor="black", alpha=0.7)
+        axes.set_xticks(range(len(self.labels)), self.labels)
+        axes.set(xlabel=self.xlabel, ylabel="metric on the test split")
+        axes.grid(alpha=0.3, axis="y")
+        if count:
+            axes.legend()
+
+
+@dataclass
 class Points:
     """A panel of points of several kinds in the plane of two principal components.
 

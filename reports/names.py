@@ -1,7 +1,12 @@
 """Names of the files that a run leaves in its folder. Loads without torch."""
 
+from cli.config import NAME as FLAGS
+
 METRICS, SUMMARY, LOG, CURVES = "metrics.csv", "summary.json", "log.txt", "curves.png"
+USERS, GROUPS = "users.parquet", "groups.png"
 STREAM, STREAM_CURVES = "stream.csv", "stream.png"
 TENSORBOARD = "tensorboard"
-RUN_FILES = (METRICS, SUMMARY, LOG, CURVES, STREAM, STREAM_CURVES, TENSORBOARD)
+TRACKED = ("wandb", "wandb.json", "mlflow.json")  # of --log wandb and mlflow
+RUN_FILES = (FLAGS, METRICS, SUMMARY, LOG, CURVES, USERS, GROUPS, STREAM, STREAM_CURVES)
+RUN_FILES += (TENSORBOARD, *TRACKED)
 DESCRIPTION, DESCRIPTION_FIGURE = "description.json", "description.png"  # of --mode describe

@@ -1,4 +1,4 @@
-"""The files of a run: log.txt, metrics.csv, summary.json and curves.png."""
+"""The files of a run: flags.toml, log.txt, metrics.csv, summary.json, users.parquet, figures."""
 
 import csv
 import fcntl
@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from cli import config
 from cli.errors import UserError
 from distributed import collectives
 from reports import names
 from reports.console import chosen_by, command_line
 from reports.figures import Curves, save_figure
+from reports.trackers import TRACKERS, numbers_of
+from reports.users import write_users
 from utils import EarlyLog, atomic_file, peak_memory_mb, versions
 
 log = logging.getLogger("onebp")
@@ -34,11 +37,17 @@ class Run:
         self.summary_file = self.folder / names.SUMMARY
         self.plot_file = self.folder / names.CURVES
         self.columns = [*COLUMNS, *self.metrics]
-        self.log_file = self.board = None
-        self.with_board = args.log == "tensorboard"
+        self.log_file = self.tracker = None
+        self.tracker_class = TRACKERS.get(args.log)
 
     def __enter__(self):
-        """Raises UserError if another process has this run, OSError if it cannot make folders."""
+        """Keep other processes away.
+
+        Raises UserError if another process has this run, or if --log needs a package that is not
+        installed; OSError if it cannot make folders.
+        """
+        if self.tracker_class:
+            self.tracker_class.check_installed()
         for folder in (self.folder, self.checkpoint_folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
         self.lock = open(self.checkpoint_folder.with_name(f".{self.name}.lock"), "w")
@@ -58,10 +67,10 @@ class Run:
                 self.log_file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, text, (), None))
             log.removeHandler(self.log_file)
             self.log_file.close()
-        if self.board:
-            self.board.close()
         Path(self.lock.name).unlink(missing_ok=True)
         self.lock.close()
+        if self.tracker:
+            self.tracker.end(failed=error is not None)
 
     def set_aside(self):
         """Before a new run: rename an earlier one to <name>.1, or the first free number."""
@@ -75,32 +84,45 @@ class Run:
                 log.info("the earlier run of this name is now %s", earlier)
 
     def rewind(self, epoch):
-        """Before a continuation: drop the summary, and the rows of metrics.csv after `epoch`.
+        """Before a continuation: drop the results, and the rows of metrics.csv after `epoch`.
 
         Returns the number of rows that are left.
         """
-        self.summary_file.unlink(missing_ok=True)
+        for file in (self.summary_file, self.folder / names.USERS):
+            file.unlink(missing_ok=True)
         rows = self.rows()
         rows = rows[rows["epoch"].astype(float) <= epoch]
         with atomic_file(self.metrics_file, "w", newline="") as file:
             rows.to_csv(file, index=False)
         return len(rows)
 
-    def open_log(self, epoch):
-        """Open metrics.csv and log.txt. Earlier log lines, about the data say, come first.
+    def open_log(self, epoch, asked):
+        """Open metrics.csv and log.txt, and write flags.toml. Earlier log lines come first.
 
-        epoch: epochs done. Raises UserError if --log needs a package that is not installed.
+        epoch: epochs done
+        asked: the flags of the run's command
+
+        Raises UserError if the program of --log cannot be reached.
         """
         self.folder.mkdir(exist_ok=True)
         if not self.metrics_file.exists():
             self.add_row(self.columns)
-        if self.with_board:
-            self.board = open_board(self.folder / names.TENSORBOARD, epoch)
+        self.write_flags(asked)
+        if self.tracker_class:
+            flags = {f: v for flags in asked.repeating().values() for f, v in flags.items()}
+            self.tracker = self.tracker_class(self.folder, self.name, flags, epoch)
         self.log_file = logging.FileHandler(self.folder / names.LOG, encoding="utf-8")
         self.log_file.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
         for early in EarlyLog.active():
             early.replay_into(self.log_file)
         log.addHandler(self.log_file)
+
+    def write_flags(self, args):
+        """Write flags.toml, which repeats the run. args: the flags of its command"""
+        title = f"Flags of this run. To repeat it: python main.py --config {names.FLAGS}"
+        how = {"encoding": "utf-8", "errors": "backslashreplace"}
+        with atomic_file(self.folder / names.FLAGS, "w", **how) as file:
+            file.write(config.as_toml(title, args.repeating()))
 
     def add_row(self, values):
         """Append a row to metrics.csv, on disk at once: a later checkpoint relies on it."""
@@ -114,9 +136,8 @@ class Run:
             raise UserError(
                 f"{reason}; make room, then run again with --train_mode continue"
             ) from error
-        if self.board:
-            for name, value in zip(self.columns[1:], values[1:], strict=True):
-                self.board.add_scalar(name, value, values[0])
+        if self.tracker:
+            self.tracker.add_epoch(values[0], dict(zip(self.columns[1:], values[1:], strict=True)))
 
     def rows(self):
         """metrics.csv as a table of texts, which keep every digit, without damaged rows."""
@@ -134,6 +155,17 @@ class Run:
         rows = self.rows().astype(float)
         return float(rows["train_seconds"].sum()), float(rows["eval_seconds"].sum())
 
+    def track_result(self, result, outputs):
+        """Give the final metrics and the figures to the program of --log.
+
+        result: from train.final_metrics
+        outputs: {topic: paths} from Recommender.write_outputs
+        """
+        if self.tracker:
+            files = [self.plot_file, *(path for paths in outputs.values() for path in paths)]
+            figures = [path for path in files if path.suffix == ".png"]
+            self.tracker.add_result(result["last"]["epoch"], numbers_of(result), figures)
+
     def write_summary(self, model, data, args, result, total_seconds):
         """Write summary.json: all that is needed to trust the numbers, or to get them again.
 
@@ -141,22 +173,15 @@ class Run:
         total_seconds: of the run, with the time before a continuation
         """
         train_seconds, eval_seconds = self.seconds()
-        device = model.device
-        summary = {
-            "command": command_line(),
-            "versions": versions(),
-            "seed": args.seed,
-            "device": str(device),
-            "ranks": collectives.world_size(),
-            "dataset": {"name": data.name, **data.counts(), "digest": data.digest},
-            "protocol": {"select": chosen_by(args), **model.protocol},
-            **result,
-            "seconds": {"train": train_seconds, "eval": eval_seconds, "total": total_seconds},
-            "peak_memory_mb": peak_memory_mb(device),
-            "flags": vars(args) | {"refit_epochs": args.refit_epochs},
-        }
-        with atomic_file(self.summary_file, "w") as file:
-            json.dump(summary, file, indent=2)
+        seconds = {"train": train_seconds, "eval": eval_seconds, "total": total_seconds}
+        write_summary(self.summary_file, model, data, args, {**result, "seconds": seconds})
+
+    def write_users(self, users, groups):
+        """Write users.parquet and groups.png, if there are `users`. Returns {topic: paths}.
+
+        users, groups: from metrics.found.Found.tables
+        """
+        return {} if users is None else {"users": write_users(self.folder, users, groups)}
 
     def plot(self, model, split, best_epoch, baselines):
         """Write curves.png: the loss, and the headline metrics on `split`, by epoch.
@@ -187,6 +212,24 @@ class Run:
         save_figure(self.plot_file, self.folder.name, [losses, metrics])
 
 
+def write_summary(path, model, data, args, result):
+    """Write a summary.json: what was evaluated, how, on which data. result: further entries"""
+    summary = {
+        "command": command_line(),
+        "versions": versions(),
+        "seed": args.seed,
+        "device": str(model.device),
+        "ranks": collectives.world_size(),
+        "dataset": {"name": data.name, **data.counts(), "digest": data.digest},
+        "protocol": {"select": chosen_by(args), **model.protocol},
+        **result,
+        "peak_memory_mb": peak_memory_mb(model.device),
+        "flags": vars(args) | {"refit_epochs": args.refit_epochs},
+    }
+    with atomic_file(path, "w") as file:
+        json.dump(summary, file, indent=2)
+
+
 class SilentRun(Run):
     """The Run of all processes but the first: it writes nothing, and reads what the first wrote."""
 
@@ -203,18 +246,9 @@ class SilentRun(Run):
         """Zeros: the first process may be replacing metrics.csv, and only it needs the seconds."""
         return 0.0, 0.0
 
-    set_aside = rewind = open_log = add_row = write_summary = plot = _do_nothing
+    def write_users(self, users, groups):
+        """Nothing: the first process has the rows of all users."""
+        return {}
 
-
-def open_board(folder, epoch):
-    """A writer of TensorBoard's files. It hides what an interrupted run wrote after `epoch`.
-
-    Raises UserError if TensorBoard is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            f"--log tensorboard needs a package ({error}): pip install tensorboard"
-        ) from None
-    return SummaryWriter(str(folder), purge_step=epoch + 1)
+    set_aside = rewind = open_log = add_row = track_result = _do_nothing
+    write_summary = plot = _do_nothing

@@ -45,6 +45,7 @@ def fit_grid(model_class, device, data, args):
         for file in (table_file, plot_file):
             file.unlink(missing_ok=True)
 
+        run.write_flags(args)
         try:
             summaries, chosen = fit_all(model_class, device, data, runs)
         except KeyboardInterrupt as interrupt:

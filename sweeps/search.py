@@ -137,6 +137,9 @@ def checked_space(pairs, fixed):
     for args in corners:
         if args.select != "valid":
             raise UserError("a search sees the validation split alone; leave --select test out")
+        for flag in ("refit", "l2_grid"):  # which a file of flags may give
+            if getattr(args, flag):
+                raise UserError(f"--{flag} is for the search itself to set; {OWN_FLAGS[flag]}")
     for flag, values in space.items():
         declared = flags_of(corners[0].model)[flag]
         if declared.loads:

@@ -11,6 +11,7 @@ import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
+from cli import config
 from cli.errors import UserError
 from parse import serves
 from reports.figures import STYLES, Bars, save_figure
@@ -111,7 +112,7 @@ class Course:
 
 
 def report(search):
-    """Write trials.csv, search.png and winner.txt, and log the winner. Returns the best trial.
+    """Write trials.csv, search.png and flags.toml, and log the winner. Returns the best trial.
 
     Raises UserError if no trial is complete.
     """
@@ -139,12 +140,12 @@ def report(search):
 
 
 def write_winner(search, best):
-    """Write winner.txt, the command that repeats the best trial. Returns it."""
+    """Write flags.toml, which repeats the best trial by --config. Returns that trial's command."""
     words = [*search.fixed, *as_words(best.user_attrs["words"]), "--seed", str(search.seed)]
-    command = shlex.join(["python", "main.py", *words])
-    with atomic_file(search.folder / "winner.txt", "w", encoding="utf-8") as file:
-        file.write(f"{command}\n")
-    return command
+    title = f"The best of the trials in {search.folder}: trial {best.number}"
+    with atomic_file(search.folder / config.NAME, "w", encoding="utf-8") as file:
+        file.write(config.as_toml(title, parse_run_flags(words, {}).repeating()))
+    return shlex.join(["python", "main.py", *words])
 
 
 def importance(study):
@@ -183,7 +184,7 @@ def report_refits(search, best, base, seeds, jobs):
     )
     runs = plan(fixed, [(values, args)], seeds, search.folder, Refit if can_refit else Trial)
     trained = "training and validation split" if can_refit else "the training split"
-    log.info("\nthe best values, trained on %s with %d seeds:", trained, seeds)
+    log.info("\nthe best values, trained on %s; seeds: %d", trained, seeds)
     if failed := run_all(runs, jobs):
         first, line = next(iter(failed.items()))
         raise UserError(f"{len(failed)} of {seeds} runs failed, {first} with: {line}")
@@ -192,5 +193,5 @@ def report_refits(search, best, base, seeds, jobs):
     for metric in search.evaluator.headline:
         found = table[f"best_{metric}"]
         spread = f" ± {found.std():.4f}" if seeds > 1 else ""
-        log.info("test %s %.4f%s, %d seeds", metric, found.mean(), spread, seeds)
-    log.info("%s: trials.csv, search.png, winner.txt, runs.csv", search.folder)
+        log.info("test %s %.4f%s, seeds: %d", metric, found.mean(), spread, seeds)
+    log.info("%s: trials.csv, search.png, flags.toml, runs.csv", search.folder)

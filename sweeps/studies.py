@@ -2,12 +2,16 @@
 
 import io
 import itertools
+import re
 from contextlib import redirect_stderr
 
 from cli.errors import UserError
 from cli.registry import ENCODERS
 from families.two_tower import PRESETS
-from parse import parse_args
+from parse import flags_of, parse_args
+
+# Flags beside those of a preset that say how to train.
+HOW_TO_TRAIN = ("preset", "lr_dc", "lr_dc_epoch", "config", "like")
 
 
 class Sweep:
@@ -24,7 +28,7 @@ class Sweep:
 
     def __init__(self, fixed, over):
         """fixed: command-line words that all runs have; over: {swept flag: its values}"""
-        self.fixed, self.over = list(fixed), over
+        self.fixed, self.over = with_folder_of_like(fixed), over
         self.headline = ()  # names of the metrics to show, set by study.run
 
     @property
@@ -127,7 +131,7 @@ class Hyperparameters(Sweep):
         args = parse_run_flags(self.fixed, {})
         self.suggested = {flag: getattr(args, flag) for flag in self.over}
         preset = PRESETS["cosine"].get(args.dataset, ())
-        if preset and not self.fixes("preset", "lr_dc", "lr_dc_epoch", *preset):
+        if preset and not self.fixes(*HOW_TO_TRAIN, *preset):
             self.fixed += ["--preset", "cosine"]
 
     def combinations(self):
@@ -206,6 +210,16 @@ NAMED = {
     "clusters": Clusters,
     "efficiency": Efficiency,
 }
+
+
+def with_folder_of_like(words):
+    """Words of a command line, in which --like names a folder: runs of a study lie elsewhere."""
+    root = flags_of("OneBP")["log_root"].default
+    words = [part for word in words for part in re.split(r"(?<=^--like)=", word)]
+    return [
+        f"{root}/{word}" if before == "--like" and "/" not in word else word
+        for before, word in zip(["", *words], words, strict=False)
+    ]
 
 
 def parse_run_flags(fixed, swept):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tools import write
 
 import families
 import inference.flags
@@ -56,7 +57,9 @@ def commands():
 
 
 @pytest.mark.parametrize("command", [*commands()])
-def test_a_documented_command_is_valid(command, monkeypatch):
+def test_a_documented_command_is_valid(command, work, monkeypatch):
+    for file in (work / "flags.toml", work / "runs/demo-OneBP-MF/flags.toml"):
+        write(file, "dim = 4\n")
     program, words = COMMAND.fullmatch(command).group(1), shlex.split(command)
     if program == "python study.py":
         monkeypatch.setattr(study, "run", check_study)
@@ -188,7 +191,8 @@ def test_a_block_that_is_marked_runs(block, cli, work, monkeypatch):
         elif "--mode" not in words:
             words += ["--epochs", "1"]
         if program == "main.py":
-            status, stdout, stderr = cli(*words, "--device", "cpu")
+            device = () if {"split", "describe"} & {*words} else ("--device", "cpu")
+            status, stdout, stderr = cli(*words, *device)
         else:
             status, stdout, stderr = run(ROOT / program, words, work)
         assert (status, stderr) == (0, "")

@@ -11,17 +11,12 @@ from tools import interactions, matrix, random_matrix, split_per_user
 
 from dataloader import load_dataset
 from engine.topk import stable_topk
-from evaluate import (
-    LIST_LENGTHS,
-    METRICS,
-    PAIR_METRICS,
-    DotProduct,
-    PairRanking,
-    Ranking,
-    pair_metrics,
-    popularity_encodings,
-    ranking_metrics,
-)
+from evaluate import DotProduct, PairRanking, Ranking, popularity_encodings
+from metrics.accuracy import Lists
+from metrics.flags import CUTOFFS, PAIR_METRICS
+from metrics.pairs import pair_metrics
+
+METRICS = Ranking.metrics
 
 
 def slow_metrics(scores, relevant, seen):
@@ -33,7 +28,7 @@ def slow_metrics(scores, relevant, seen):
         users += 1
         candidates = [item for item in range(len(scores[user])) if item not in seen[user]]
         ranked = sorted(candidates, key=lambda item: (-scores[user][item], item))
-        for k in LIST_LENGTHS:
+        for k in CUTOFFS:
             hits = [rank for rank, item in enumerate(ranked[:k], 1) if item in wanted]
             ideal = sum(1 / log2(rank + 1) for rank in range(1, min(k, len(wanted)) + 1))
             precision, recall = len(hits) / k, len(hits) / len(wanted)
@@ -183,18 +178,22 @@ def test_ranking_of_pairs_on_the_command_line(cli, work):
         == METRICS
     )
 
+    def metric_lines(stdout):
+        return [line.split() for line in stdout.splitlines() if line.startswith((*metrics,))]
+
+    metrics = METRICS + PAIR_METRICS
     use = ("--mode", "evaluate", "--run_name")
     for run, other, last in (("users", "pairs", "NDCG@100"), ("pairs", "users", "F1@20")):
         status, stdout, _ = cli(*use, run, "--ranking", other)
         assert status == 0
-        assert stdout.splitlines()[-1].startswith(last)
+        assert metric_lines(stdout)[-1][0] == last
         status, _, stderr = cli(
             *flags[:-3], "--ranking", other, "--run_name", run, "--train_mode", "continue"
         )
         assert (status, stderr.count("\n")) == (2, 1)
-        assert f"last.pt chose its best epoch by --ranking {run}; give that" in stderr
+        assert f"last.pt chose its best epoch by --ranking {run}; do so again" in stderr
     status, stdout, _ = cli(*use, "pairs")
-    assert stdout.splitlines()[-1].split() == ["NDCG@100", f"{summary['best']['NDCG@100']:.4f}"]
+    assert metric_lines(stdout)[-1] == ["NDCG@100", f"{summary['best']['NDCG@100']:.4f}"]
     assert (
         cli("--mode", "recommend", "--run_name", "pairs", "--users", "all", "--output", "recs.csv")[
             0
@@ -231,16 +230,17 @@ def test_a_constant_model_does_not_score(device):
     assert set(Ranking(test, [], device).evaluate(DotProduct(*same)).values()) == {0.0}
 
 
+def metrics_of_hits(hits, relevant):
+    """{metric: value} of one list: hits (K,), and the user's number of relevant items."""
+    lists = Lists(hits[None], torch.tensor([float(relevant)], dtype=torch.float64))
+    functions = Ranking.chosen.functions.items()
+    return {name: metric(lists, k).item() for name, (metric, k) in functions}
+
+
 def test_metrics_by_hand():
-    hits = torch.zeros(1, 20, dtype=torch.float64)
-    hits[0, [0, 2, 9]] = 1.0  # ranks 1, 3 and 10, of 4 relevant items
-    metrics = dict(
-        zip(
-            METRICS,
-            ranking_metrics(hits, torch.tensor([4.0], dtype=torch.float64))[0].tolist(),
-            strict=True,
-        )
-    )
+    hits = torch.zeros(20, dtype=torch.float64)
+    hits[[0, 2, 9]] = 1.0  # ranks 1, 3 and 10, of 4 relevant items
+    metrics = metrics_of_hits(hits, 4)
     assert metrics["Recall@5"] == pytest.approx(2 / 4)
     assert metrics["Precision@10"] == pytest.approx(3 / 10)
     assert metrics["F1@20"] == pytest.approx(2 * 3 / (4 + 20))
@@ -251,12 +251,10 @@ def test_metrics_by_hand():
 
 def test_a_perfect_list_has_ndcg_1():
     for relevant in (1, 3, 7, 30):
-        hits = torch.zeros(1, 20, dtype=torch.float64)
-        hits[0, :relevant] = 1.0
-        metrics = dict(
-            zip(METRICS, ranking_metrics(hits, torch.tensor([relevant]))[0].tolist(), strict=True)
-        )
-        assert all(metrics[f"NDCG@{k}"] == pytest.approx(1) for k in LIST_LENGTHS)
+        hits = torch.zeros(20, dtype=torch.float64)
+        hits[:relevant] = 1.0
+        metrics = metrics_of_hits(hits, relevant)
+        assert all(metrics[f"NDCG@{k}"] == pytest.approx(1) for k in CUTOFFS)
 
 
 def test_popularity_counts_training_interactions():

@@ -8,6 +8,8 @@ import sys
 import pytest
 from tools import ROOT
 
+# Declarations that load without torch, whatever their folder.
+DECLARATIONS = ("inference.flags", "metrics.flags", "regularizers.flags", "reports.names")
 # Floors from the top; a room imports rooms on lower floors only. A module that is not named belongs
 # to the room of its folder.
 FLOORS = (
@@ -19,16 +21,15 @@ FLOORS = (
     {"train", "model", "regularizers"},
     {"recommender", "checkpointing"},
     {"evaluate", "sampler"},
+    {"metrics"},
     {"sources"},
     {"reports"},
     {"distributed"},
     {"engine", "utils"},
-    # Declarations that load without torch, whatever their folder.
-    {"inference.flags", "regularizers.flags", "reports.names"},
+    {*DECLARATIONS},
     {"cli"},
 )
-TORCH_FREE = ("parse", "families", "inference.flags", "regularizers.flags", "reports.names")
-TORCH_FREE += ("sweeps.search",)
+TORCH_FREE = ("parse", "families", "sweeps.search", *DECLARATIONS)
 SKIPPED = {"tests", "benchmarks", "docs", "datasets"}
 
 

@@ -220,6 +220,8 @@ def test_what_flags_decide():
         "checkpoint_dir",
         "no_download",
         "timeout",
+        "config",
+        "like",
     }
     assert vars(args).keys() - args.common_flags().keys() == places
     assert {
@@ -270,7 +272,7 @@ def test_what_flags_decide():
         ("--topk 5", "--topk does nothing with --mode train, only with recommend"),
         (
             "--mode evaluate --output x",
-            "--output does nothing with --mode evaluate, only with recommend or export",
+            "--output does nothing with --mode evaluate, only with split or recommend or export",
         ),
         (
             "--mode recommend",

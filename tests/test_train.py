@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 
 import numpy as np
 import pandas as pd
@@ -13,13 +12,14 @@ import train
 from checkpointing import shards
 from checkpointing.files import load_checkpoint, save_checkpoint
 from checkpointing.last_and_best import Checkpoints
-from evaluate import METRICS
+from evaluate import Ranking
 from families import load_data
 from families.ratings.svd import SVD
 from parse import parse_args
 from train import Progress, learning_rate
 
 FAST = ("--epochs", 3, "--dim", 8)
+METRICS = Ranking.metrics
 
 
 def test_learning_rate():
@@ -239,31 +239,6 @@ def test_own_data_set_needs_no_flag_but_its_name(cli, work):
     assert status == 0
     assert "shop: " in stdout
     assert "epoch 2/2" in stdout
-
-
-def test_tensorboard_has_the_rows_of_metrics_csv(cli, work):
-    """Those of an interrupted run that its continuation repeats are not there twice."""
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    for epochs, mode in ((4, "new"), (6, "continue")):
-        assert (
-            cli("--epochs", epochs, "--dim", 8, "--log", "tensorboard", "--train_mode", mode)[0]
-            == 0
-        )
-    rows = pd.read_csv("runs/demo-OneBP-MF/metrics.csv")
-    board = EventAccumulator("runs/demo-OneBP-MF/tensorboard").Reload()
-    for name in ("loss", "lr", *METRICS):
-        events = board.Scalars(name)
-        assert [event.step for event in events] == rows["epoch"].tolist()
-        np.testing.assert_allclose([event.value for event in events], rows[name], rtol=1e-6)
-
-
-def test_without_tensorboard(cli, work, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    status, _, stderr = cli("--epochs", 1, "--log", "tensorboard")
-    assert (status, stderr.count("\n")) == (2, 1)
-    assert "pip install tensorboard" in stderr
 
 
 REFIT = (

@@ -6,7 +6,7 @@ from rank_tools import made_model, whole
 from tools import on_ranks
 from torch.nn import functional
 
-from distributed.gram import SumsAndGram
+from distributed.gram import SumsAndGram, matmul_precision
 
 FLAGS = ("--loss", "ELSA", "--batch_size", 13, "--optimizer", "SGD")
 
@@ -37,6 +37,37 @@ def test_sums_and_gram_and_their_gradient_are_those_of_autograd(block, monkeypat
         ((found[0] * sums).sum() + (found[1] * gram).sum()).backward()
         gradients.append(leaf.grad)
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
+
+
+def test_a_precision_holds_inside_and_ends_also_with_an_error():
+    def fail():
+        with matmul_precision("medium"):
+            assert torch.get_float32_matmul_precision() == "medium"
+            raise KeyError
+
+    assert torch.get_float32_matmul_precision() == "highest"
+    with pytest.raises(KeyError):
+        fail()
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_a_low_precision_is_near_the_highest_and_leaves_the_sums_alone():
+    """On a machine without products of low precision all are equal."""
+    generator = torch.Generator().manual_seed(1)
+    table = torch.randn(200, 64, generator=generator)
+    matrix = (torch.rand(8, 200, generator=generator) < 0.4).float()
+    matrices = matrix.to_sparse_csr(), matrix.T.to_sparse_csr()
+    found = []
+    for precision in ("highest", "medium"):
+        leaf = table.clone().requires_grad_()
+        sums, gram = SumsAndGram.apply(leaf, *matrices, precision)
+        (gram.square().sum() + sums.sum()).backward()
+        found.append((sums.detach(), gram.detach(), leaf.grad))
+    exact, near = found
+    assert torch.equal(exact[0], near[0])
+    for one, other in zip(exact[1:], near[1:], strict=True):
+        torch.testing.assert_close(other, one, rtol=0, atol=0.02 * one.abs().max().item())
 
 
 def one_step(*made):

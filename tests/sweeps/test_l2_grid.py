@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from tools import write
 
-from evaluate import METRICS
+from evaluate import Ranking
 from model import TwoBP
 from parse import parse_args
 
+METRICS = Ranking.metrics
 FLAGS = (
     "--model",
     "TwoBP",

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -162,18 +161,18 @@ def test_what_a_search_leaves(whole_search, cli):
         assert names == {"metrics.csv"} | ({"log.txt"} if trial.state == "failed" else set())
     assert not list((folder / "checkpoints").glob("*trial*"))
 
-    # The best is that of the table; the command repeats its metric; then it is refitted.
+    # The best is that of the table; flags.toml repeats its metric; then it is refitted.
     best = table[table["state"] == "complete"].sort_values("valid_Recall@20").iloc[-1]
     assert f"trial {best['number']}, Recall@20 {best['valid_Recall@20']:.4f}" in stdout
-    words = shlex.split((folder / "winner.txt").read_text())
-    assert cli(*words[2:], "--run_name", "again")[0] == 0
+    where = ("--config", folder / "flags.toml", "--run_name", "again", "--device", "cpu")
+    assert cli(*where)[0] == 0
     again = json.loads(Path("runs/again/summary.json").read_text())["best"]
     assert again["valid"]["Recall@20"] == best["valid_Recall@20"]
     assert again["epoch"] == best["best_epoch"]
     assert "--refit" in whole_search["started"][5]
     assert len(whole_search["started"]) == 6
     runs = pd.read_csv(folder / "runs.csv")
-    assert f"test Recall@20 {runs['best_Recall@20'].mean():.4f}, 1 seeds" in stdout
+    assert f"test Recall@20 {runs['best_Recall@20'].mean():.4f}, seeds: 1" in stdout
     assert is_png(folder / "search.png")
 
 

@@ -1,16 +1,18 @@
 """The studies by name, and the figures of a sweep."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from study_tools import TINY, is_png, small_shop, summaries
-from tools import finish, start
+from tools import finish, start, write
 
 import study
 from reports.figures import Bars, Lines, save_figure
 from sweeps import trials
-from sweeps.studies import Hyperparameters
+from sweeps.studies import Hyperparameters, with_folder_of_like
 
 
 def test_encoders(work, run_study, started):
@@ -121,3 +123,18 @@ def test_three_flags_are_bars(work):
     assert panels[0].labels == ["1, 0.5, 4", "1, 0.9, 4", "2, 0.5, 4", "2, 0.9, 4"]
     save_figure(work / "bars.png", "title", panels)
     assert is_png(work / "bars.png")
+
+
+def test_a_study_takes_over_the_flags_of_a_run(work, run_study, started):
+    """Its name is that of a run in --log_root, also for the study's runs, which lie elsewhere."""
+    write(work / "runs/a/flags.toml", "dim = 4\nepochs = 1\nrefit = false\n")
+    assert run_study("--over", "N=1,2", "--seeds", 1, "--", "--like", "a")[0] == 0
+    assert started[0][:2] == ["--like", "runs/a"]
+    runs = [json.loads(path.read_text()) for path in work.glob("studies/*/runs/*/summary.json")]
+    assert sorted((run["flags"]["N"], run["flags"]["dim"]) for run in runs) == [(1, 4), (2, 4)]
+    write(work / "f.toml", "select = 'valid'\nrefit = true\n")
+    status, _, stderr = run_study("--over", "N=1,2", "--", "--config=f.toml")
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert "--refit is for the study itself to set; it compares runs by the split" in stderr
+    words = ["--like=a", "--lr", "1", "--like", "b/c"]
+    assert with_folder_of_like(words) == ["--like", "runs/a", "--lr", "1", "--like", "b/c"]

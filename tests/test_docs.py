@@ -15,6 +15,7 @@ import families
 import inference.flags
 import parse
 import study
+from sweeps.search import checked_space
 
 ROOT = Path(__file__).parent.parent
 FRONT, EXTENDING = ROOT / "README.md", ROOT / "docs" / "extending.md"
@@ -64,7 +65,8 @@ def test_a_documented_command_is_valid(command, work, monkeypatch):
         monkeypatch.setattr(study, "run", check_study)
         if words[2] in study.COMMANDS:
             module = importlib.import_module(study.COMMANDS[words[2]])
-            monkeypatch.setattr(module, "run", lambda *given: None)
+            check = check_search if words[2] == "search" else lambda *given: None
+            monkeypatch.setattr(module, "run", check)
         assert study.main(words[2:]) == 0
         return
     if program == "torchrun":
@@ -80,6 +82,11 @@ def check_study(name, given, fixed):
     chosen = study.NAMED[name](fixed) if name else study.Sweep(fixed, dict(given.over))
     study.check_flags(chosen, name, given)
     assert [study.parse_run_flags(chosen.fixed, values) for values in chosen.combinations()]
+
+
+def check_search(given, fixed):
+    """What sweeps.search.run checks before it loads data."""
+    assert checked_space(given.space, fixed)
 
 
 @every_page

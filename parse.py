@@ -15,7 +15,7 @@ import families
 from cli import config
 from cli.errors import UserError
 from cli.flags import Flag, HelpFormatter, Parser, one_of
-from cli.shared_flags import DATA, DATASETS, EVALUATION, RUN, TRAINING
+from cli.shared_flags import DATA, DATASETS, EVALUATION, REFIT_EPOCHS, RUN, TRAINING
 from families.contradictions import contradictions
 from inference import flags as inference
 from metrics import flags as metrics
@@ -123,6 +123,16 @@ class Flags(argparse.Namespace):
         if self.lr_schedule == "cosine":
             flags["epochs"] = self.epochs  # the decay is spread over them
         return flags
+
+    def trained(self, flags):
+        """{flag: value} of what `training_flags` returned for a checkpoint, as a file holds it.
+
+        Other flags are left out: a file may come from elsewhere. Raises ValueError for a value that
+        no command line can give.
+        """
+        model = config.converted(MODEL, flags.get("model", self.model))
+        declared = flags_of(model) | {"refit_epochs": REFIT_EPOCHS}
+        return config.taken_over(flags, declared, also=("epochs",))
 
     def repeating(self):
         """{title: {flag: value}} of flags.toml: all that repeats the run, by section.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine.tables import overwrite
 from engine.topk import grouped_topk, topk_group_count
 from utils import make_generator
 
@@ -132,10 +133,14 @@ class NearestNeighbourMemory:
 
     def load_state_dict(self, state):
         """Copy the content that `state_dict` returned."""
-        device = self.keys.device
-        self.keys = state["keys"].to(device, copy=True)
-        self.outcomes = state["known"].to(device, copy=True)
-        self.written = state["written"]
+        count, written = len(state["keys"]), state["written"]
+        if count > self.size or type(written) is not int or not 0 <= written <= count:
+            raise ValueError(f"its memory of {count} examples has no place {written}")
+        self.keys = self.keys.new_empty(count, self.keys.shape[1])
+        self.outcomes = self.outcomes.new_empty(count, self.outcomes.shape[1])
+        overwrite(self.keys, state["keys"])
+        overwrite(self.outcomes, state["known"])
+        self.written = written
 
 
 class HashMemory:
@@ -201,7 +206,6 @@ class HashMemory:
 
     def load_state_dict(self, state):
         """Copy the content that `state_dict` returned."""
-        device = self.sums.device
-        self.directions = state["directions"].to(device, copy=True)
-        self.sums = state["sums"].to(device, copy=True)
-        self.total = state["total"]
+        overwrite(self.directions, state["directions"])
+        overwrite(self.sums, state["sums"])
+        self.total = int(state["total"])

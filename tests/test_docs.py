@@ -191,7 +191,7 @@ def test_a_block_that_is_marked_runs(block, cli, work, monkeypatch):
         program, *words = shlex.split(command)[1:]
         if "--epochs" in words:
             words[words.index("--epochs") + 1] = "2"
-        elif "--mode" not in words:
+        elif "--mode" not in words and not {*words[:1]} & {*study.COMMANDS}:
             words += ["--epochs", "1"]
         if program == "main.py":
             device = () if {"split", "describe"} & {*words} else ("--device", "cpu")

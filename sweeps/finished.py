@@ -44,10 +44,16 @@ class FinishedRun:
         known = {name: values.get(name, flag.default) for name, flag in declared.items()}
         return Flags(known, {}, values.get("refit_epochs"))
 
+    @property
+    def model(self):
+        """The value of --model, or "lists" for those of another program."""
+        flags = self.summary["flags"]
+        return "lists" if flags.get("recommendations") else flags.get("model")
+
     @cached_property
     def deciding(self):
         """{flag: value} of the flags that decide the result and have an effect."""
-        if self.flags is None:
+        if self.flags is None or self.flags.recommendations:
             return {}
         ignored = self.flags.ignored()
         deciding = self.flags.deciding("training", "evaluation", "run", "stream")

@@ -189,13 +189,14 @@ def test_a_block_that_is_marked_runs(block, cli, work, monkeypatch):
             subprocess.run(command, shell=True, check=True, cwd=work)
             continue
         program, *words = shlex.split(command)[1:]
+        trains = "--mode" not in words and not {*words[:1]} & {*study.COMMANDS}
         if "--epochs" in words:
             words[words.index("--epochs") + 1] = "2"
-        elif "--mode" not in words and not {*words[:1]} & {*study.COMMANDS}:
+        elif trains:
             words += ["--epochs", "1"]
+        words += ["--device", "cpu"] if trains or {"evaluate", "recommend"} & {*words} else []
         if program == "main.py":
-            device = () if {"split", "describe"} & {*words} else ("--device", "cpu")
-            status, stdout, stderr = cli(*words, *device)
+            status, stdout, stderr = cli(*words)
         else:
             status, stdout, stderr = run(ROOT / program, words, work)
         assert (status, stderr) == (0, "")
@@ -206,7 +207,7 @@ def test_a_block_that_is_marked_runs(block, cli, work, monkeypatch):
 
 def run(program, words, folder):
     """Run a program of the repository in a new process. Returns (status, stdout, stderr)."""
-    command = [sys.executable, str(program), *words, "--device", "cpu"]
+    command = [sys.executable, str(program), *words]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
     return ended.returncode, ended.stdout, ended.stderr
 

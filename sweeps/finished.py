@@ -151,7 +151,7 @@ def read_run(folder):
         raise UserError(f"{file} is damaged ({str(error)[:60]})") from None
     parts = [
         summary.get(part) if isinstance(summary, dict) else None
-        for part in ("dataset", "protocol", "best", "seconds", "flags")
+        for part in ("dataset", "protocol", "best", "flags")
     ]
     if not all(isinstance(part, dict) for part in parts) or not {"name", "digest"} <= {*parts[0]}:
         raise UserError(f"{file} is not the summary of a run of this program")

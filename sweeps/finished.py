@@ -58,8 +58,9 @@ class FinishedRun:
         ignored = self.flags.ignored()
         deciding = self.flags.deciding("training", "evaluation", "run", "stream")
         deciding = {flag: value for flag, value in deciding.items() if flag not in ignored}
-        if self.flags.refit_epochs:
-            deciding["refit_epochs"] = self.flags.refit_epochs
+        if self.flags.refit_epochs:  # evaluated once, after them
+            deciding = {**deciding, "refit_epochs": self.flags.refit_epochs}
+            del deciding["eval_every"]
         return deciding
 
     @property

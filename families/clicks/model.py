@@ -7,8 +7,10 @@ import torch
 from torch.nn import functional
 
 from checkpointing.files import load_checkpoint
+from distributed import agreement, collectives
 from families.clicks import stream
-from families.clicks.dataset import ImpressionBatches, RowRange
+from families.clicks.batches import ImpressionBatches
+from families.clicks.dataset import RowRange
 from families.clicks.logs import append_reloop2_logs, rewind_reloop2_logs
 from families.clicks.metrics import ClickMetrics, UserClickMetrics, gauc_is_defined
 from families.clicks.networks import NETWORKS
@@ -26,6 +28,10 @@ class ClickModel(BatchTrained):
         super().__init__(data, args, device)
         self.evaluator = type(self.evaluators["test"])
         self.streamed = None
+        # All ranks shuffle alike: each takes its share of every batch.
+        state = self.generator.get_state()
+        collectives.broadcast_([state])
+        self.generator.set_state(state)
 
     @staticmethod
     def evaluator_class(args):
@@ -88,7 +94,10 @@ class ClickModel(BatchTrained):
     def final_evaluation(self, checkpoint, folder):
         """Stream the test split, see stream.py."""
         file = folder and folder / stream.FILE
-        self.streamed = stream.Stream(self, load_checkpoint(checkpoint), file)
+        collectives.all_reduce_int(0)  # the first rank has written the checkpoint
+        with agreement.raise_on_all_ranks():
+            saved = load_checkpoint(checkpoint)
+        self.streamed = stream.Stream(self, saved, file)
         self.streamed.run()
         return {"stream": self.streamed.summary()}
 

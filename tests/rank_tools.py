@@ -86,14 +86,14 @@ def children(pid):
 
 
 def write_clicks(folder, size=4000):
-    """Write the data set `shop`, in which viewers like one of two kinds of movies.
+    """Write the data set `shop`, in which a movie is liked or not.
 
     Rows differ, so that the nearest examples of a memory are never equally near.
     """
     random = np.random.default_rng(0)
     pairs = random.choice(100 * 400, size, replace=False)
     viewer, movie, hour = pairs // 400, pairs % 400, random.integers(5, size=size)
-    score = np.where(viewer % 2 == movie % 2, 1.5, -1.5) + 0.5 * (hour - 2)
+    score = np.where(movie % 2, 1.5, -1.5) + 0.5 * (hour - 2)
     clicked = (score + random.logistic(size=size) > 0).astype(int)
     table = pd.DataFrame({"label": clicked, "user": viewer, "movie": movie, "hour": hour})
     write(folder / "datasets/shop/clicks.csv", table.to_csv(index=False))

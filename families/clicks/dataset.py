@@ -40,7 +40,7 @@ def load_click_data(args):
     with raise_on_all_ranks(), wait_for_all():
         if launch.local_rank() == 0:
             data = load_flags(args)
-    with raise_on_all_ranks():
+    with raise_on_all_ranks(), wait_for_all():
         data = data or load_flags(args)
     check_equal_on_ranks({"data with digest": data.digest})
     return data

@@ -138,13 +138,13 @@ class NearestNeighbourMemory:
 
     def read_own(self, address, count):
         """Like `read`, among this rank's own examples. count: k; what is missing is -inf"""
-        missing = address.new_zeros(len(address), count - min(count, len(self.keys)))
-        count = min(count, len(self.keys))
-        if not count:
+        own = min(count, len(self.keys)) if len(address) else 0
+        missing = address.new_zeros(len(address), count - own)
+        if not own:
             return Similar(missing - torch.inf, missing, missing)
 
         # Reserve a buffer for a block of similarities, padded to whole groups for grouped_topk.
-        groups = topk_group_count(len(self.keys), count)
+        groups = topk_group_count(len(self.keys), own)
         padded = -(-len(self.keys) // groups) * groups
         buffer = address.new_empty(max(1, BLOCK_SIMILARITIES // padded), padded)
         blocks = []
@@ -153,7 +153,7 @@ class NearestNeighbourMemory:
             stored = cosine[:, : len(self.keys)]
             torch.mm(block, self.keys.T, out=stored)  # (b, d) (d, stored) -> (b, stored)
             cosine[:, len(self.keys) :] = -torch.inf
-            similarity, row = grouped_topk(cosine, count, groups)  # (b, k) each
+            similarity, row = grouped_topk(cosine, own, groups)  # (b, own) each
             blocks.append(Similar(similarity, *self.outcomes[row].unbind(2)))
         found = (torch.cat(columns) for columns in zip(*blocks, strict=True))
         rest = missing - torch.inf, missing, missing

@@ -21,6 +21,7 @@ class ClickModel(BatchTrained):
     """Learns clicks by cross-entropy. --l2 is the weight decay of the embeddings."""
 
     identifying = ("model", "dim", "hidden", "layers")
+    optimizer = None  # before the training starts
 
     def __init__(self, data, args, device):
         """See Recommender. Raises UserError if a slot of the stream would be empty."""
@@ -51,6 +52,11 @@ class ClickModel(BatchTrained):
 
     def make_sampler(self):
         return ImpressionBatches(self.data, self.data.splits["train"], self.args, self.generator)
+
+    def train_on(self, sampler):
+        super().train_on(sampler)
+        if self.optimizer:
+            self.optimizer.schedule = self.schedule  # by which the ranks weigh their gradients
 
     def decayed_weights(self):
         return ["embedding"]

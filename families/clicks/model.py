@@ -3,6 +3,7 @@
 Shapes: B batch, m rows, F fields, d numbers of a key.
 """
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -63,6 +64,12 @@ class ClickModel(BatchTrained):
 
     def rows_per_step(self):
         return {"embedding": self.args.batch_size * len(self.data.fields)}
+
+    def make_optimizer(self, trained, rows):
+        # A batch has many values several times: count the different ones of the first rows.
+        start, stop = self.data.splits["train"]
+        ids, _ = self.data.rows(start, min(start + self.args.batch_size, stop))
+        return super().make_optimizer(trained, {"embedding": len(np.unique(ids))})
 
     def rows_of(self, ids, labels):
         return {"embedding": ids}

@@ -127,11 +127,15 @@ def assert_equal_runs(one, two, tolerance):
     assert summaries[0]["baselines"] == summaries[1]["baselines"]
 
 
-@pytest.mark.parametrize("model", SIZES)
-def test_two_ranks_train_as_one_process(cli, work, model):
+@pytest.mark.parametrize(
+    ("model", "size", "way"),
+    [*((model, 457, "pieces") for model in SIZES), ("FM", 21, "touched")],
+)
+def test_two_ranks_train_as_one_process(cli, work, model, size, way):
     write_clicks(work)
-    flags = command(model)
+    flags = command(model, "--batch_size", size)
     output, silent = train_on_ranks(*flags, "--run_name", "two")
+    assert f"gradients of embedding: exchanged by {way}" in output
     assert "epoch 2/2" in output
     assert silent == ""
     assert cli(*flags, "--run_name", "one")[0] == 0

@@ -10,7 +10,7 @@ rows in Criteo's format (see preprocess.py; --rows 0: on the log in --data_dir/c
 80 % are trained on; --dataset and --dim do not apply. Each rank has one thread, and compiles.
 torchrun starts one rank and two in turns, anew for each batch size and kind. Epochs are timed
 without evaluation. Communication is the difference to an epoch in which no rank sends anything, so
-it includes waiting for the slower rank.
+it includes waiting for the slower rank. On a busy machine compare the CPU time of a rank.
 """
 
 import json
@@ -45,8 +45,8 @@ def seconds_of_epochs(given, kind, size):
     kind: in KINDS
     size: of a batch
 
-    The seconds are {"whole": [...], "alone": [...]}: with and, on several ranks, without
-    communication.
+    The seconds are {"whole": [...], "alone": [...], "cpu": [...]}: with and, on several ranks,
+    without communication; "cpu" is the CPU time of this rank in the epochs with it.
     """
     import torch
 
@@ -72,13 +72,15 @@ def seconds_of_epochs(given, kind, size):
             ways["alone"] |= {"all_reduce_": lambda tensor: tensor}
         for name, functions in ways.items():
             vars(collectives).update(functions)
-            seconds[name] = []
+            seconds[name], cpu = [], []
             for _ in range(1 + KINDS[kind][2]):
                 collectives.all_gather_ints(0)  # all ranks begin at the same time
-                begin = time.perf_counter()
+                begin, begin_cpu = time.perf_counter(), time.process_time()
                 model.train_epoch(1e-3, lambda: None)
                 seconds[name].append(time.perf_counter() - begin)
+                cpu.append(time.process_time() - begin_cpu)
             del seconds[name][0]  # it includes compiling
+            seconds.setdefault("cpu", cpu[1:])
         return seconds, data.counts()["train"]
 
 
@@ -125,7 +127,9 @@ def main():
 def compare(given):
     """Time one rank and two, in turns, and print the table. given: flags of the benchmark"""
     works = [(kind, size) for kind in given.kinds.split(",") for size in KINDS[kind][1]]
-    times = {(work, count): {"whole": [], "alone": []} for work in works for count in RANKS}
+    times = {
+        (work, count): {"whole": [], "alone": [], "cpu": []} for work in works for count in RANKS
+    }
     for _ in tqdm(range(given.rounds), desc="rounds", leave=False, disable=None):
         for (work, count), seconds in times.items():
             epochs, interactions = run_ranks(given, work, count)
@@ -138,6 +142,7 @@ def compare(given):
         name = f"{kind}, batches of {size:,}, {count} rank{'s' * (count > 1)}"
         row = rows[name] = spread(seconds["whole"])
         median = statistics.median(seconds["whole"])
+        row["CPU of a rank, s"] = f"{statistics.median(seconds['cpu']):.4f}"
         row["interactions/s"] = f"{interactions / median:,.0f}"
         if count > 1:
             row["x one rank"] = f"{statistics.median(times[work, 1]['whole']) / median:.2f}"

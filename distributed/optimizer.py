@@ -47,8 +47,8 @@ class ShardedOptimizer(Optimizer):
 
     rows: a step reads few of its rows. The ranks exchange the indices and gradients of these rows;
         if all ranks read the same rows, they sum the gradients. Each rank updates all these rows.
-    touched: the same for an optimizer of whole tables. Each rank makes the gradient of the table,
-        of which only the rows that are not 0 are exchanged, each once. Each rank updates the table.
+    touched rows: the same for an optimizer of whole tables. Each rank computes the gradient of the
+        table, and the ranks exchange the rows of it that they read. Each rank updates the table.
     pieces: a step reads many of its rows. The table is cut into W pieces. Each rank receives the
         summed gradient of its piece, updates the piece and sends it to the others. Only this rank
         has the moments of the piece (Rajbhandari et al., ZeRO, arXiv 1910.02054, stage 1).
@@ -89,14 +89,14 @@ class ShardedOptimizer(Optimizer):
         read = self.most_rows[name] * (1 if self.same_items else collectives.world_size())
         if not self.by_row and FEW * read >= len(self.tables[name]):
             return "pieces"
-        return "rows" if self.by_row or self.same_items else "touched"
+        return "rows" if self.by_row or self.same_items else "touched rows"
 
     def _log_traffic(self, name, way):
         """Log how many bytes a step sends.
 
         With "sum" and "pieces" two things are sent: gradients to be summed, then the results.
         """
-        few = way in ("rows", "touched")
+        few = way in ("rows", "touched rows")
         size = self.most_rows[name] if few else len(self.tables[name])
         if not few or self.same_items:
             size *= 2 / collectives.world_size()
@@ -161,7 +161,8 @@ class ShardedOptimizer(Optimizer):
         pieces: (1, n, D) on a GPU, (W, n, D) on a CPU, to be summed over axis 0
         rows: indices (W * M,) and gradients (W * M, D) of the rows that all ranks read; (M,) and
             (M, D) if they read the same rows
-        touched, sum: the summed gradient; for a table with a row per user: the gradient as it is
+        touched rows, sum: the summed gradient
+        a table with a row per user: the gradient as it is
         """
         arriving = {name: self._start(name, gradient) for name, gradient in gradients.items()}
         meanwhile()
@@ -180,7 +181,7 @@ class ShardedOptimizer(Optimizer):
             return collectives.start_all_reduce(gradient.roll(self.begin, 0))
         if way == "rows":
             return collectives.start_all_gather_padded(gradient, self.most_rows[name])
-        if way == "touched":
+        if way == "touched rows":
             return self._start_touched(gradient, self.index[name])
         if way == "sum":
             return collectives.start_all_reduce(gradient)

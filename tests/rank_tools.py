@@ -40,7 +40,7 @@ def made_model(kind, groups, *flags):
     return model
 
 
-PIECES, ROWS, TOUCHED = ({"item": way} for way in ("pieces", "rows", "touched"))
+PIECES, ROWS, TOUCHED = ({"item": way} for way in ("pieces", "rows", "touched rows"))
 
 
 IN_BATCH = ("--sampler", "inbatch", "--similarity", "cosine")

@@ -129,7 +129,7 @@ def assert_equal_runs(one, two, tolerance):
 
 @pytest.mark.parametrize(
     ("model", "size", "way"),
-    [*((model, 457, "pieces") for model in SIZES), ("FM", 21, "touched")],
+    [*((model, 457, "pieces") for model in SIZES), ("FM", 21, "touched rows")],
 )
 def test_two_ranks_train_as_one_process(cli, work, model, size, way):
     write_clicks(work)

@@ -39,14 +39,14 @@ def load_click_data(args):
     data = None
     with raise_on_all_ranks(), wait_for_all():
         if launch.local_rank() == 0:
-            data = load_flags(args)
+            data = load_alone(args)
     with raise_on_all_ranks(), wait_for_all():
-        data = data or load_flags(args)
+        data = data or load_alone(args)
     check_equal_on_ranks({"data with digest": data.digest})
     return data
 
 
-def load_flags(args):
+def load_alone(args):
     """Load the data set in this process alone, see load_clicks."""
     return load_clicks(
         args.dataset,

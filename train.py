@@ -46,7 +46,9 @@ def fit(model, data, args, asked=None):
                 if nothing_to_do(model, run, progress, args):
                     log_nothing_to_do(progress, changes, args)
                     return progress.best_epoch
-                model.rewind_outputs(run.folder, run.rewind(progress.epoch))
+                rows = run.rewind(progress.epoch)
+                if launch.is_main_process():
+                    model.rewind_outputs(run.folder, rows)
             else:
                 model.start_training()
                 run.set_aside()
@@ -62,7 +64,9 @@ def fit(model, data, args, asked=None):
             users, groups = found.tables(data, model.evaluator.headline) if found else (None, {})
             result |= model.final_evaluation(checkpoints.best_file, run.checkpoint_folder)
             seconds = earlier_seconds + time.perf_counter() - begin
-            outputs = model.write_outputs(run.folder, checkpoints.last_file)
+            outputs = {}
+            if launch.is_main_process():
+                outputs = model.write_outputs(run.folder, checkpoints.last_file)
             outputs |= run.write_users(users, groups)
             run.plot(model, args.select, progress.best_epoch, result["baselines"])
             run.track_result(result, outputs)
@@ -162,7 +166,8 @@ def train(model, run, progress, checkpoints, args):
                 evaluated = time.perf_counter() - trained
                 row = [epoch, loss, lr, round(since_row, 6), round(evaluated, 6), *metrics.values()]
                 run.add_row(row)
-                model.write_epoch(run.folder, row)
+                if launch.is_main_process():
+                    model.write_epoch(run.folder, row)
                 log_epoch(epoch, loss, metrics, since_row + evaluated, improved, model, args)
                 since_row = 0.0
 

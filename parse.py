@@ -14,7 +14,7 @@ from pathlib import Path
 import families
 from cli import launch
 from cli.flags import Flag, Parser, one_of
-from cli.shared_flags import DATA, DATASETS, EVALUATION, RUN, TRAINING
+from cli.shared_flags import DATA, DATASETS, EVALUATION, FOR_UPDATE, RUN, TRAINING, UPDATE
 from inference import flags as inference
 from regularizers.flags import HELD_OUT
 
@@ -56,6 +56,10 @@ class Flags(argparse.Namespace):
     def given(self, flag):
         """Whether the command line gives the flag."""
         return self.origin.get(flag) == "command line"
+
+    def has(self, trait):
+        """Whether the model has a trait, see cli.family.Model."""
+        return trait in families.models()[self.model].has
 
     @property
     def last_epoch(self):
@@ -178,6 +182,7 @@ def parse_args(argv=None):
         (f"preset {preset}", family.presets[preset].get(dataset, {})),
         *family.suggest(given),
         ("suggested for l2_grid", HELD_OUT if "l2_grid" in given else {}),
+        (FOR_UPDATE, UPDATE if given.get("train_mode") == "update" else {}),
         ("command line", given),
     ]
     values, origin = {}, {}
@@ -253,7 +258,9 @@ def contradictions(args, given):
                 f"--{flag} does nothing with --{choice} {getattr(args, choice)}, "
                 f"only with {' or '.join(values)}"
             )
-    if args.mode in ("recommend", "export") and "lists" not in family.models[args.model].has:
+    if args.train_mode == "update" and not args.has("updates"):
+        yield f"--model {args.model} has no --train_mode update: train it anew"
+    if args.mode in ("recommend", "export") and not args.has("lists"):
         yield f"--model {args.model} recommends no items: there is only --mode train and evaluate"
     yield from wrong_dataset(args, family)
     if launch.world_size() > 1:
@@ -284,12 +291,16 @@ def one_process(args, family):
     else:
         yield from family.one_process(args)
     yield from (f"--{flag}" for flag in ("refit", "l2_grid") if getattr(args, flag))
+    if args.train_mode == "update":
+        yield "--train_mode update"
 
 
 def shared_contradictions(args, given):
     """Yield lines about flags of every run that contradict each other."""
     if args.fold is not None and args.test_ratio is not None:
         yield "--fold names a split that is made already: leave --test_ratio out"
+    if args.train_mode == "update" and (args.refit or args.l2_grid):
+        yield "--train_mode update trains once: leave --refit and --l2_grid out"
     if args.l2_grid:
         if len({float(f"{strength:g}") for strength in args.l2_grid}) < len(args.l2_grid):
             yield "--l2_grid has a strength twice (six digits count)"

@@ -40,13 +40,24 @@ DATASETS = {
     "ml-latest-small": {},
 }
 
+# Of --train_mode update, see docs/training.md: values of flags, and a factor on the run's lr.
+UPDATE = {"epochs": 10, "lr_schedule": "step", "lr_dc": 1.0, "lr_dc_epoch": []}
+UPDATE_LR, FOR_UPDATE = 0.2, "suggested for an update"
+
 RUN = [
     Flag("mode", "train", one_of("train", "describe", "evaluate", "recommend", "export"),
          decides="nothing",
          help="train a model; describe the data; or use the checkpoint of a model, see below"),
-    Flag("train_mode", "new", one_of("new", "continue", new_train="new", continue_train="continue"),
+    Flag("train_mode", "new",
+         one_of("new", "continue", "update", new_train="new", continue_train="continue"),
          decides="nothing",
-         help="start afresh, or go on from the last checkpoint"),
+         help="start afresh; go on from the last checkpoint; or learn, in a run of its own, what "
+              "the data set of a trained run has gained"),
+    Flag("update_from", None, text, needs="updates", only={"train_mode": ("update",)},
+         decides="nothing", nargs="+",
+         help="update: files of new interactions; without it the data set's own files have grown"),
+    Flag("replay", 0.2, number(0), needs="updates", only={"train_mode": ("update", "continue")},
+         help="update: old interactions in each batch, for each new one"),
     Flag("run_name", None, plain_name, decides="nothing",
          help="name of the run's folders (default: <dataset>[-u<fold>]-<model>[-<encoder>])"),
     Flag("seed", 2022, whole(0), help="seed of initialization, order and negatives"),

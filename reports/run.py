@@ -150,6 +150,7 @@ class Run:
             "ranks": collectives.world_size(),
             "dataset": {"name": data.name, **data.counts(), "digest": data.digest},
             "protocol": {"select": chosen_by(args), **model.protocol},
+            **({"parent": data.update.parent} if getattr(data, "update", None) else {}),
             **result,
             "seconds": {"train": train_seconds, "eval": eval_seconds, "total": total_seconds},
             "peak_memory_mb": peak_memory_mb(device),

@@ -2,12 +2,14 @@
 
     python study.py --over beta=0.9,0.99 N=1,5 --seeds 3 -- --dataset 100k --epochs 200
     python study.py encoders|hyperparameters|clusters|efficiency --dataset 100k
+    python study.py online --help
 
 Every run is `python main.py` in a new process, and gets all other flags.
 A finished run is not repeated; an interrupted study goes on.
 """
 
 import argparse
+import importlib
 import logging
 import math
 import os
@@ -22,6 +24,9 @@ from cli.flags import Flag, Parser, plain_name, whole
 from sweeps.studies import NAMED, Sweep, parse_run_flags
 
 log = logging.getLogger("onebp")
+
+# Other commands of study.py, each a module with main(words).
+COMMANDS = {"online": "sweeps.online"}
 
 
 # Flags of main.py that a study sets itself, each with the advice to a user who gives it.
@@ -40,6 +45,8 @@ def main(argv=None):
     argv: the command line's words, by default those of this process
     """
     words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in COMMANDS:
+        return importlib.import_module(COMMANDS[words[0]]).main(words[1:])
 
     # The first word may name a study. Words after "--" are for main.py.
     name = words[0] if words and not words[0].startswith("-") else None

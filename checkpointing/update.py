@@ -18,7 +18,7 @@ from checkpointing.files import load_checkpoint, save_checkpoint
 from checkpointing.resume import checkpoint_state, explain_mismatch
 from cli import launch
 from cli.errors import UserError
-from cli.shared_flags import FOR_UPDATE, UPDATE_LR
+from cli.shared_flags import FOR_UPDATE
 from engine.tables import csr_tensor
 from sources.columns import wanted_of
 from sources.filters import Choice
@@ -98,8 +98,6 @@ def take_over(args, trained, run):
     run: its name
     """
     kept = {flag: value for flag, value in trained.items() if flag in vars(args)}
-    if args.train_mode == "update":
-        kept["lr"] *= UPDATE_LR
     own = {flag for flag in kept if args.given(flag) or args.origin[flag] == FOR_UPDATE}
     kept = {flag: value for flag, value in kept.items() if flag not in own}
     return args.replace(origin=f"of the run {run}", **kept)

@@ -40,9 +40,9 @@ DATASETS = {
     "ml-latest-small": {},
 }
 
-# Of --train_mode update, see docs/training.md: values of flags, and a factor on the run's lr.
+# Of --train_mode update, see docs/training.md.
 UPDATE = {"epochs": 10, "lr_schedule": "step", "lr_dc": 1.0, "lr_dc_epoch": []}
-UPDATE_LR, FOR_UPDATE = 0.2, "suggested for an update"
+FOR_UPDATE = "suggested for an update"
 
 RUN = [
     Flag("mode", "train", one_of("train", "describe", "evaluate", "recommend", "export"),

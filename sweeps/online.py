@@ -18,24 +18,16 @@ import families
 from cli.errors import UserError, defer_interrupts, status_of
 from cli.flags import Flag, Parser, one_of, plain_name, share, whole
 from cli.shared_flags import UPDATE
-from sweeps.studies import parse_run_flags
+from sweeps.studies import ONLINE, parse_run_flags
 
 log = logging.getLogger("onebp")
 
-# The models that are compared, with flags that suit data of the size of ml-100k and ml-1m.
-_STEPS = {"lr": 5e-3, "lr_schedule": "cosine", "epochs": 30}
-MODELS = {
-    "OneBP": {"model": "OneBP", **_STEPS},
-    "OneBP-all": {"model": "OneBP", "loss": "ELSA"},
-    "TwoBP": {"model": "TwoBP", **_STEPS, "epochs": 20},
-    "EASE": {"model": "EASE"},
-}
 WAYS = ("never", "update", "anew")
 # fmt: off
 FLAGS = [
     Flag("periods", 10, whole(1), help="periods of equal numbers of interactions"),
     Flag("start", 0.5, share, help="share of the interactions before the first period"),
-    Flag("models", [*MODELS], one_of(*MODELS), nargs="+", help="OneBP-all: against all items"),
+    Flag("models", [*ONLINE], one_of(*ONLINE), nargs="+", help="models to compare; -all: against all items"),
     Flag("seeds", 3, whole(1), help="train with the seeds 1, 2, ... up to this one"),
     Flag("study_root", "studies", str, help="folder of the studies"),
     Flag("name", None, plain_name, help="name of the study's folder (default: online-<data set>)"),
@@ -67,7 +59,7 @@ def flags_of_models(given, fixed):
     named = {word.split("=")[0].removeprefix("--") for word in fixed}
     flags = {}
     for name in dict.fromkeys(given.models):
-        own = {flag: value for flag, value in MODELS[name].items() if flag not in named}
+        own = {flag: value for flag, value in ONLINE[name].items() if flag not in named}
         if "model" in named:
             raise UserError("--model is for the study itself to set; give --models")
         flags[name] = parse_run_flags(fixed, own)

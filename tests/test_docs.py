@@ -1,5 +1,6 @@
 """README.md, docs/, datasets/README.md: commands, flags, links, the tree, examples of code."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -13,6 +14,7 @@ import families
 import inference.flags
 import parse
 import study
+from sweeps.online import flags_of_models
 
 ROOT = Path(__file__).parent.parent
 FRONT, EXTENDING = ROOT / "README.md", ROOT / "docs" / "extending.md"
@@ -28,6 +30,7 @@ def declared():
     """{flag: [its declarations]} of main.py and study.py; families may share a name."""
     sections = [*parse.SECTIONS.values(), inference.flags.FLAGS, study.FLAGS]
     sections += [family.flags().values() for family in families.FAMILIES]
+    sections += [importlib.import_module(name).FLAGS for name in study.COMMANDS.values()]
     flags = {}
     for section in sections:
         for flag in section:
@@ -57,6 +60,7 @@ def test_a_documented_command_is_valid(command, monkeypatch):
     program, words = COMMAND.fullmatch(command).group(1), shlex.split(command)
     if program == "python study.py":
         monkeypatch.setattr(study, "run", check_study)
+        monkeypatch.setattr("sweeps.online.run", flags_of_models)
         assert study.main(words[2:]) == 0
         return
     if program == "torchrun":

@@ -27,7 +27,8 @@ WAYS = ("never", "update", "anew")
 FLAGS = [
     Flag("periods", 10, whole(1), help="periods of equal numbers of interactions"),
     Flag("start", 0.5, share, help="share of the interactions before the first period"),
-    Flag("models", [*ONLINE], one_of(*ONLINE), nargs="+", help="models to compare; -all: against all items"),
+    Flag("models", [*ONLINE], one_of(*ONLINE), nargs="+",
+         help="models to compare; -all: against all items"),
     Flag("seeds", 3, whole(1), help="train with the seeds 1, 2, ... up to this one"),
     Flag("study_root", "studies", str, help="folder of the studies"),
     Flag("name", None, plain_name, help="name of the study's folder (default: online-<data set>)"),

@@ -13,11 +13,12 @@ from checkpointing.data_file import load_data_file, save_data
 from checkpointing.files import load_checkpoint, save_checkpoint
 from checkpointing.update import free_name, grown_state
 from model import moving_aggregation
+from parse import parse_args
+from reports.console import command_to_continue
 from sources.growth import grown
 
 NEW = "user,item\nlistener-001,newcomer\nlistener-002,newcomer\nnobody,newcomer\nnobody,soul-450\n"
 UPDATE = ("--train_mode", "update", "--run_name", "g", "--update_from", "new.csv")
-CONTINUE = ("--train_mode", "continue", "--run_name", "g-update")
 
 
 @pytest.fixture
@@ -234,3 +235,11 @@ def test_free_name(tmp_path):
     for name, taken in (("g-update", "g"), ("g-update2", "g-update"), ("g-update3", "g-update2")):
         assert free_name("g", [tmp_path]) == free_name("g-update2", [tmp_path]) == name, taken
         (tmp_path / name).mkdir()
+
+
+def test_the_command_that_continues_names_the_update(monkeypatch):
+    words = ["main.py", *UPDATE, "more.csv", "--epochs", "3"]
+    monkeypatch.setattr("sys.argv", words)
+    args = parse_args(words[1:]).replace(run_name="g-update")
+    expected = "python main.py --epochs 3 --run_name g-update --train_mode continue"
+    assert command_to_continue(args) == expected

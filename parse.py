@@ -15,7 +15,7 @@ import families
 from cli import config
 from cli.errors import UserError
 from cli.flags import Flag, HelpFormatter, Parser, one_of
-from cli.shared_flags import DATA, DATASETS, EVALUATION, RUN, TRAINING
+from cli.shared_flags import DATA, DATASETS, EVALUATION, FOR_UPDATE, RUN, TRAINING, UPDATE
 from families.contradictions import contradictions
 from inference import flags as inference
 from metrics import flags as metrics
@@ -68,6 +68,10 @@ class Flags(argparse.Namespace):
     def given(self, flag):
         """Whether the command line or a file of flags gives the flag a value of its own."""
         return self.origin.get(flag, "").startswith(("command line", "file "))
+
+    def has(self, trait):
+        """Whether the model has a trait, see cli.family.Model."""
+        return trait in families.models()[self.model].has
 
     @property
     def last_epoch(self):
@@ -293,6 +297,7 @@ def resolve(model, given, in_file, file):
             (f"preset {preset}", family.presets.get(preset, {}).get(dataset, {})),
             *family.suggest(flags),
             ("suggested for l2_grid", HELD_OUT if "l2_grid" in flags else {}),
+            (FOR_UPDATE, UPDATE if flags.get("train_mode") == "update" else {}),
             (source, flags),
         ]
     for source, flags in sources:

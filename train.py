@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from checkpointing import shards
+from checkpointing.data_file import DATA, save_data
 from checkpointing.files import load_checkpoint
 from checkpointing.last_and_best import Checkpoints
 from checkpointing.resume import checkpoint_state, restore
@@ -52,6 +53,8 @@ def fit(model, data, args, asked=None):
             else:
                 model.start_training()
                 run.set_aside()
+                if args.has("updates") and collectives.world_size() == 1:
+                    save_data(run.checkpoint_folder / DATA, data)
                 note_run_started()
             run.open_log(progress.epoch, asked or args)
             earlier_seconds = sum(run.seconds())

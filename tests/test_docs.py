@@ -15,6 +15,7 @@ import families
 import inference.flags
 import parse
 import study
+from sweeps.online import flags_of_models
 from sweeps.search import checked_space
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +66,8 @@ def test_a_documented_command_is_valid(command, work, monkeypatch):
         monkeypatch.setattr(study, "run", check_study)
         if words[2] in study.COMMANDS:
             module = importlib.import_module(study.COMMANDS[words[2]])
-            check = check_search if words[2] == "search" else lambda *given: None
+            checks = {"search": check_search, "online": flags_of_models}
+            check = checks.get(words[2], lambda *given: None)
             monkeypatch.setattr(module, "run", check)
         assert study.main(words[2:]) == 0
         return

@@ -15,7 +15,7 @@ import families
 from cli import config
 from cli.errors import UserError
 from cli.flags import Flag, HelpFormatter, Parser, one_of
-from cli.shared_flags import DATA, DATASETS, EVALUATION, REFIT_EPOCHS, RUN, TRAINING
+from cli.shared_flags import DATA, DATASETS, EVALUATION, FOR_UPDATE, RUN, TRAINING, UPDATE
 from families.contradictions import contradictions
 from inference import flags as inference
 from metrics import flags as metrics
@@ -68,6 +68,10 @@ class Flags(argparse.Namespace):
     def given(self, flag):
         """Whether the command line or a file of flags gives the flag a value of its own."""
         return self.origin.get(flag, "").startswith(("command line", "file "))
+
+    def has(self, trait):
+        """Whether the model has a trait, see cli.family.Model."""
+        return trait in families.models()[self.model].has
 
     @property
     def last_epoch(self):
@@ -124,15 +128,10 @@ class Flags(argparse.Namespace):
             flags["epochs"] = self.epochs  # the decay is spread over them
         return flags
 
-    def trained(self, flags):
-        """{flag: value} of what `training_flags` returned for a checkpoint, as a file holds it.
-
-        Other flags are left out: a file may come from elsewhere. Raises ValueError for a value that
-        no command line can give.
-        """
+    def trained(self, flags, decides=("training", "evaluation")):
+        """{flag: value} of a checkpoint's `training_flags`, checked: see config.taken_over."""
         model = config.converted(MODEL, flags.get("model", self.model))
-        declared = flags_of(model) | {"refit_epochs": REFIT_EPOCHS}
-        return config.taken_over(flags, declared, also=("epochs",))
+        return config.taken_over(flags, flags_of(model), decides)
 
     def repeating(self):
         """{title: {flag: value}} of flags.toml: all that repeats the run, by section.
@@ -303,6 +302,7 @@ def resolve(model, given, in_file, file):
             (f"preset {preset}", family.presets.get(preset, {}).get(dataset, {})),
             *family.suggest(flags),
             ("suggested for l2_grid", HELD_OUT if "l2_grid" in flags else {}),
+            (FOR_UPDATE, UPDATE if flags.get("train_mode") == "update" else {}),
             (source, flags),
         ]
     for source, flags in sources:

@@ -9,6 +9,7 @@ A finished run is not repeated; an interrupted study goes on.
 Commands with flags of their own; each has its own --help:
 
     python study.py search --space ...     find good values of flags within a budget
+    python study.py online --periods 10    train, then go on with new data, period after period
     python study.py compare RUN RUN ...    differences, with intervals over users and tests
     python study.py table RUN RUN ...      flags and metrics of many runs, sorted
 """
@@ -35,6 +36,7 @@ COMMANDS = {
     "search": "sweeps.search",
     "compare": "sweeps.compare",
     "table": "sweeps.table",
+    "online": "sweeps.online",
 }
 # Flags of main.py that a study sets itself, each with the advice to a user who gives it.
 OWN_FLAGS = {

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from checkpointing.data_file import DATA, save_data
 from checkpointing.files import load_checkpoint
 from checkpointing.last_and_best import Checkpoints
 from checkpointing.resume import checkpoint_state, explain_mismatch, restore, restore_best
@@ -47,10 +48,14 @@ def fit(model, data, args, asked=None):
                 if nothing_to_do(model, run, progress, args):
                     log_nothing_to_do(progress, changes, args)
                     return progress.best_epoch
-                model.rewind_outputs(run.folder, run.rewind())
+                rows = run.rewind()
+                if launch.is_main_process():
+                    model.rewind_outputs(run.folder, rows)
             else:
                 model.start_training()
                 run.set_aside()
+                if args.has("updates") and collectives.world_size() == 1:
+                    save_data(run.checkpoint_folder / DATA, data)
                 note_run_started()
             run.open_log(progress.epoch, asked or args)
             earlier_seconds = sum(run.seconds())
@@ -63,7 +68,9 @@ def fit(model, data, args, asked=None):
             users, groups = found.tables(data, model.evaluator.headline) if found else (None, {})
             result |= model.final_evaluation(checkpoints.best_file, run.checkpoint_folder)
             seconds = earlier_seconds + time.perf_counter() - begin
-            outputs = model.write_outputs(run.folder, checkpoints.last_file)
+            outputs = {}
+            if launch.is_main_process():
+                outputs = model.write_outputs(run.folder, checkpoints.last_file)
             outputs |= run.write_users(users, groups)
             run.plot(model, args.select, progress.best_epoch, result["baselines"])
             run.track_result(result, outputs)
@@ -168,7 +175,8 @@ def train(model, run, progress, checkpoints, args):
                 evaluated = time.perf_counter() - trained
                 row = [epoch, loss, lr, round(since_row, 6), round(evaluated, 6), *metrics.values()]
                 run.add_row(row)
-                model.write_epoch(run.folder, row)
+                if launch.is_main_process():
+                    model.write_epoch(run.folder, row)
                 log_epoch(epoch, loss, metrics, since_row + evaluated, improved, model, args)
                 since_row = 0.0
 

@@ -10,19 +10,20 @@ from distributed import agreement
 MISFITS = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
-def checkpoint_state(model, progress, args):
+def checkpoint_state(model, progress, args, model_state=None):
     """The checkpoint after an epoch: plain types, and tensors that training goes on changing.
 
     Copy the tensors to keep them.
 
     progress: the train.Progress of the run
+    model_state: in place of the model's own, before its training has begun
     """
     return {
         **vars(progress),
         "identity": identity(model, args),
         "flags": args.training_flags(),
         "chosen_flags": model.chosen_flags(),
-        "model": model.state_dict(),
+        "model": model_state or model.state_dict(),
     }
 
 

@@ -274,6 +274,7 @@ def write_summary(path, model, data, args, result):
         "ranks": collectives.world_size(),
         "dataset": {"name": data.name, **data.counts(), "digest": data.digest},
         "protocol": {"select": chosen_by(args), **model.protocol},
+        **({"parent": data.update.parent} if getattr(data, "update", None) else {}),
         **result,
         "peak_memory_mb": peak_memory_mb(model.device),
         "flags": vars(args) | {"refit_epochs": args.refit_epochs},

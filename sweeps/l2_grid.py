@@ -49,7 +49,7 @@ def fit_grid(model_class, device, data, args):
         try:
             summaries, chosen = fit_all(model_class, device, data, runs)
         except KeyboardInterrupt as interrupt:
-            how = str(interrupt) or f"interrupted; go on with: {command_to_continue()}"
+            how = str(interrupt) or f"interrupted; go on with: {command_to_continue(args)}"
             raise KeyboardInterrupt(how) from None
 
         table = table_of_runs(runs, summaries, run.metrics)

@@ -15,6 +15,7 @@ import families
 import inference.flags
 import parse
 import study
+from sweeps.online import flags_of_models
 from sweeps.search import checked_space
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +66,8 @@ def test_a_documented_command_is_valid(command, work, monkeypatch):
         monkeypatch.setattr(study, "run", check_study)
         if words[2] in study.COMMANDS:
             module = importlib.import_module(study.COMMANDS[words[2]])
-            check = check_search if words[2] == "search" else lambda *given: None
+            checks = {"search": check_search, "online": flags_of_models}
+            check = checks.get(words[2], lambda *given: None)
             monkeypatch.setattr(module, "run", check)
         assert study.main(words[2:]) == 0
         return
@@ -189,13 +191,14 @@ def test_a_block_that_is_marked_runs(block, cli, work, monkeypatch):
             subprocess.run(command, shell=True, check=True, cwd=work)
             continue
         program, *words = shlex.split(command)[1:]
+        trains = "--mode" not in words and not {*words[:1]} & {*study.COMMANDS}
         if "--epochs" in words:
             words[words.index("--epochs") + 1] = "2"
-        elif "--mode" not in words:
+        elif trains:
             words += ["--epochs", "1"]
+        words += ["--device", "cpu"] if trains or {"evaluate", "recommend"} & {*words} else []
         if program == "main.py":
-            device = () if {"split", "describe"} & {*words} else ("--device", "cpu")
-            status, stdout, stderr = cli(*words, *device)
+            status, stdout, stderr = cli(*words)
         else:
             status, stdout, stderr = run(ROOT / program, words, work)
         assert (status, stderr) == (0, "")
@@ -206,7 +209,7 @@ def test_a_block_that_is_marked_runs(block, cli, work, monkeypatch):
 
 def run(program, words, folder):
     """Run a program of the repository in a new process. Returns (status, stdout, stderr)."""
-    command = [sys.executable, str(program), *words, "--device", "cpu"]
+    command = [sys.executable, str(program), *words]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
     return ended.returncode, ended.stdout, ended.stderr
 

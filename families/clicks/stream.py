@@ -15,6 +15,7 @@ from checkpointing.files import load_checkpoint, save_checkpoint
 from checkpointing.resume import explain_mismatch
 from cli.config import taken_over
 from cli.errors import UserError
+from distributed import collectives
 from engine.tables import overwrite
 from families.clicks.family import STREAM as FLAGS
 from families.clicks.learner import StreamLearner
@@ -131,8 +132,8 @@ class Stream:
                 means = recall(similar, args.memory_tau)
                 weights = args.memory_lambda, args.memory_gamma
                 columns.append(correct(probabilities, *means, *weights))
-            blocks.append(columns)
-        columns = [torch.cat(column) for column in zip(*blocks, strict=True)]
+            blocks.append(collectives.all_gather_rows(torch.stack(columns, dim=1)))  # (m, 1 or 2)
+        columns = torch.cat(blocks).unbind(1)
         return dict(zip((kind, f"{kind} + {args.memory}"), columns, strict=False))
 
     def metrics_by_slot(self, slots):
@@ -197,7 +198,8 @@ class Stream:
                 "chances": self.probabilities,
                 "learners": {kind: learner.state_dict() for kind, learner in learners.items()},
             }
-            save_checkpoint(self.file, {"identity": self.identity(), **state})
+            if collectives.rank() == 0:
+                save_checkpoint(self.file, {"identity": self.identity(), **state})
 
     def identity(self):
         """What must be equal in this stream and in a file to continue from."""
@@ -211,7 +213,9 @@ class Stream:
     def load_state(self):
         """Load the state to continue from, or None if there is none of the same stream."""
         state = self.file and saved_state(self.file)
-        if not state or state["identity"] != self.identity():
+        fits = state and state["identity"] == self.identity()
+        done = collectives.all_gather_ints(state["done"] if fits else 0)
+        if not fits or len(set(done)) > 1:  # ranks whose files differ start anew
             return None
         log.info("the stream goes on after slot %d", state["done"])
         return state

@@ -16,7 +16,7 @@ from cli.errors import UserError
 from metrics.flags import CHOSEN, CUTOFFS, names_of
 from reports.trackers import TRACKERS, MLflow, WandB
 
-RUN = "demo-OneBP-MF"
+RUN, METRICS = "demo-OneBP-MF", names_of(CHOSEN, CUTOFFS)
 
 
 class FakeWandB(ModuleType):

@@ -63,8 +63,8 @@ class Trial:
         """Content of summary.json, or None if the run is not finished."""
         try:
             summary = json.loads((self.files / SUMMARY).read_text())
-            return summary if {"best", "last", "seconds"} <= {*summary} else None
-        except (FileNotFoundError, ValueError, TypeError):  # damaged
+            return summary if isinstance(summary, dict) and "best" in summary else None
+        except (FileNotFoundError, ValueError):  # damaged
             return None
 
     def command(self):

@@ -91,9 +91,11 @@ def train_model(args, device):
 def use_model(args, device):
     """Evaluate a trained model, recommend with it, or export it, with its checkpoint's flags."""
     with defer_interrupts():
+        from checkpointing.resume import explain_mismatch
         from inference.blend import Blend
         from inference.use import (
             adopt_trained_flags,
+            checkpoint_file,
             evaluate,
             flags_of_blend,
             run_mode,
@@ -107,7 +109,8 @@ def use_model(args, device):
         return evaluate(Lists(data, args, device), data, args)
 
     def trained(args, state, data):
-        model = families.model_class(args)(data, args, device)
+        with explain_mismatch(checkpoint_file(args)):
+            model = families.model_class(args)(data, args, device)
         take_trained_weights(model, args, state)
         return model
 

@@ -62,7 +62,7 @@ class Recommender:
 
     def start_training(self, state=None):
         """Prepare the first `train_epoch`. state: from `state_dict`, to go on from, or None."""
-        if state:
+        if state is not None:
             self.load_state_dict(state)
 
     @property

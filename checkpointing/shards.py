@@ -129,8 +129,6 @@ def load(path, data=None):
     Raises UserError if a file is missing, damaged or of another checkpoint.
     """
     state = load_checkpoint(path)
-    if "model" not in state:
-        raise UserError(f"{path} holds the users of a rank alone; put the file of that name back")
     firsts = state.pop("shards", [0])
     n_shards = len(firsts)
     if n_shards == 1 and not isinstance(data, Share):

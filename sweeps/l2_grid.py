@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from checkpointing.files import load_checkpoint
-from checkpointing.resume import changed_flags
+from checkpointing.resume import changed_flags, explain_mismatch
 from cli.errors import Diverged, UserError
 from reports.console import command_to_continue
 from reports.figures import Lines, save_figure
@@ -76,7 +76,8 @@ def flags_of_run(args, strength):
     last_file = Path(args.checkpoint_dir) / run_name / "last.pt"
     try:
         state = load_checkpoint(last_file)
-        changed = {flag: values for flag, *values in changed_flags(state, args)}
+        with explain_mismatch(last_file):
+            changed = {flag: values for flag, *values in changed_flags(state, args)}
     except UserError:  # absent or damaged
         return args.replace(train_mode="new")
     # A checkpoint with another l2 is of another run, which was set aside under this name: for

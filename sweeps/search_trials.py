@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from cli.errors import UserError
 from parse import flags_of
-from reports.names import LOG, METRICS
+from reports.names import LOG, METRICS, SECONDS
 from sweeps import trials
 from sweeps.search_report import best_of, describe_end, write_trials
 from sweeps.studies import as_words, parse_run_flags
@@ -74,7 +74,8 @@ class Candidate:
     def seconds(self):
         """Seconds of training and evaluation in the reported rows."""
         rows = [row for row in self.rows() if int(row["epoch"]) <= self.reported]
-        return sum(float(row["train_seconds"]) + float(row["eval_seconds"]) for row in rows)
+        seconds = [row[name] for row in rows for name in SECONDS]
+        return sum(float(text) for text in seconds if text)  # some may be lost
 
     def remove_files(self, failed):
         """Remove all but metrics.csv: the other files hold weights, and metrics of the test split.
@@ -82,7 +83,8 @@ class Candidate:
         A trial that failed keeps its log.txt, which has none.
         """
         shutil.rmtree(self.run.checkpoints, ignore_errors=True)
-        self.run.checkpoints.with_name(f".{self.run.name}.lock").unlink(missing_ok=True)
+        for folder in (self.run.checkpoints, self.run.files):
+            folder.with_name(f".{self.run.name}.lock").unlink(missing_ok=True)
         for path in self.run.files.glob("*"):
             if path.is_dir():
                 shutil.rmtree(path)

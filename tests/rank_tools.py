@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from tools import PATIENCE, finish, toy_data, write
+from tools import PATIENCE, checkpoint, finish, toy_data, write
 
 from checkpointing.shards import load, save
 from distributed import collectives
@@ -59,7 +59,7 @@ def trained_and_loaded(folder, lr, *made):
     """A model after an epoch, and a new one that has loaded its checkpoint."""
     model, again = (made_model(*made) for _ in range(2))
     model.train_epoch(lr, lambda: None)
-    save({"epoch": 1, "model": model.state_dict()}, model.data, folder / "last.pt")
+    save(checkpoint(1, model=model.state_dict()), model.data, folder / "last.pt")
     collectives.all_reduce_int(0)  # the first one has written
     again.load_state_dict(load(folder / "last.pt", model.data)["model"])
     return model, again

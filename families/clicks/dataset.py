@@ -3,11 +3,9 @@
 Shapes: n rows, F fields, m rows of a block, B batch.
 """
 
-import atexit
 import hashlib
 import json
 import logging
-import shutil
 import tempfile
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +25,7 @@ from families.clicks.formats import find_clicks
 from sources.columns import wanted_of
 from sources.files import digest_of_file
 from sources.readers import WANTED
+from utils import temporary_folder
 
 log = logging.getLogger("onebp")
 
@@ -241,8 +240,7 @@ def load_clicks(
 
     # Use a temporary folder, removed at exit, if the copy cannot be kept.
     if cache_folder is None or not _can_keep(cache_folder):
-        cache_folder = Path(tempfile.mkdtemp(prefix="clicks-")) / name
-        atexit.register(shutil.rmtree, cache_folder.parent, ignore_errors=True)
+        cache_folder = temporary_folder("clicks") / name
 
     listed = ", ".join(path.name for path in found.files.values())
     said = f"{name} ({listed})" if listed else name

@@ -125,6 +125,8 @@ class StreamLearner:
     def load_state_dict(self, state):
         """Take over what `state_dict` returned."""
         self.start, self.width = state["start"], state["width"]
+        if not {type(self.start), type(self.width)} <= {int, type(None)}:
+            raise ValueError("its first row or its width is no number")
         if self.incremental:
             self.model.load_state_dict(state["model"])
         if state["memory"]:

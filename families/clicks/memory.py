@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from distributed import collectives
+from engine.tables import overwrite
 from engine.topk import grouped_topk, topk_group_count
 from utils import make_generator
 
@@ -183,11 +184,16 @@ class NearestNeighbourMemory:
 
     def load_state_dict(self, state):
         """Copy the content that `state_dict` returned."""
+        count, written = len(state["keys"]), state["written"]
+        if count > self.size or type(written) is not int or not 0 <= written <= count:
+            raise ValueError(f"its memory of {count} examples has no place {written}")
         own = slice(collectives.rank(), None, collectives.world_size())
-        device = self.keys.device
-        self.keys = state["keys"][own].to(device, copy=True)
-        self.outcomes = state["known"][own].to(device, copy=True)
-        self.stored, self.written = len(state["keys"]), state["written"]
+        keys, outcomes = state["keys"][own], state["known"][own]
+        self.keys = self.keys.new_empty(len(keys), self.keys.shape[1])
+        self.outcomes = self.outcomes.new_empty(len(keys), self.outcomes.shape[1])
+        overwrite(self.keys, keys)
+        overwrite(self.outcomes, outcomes)
+        self.stored, self.written = count, written
 
 
 class HashMemory:
@@ -264,6 +270,5 @@ class HashMemory:
 
     def load_state_dict(self, state):
         """Copy the content that `state_dict` returned."""
-        device = self.sums.device
-        self.directions = state["directions"].to(device, copy=True)
-        self.sums.copy_(state["sums"])
+        overwrite(self.directions, state["directions"])
+        overwrite(self.sums, state["sums"])

@@ -163,6 +163,7 @@ def test_declarations_fit_each_other():
                     "ranking",
                     "personal",
                     "lists",
+                    "updates",
                 }
                 for choice, values in flag.only.items():
                     assert set(values) <= set(declared[choice].convert.choices)

@@ -141,7 +141,8 @@ class Flags(argparse.Namespace):
             for flag, value in vars(self).items()
             if value is not None and not declared[flag].local and flag not in OF_ONE_COMMAND
         }
-        idle = without_effect(self, {}, flags)
+        # What has an effect on a continuation alone has none where the file is read.
+        idle = without_effect(self.replace(train_mode="new"), {}, flags)
         sections = SECTIONS | families.family_of(self.model).sections
         return {
             title: {

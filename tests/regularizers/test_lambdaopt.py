@@ -377,7 +377,8 @@ def test_its_checkpoint_is_used_like_any_other(trained, work):
     status, stdout, stderr = trained("--mode", "evaluate", "--run_name", "tuned")
     assert (status, stderr) == (0, "")
     table = pd.DataFrame(
-        [line.split() for line in stdout.splitlines() if "@" in line], columns=["", "test", "valid"]
+        [row for line in stdout.splitlines() if "@" in line and len(row := line.split()) == 3],
+        columns=["", "test", "valid"],
     )
     best = summary["best"]
     for part, numbers in (("test", best), ("valid", best["valid"])):
@@ -411,7 +412,7 @@ def test_its_checkpoint_is_used_like_any_other(trained, work):
     ("flags", "words"),
     [
         ("--granularity global", "does not fit this model"),
-        ("--granularity dui", "the strengths have another shape"),
+        ("--granularity dui", "a table is (600, 1) of float32, not (600, 8)"),
         ("--select test", "has select valid, this command test"),
         ("--valid_ratio 0.5", "has digest "),
     ],

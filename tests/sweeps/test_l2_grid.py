@@ -222,7 +222,8 @@ def test_a_new_grid_keeps_the_earlier_one(cli, work, interrupt):
     assert cli(*GRID)[0] == 130
     assert (work / "runs/g.1/grid.csv").read_bytes() == old
     assert (work / "runs/g-l2=0.01.1/summary.json").exists()
-    assert not (work / "runs/g").exists()  # nothing is beside the new runs until they are finished
+    # Only the flags are beside the new runs until they are finished.
+    assert [path.name for path in work.glob("runs/g/*")] == ["flags.toml"]
 
 
 def test_a_continued_grid_shows_no_old_table(cli, work, interrupt):

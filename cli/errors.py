@@ -6,6 +6,7 @@ import sys
 from contextlib import contextmanager
 
 from cli import launch
+from cli.text import escaped
 
 # What torch.distributed says if another process is gone, or does not answer.
 LOST = (
@@ -48,7 +49,7 @@ def status_of(program, action, *arguments):
         action(*arguments)
     except KeyboardInterrupt as interrupt:
         if not rank:
-            print(str(interrupt) or "interrupted", file=sys.stderr)
+            print(escaped(interrupt) or "interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         message = message_of(error)
@@ -56,7 +57,7 @@ def status_of(program, action, *arguments):
             raise
         if should_report(error):
             where = f"[rank {rank}] " if rank else ""
-            message = " ".join(message.split("\n"))
+            message = escaped(" ".join(message.split("\n")))
             print(f"{where}{program}: error: {message}", file=sys.stderr)
         return 2
     return 0

@@ -13,6 +13,7 @@ import torch
 
 from checkpointing.files import load_checkpoint, save_checkpoint
 from cli.errors import UserError
+from cli.text import Multiline
 from families.clicks.learner import StreamLearner
 from families.clicks.memory import correct, recall
 from families.clicks.metrics import click_metrics
@@ -78,7 +79,7 @@ class Stream:
                 self.save_state(number, learners)
                 bar.update()
         self.results = self.metrics_by_slot(slots)
-        log.info("\n%s\n", self.describe())
+        log.info("\n%s\n", Multiline(self.describe()))
 
     def make_learner(self, kind, settings):
         """Make the StreamLearner of a kind. settings: {flag: value} of its memory"""
@@ -137,7 +138,7 @@ class Stream:
         return whole.set_index("name")[list(self.model.evaluator.metrics)]
 
     def describe(self):
-        """Lines with the metrics of all slots together."""
+        """Multiline with the metrics of all slots together."""
         how = "each is learned from after it was predicted"
         head = f"The test split as a stream of {self.args.slots} slots; {how}:"
         return f"{head}\n\n{self.overall().rename_axis(None).to_string(float_format='%.4f')}"

@@ -1,5 +1,7 @@
 """Data sets of arrays on disk: what they say, what is refused, and a rank's part of them."""
 
+import random
+
 import numpy as np
 import pytest
 from tools import on_ranks, save_arrays, toy_data, train_on_ranks
@@ -130,10 +132,39 @@ def test_what_is_wrong_with_files(tmp_path):
     (folder / "test.indices.npy").write_bytes(whole[:-9])
     with pytest.raises(UserError, match=r"cannot read .*test.indices.npy"):
         load_arrays(folder, validate=False)
-    for text in ("{}", '{"users": 32, "items": Infinity}', '{"users": 32, "items": 5000000000000}'):
+    (folder / "test.indices.npy").write_bytes(whole)
+    wrong = ['{"users": 32.0, "items": 32}', '{"users": true, "items": 32}', "[" * 100_000]
+    for text in (
+        *wrong,
+        "{}",
+        '{"users": 32, "items": Infinity}',
+        '{"users": 32, "items": 5000000000000}',
+    ):
         (folder / "about.json").write_text(text)
         with pytest.raises(UserError, match=r"cannot read .*about.json"):
             load_arrays(folder, validate=False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", ["about.json", "train.indptr.npy", "test.indices.npy"])
+def test_damaged_files_are_read_right_or_refused(tmp_path, name, seed):
+    """Bytes of the header above all: NumPy parses it as Python."""
+    folder, rng = save_arrays(tmp_path / "made"), random.Random(seed)
+    whole = (folder / name).read_bytes()
+    for _ in range(40):
+        content = bytearray(whole)
+        place = rng.randrange(min(len(content), 140))
+        content[place : place + rng.randrange(3)] = rng.choice(
+            [b"(", b"'", b"9", b"\n", b"\0", b""]
+        )
+        (folder / name).write_bytes(content)
+        try:
+            data = load_arrays(folder, validate=False)
+        except UserError as error:
+            assert str(folder / name.split(".")[0]) in str(error) or "data set made" in str(error)
+            assert "\n" not in str(error)
+        else:
+            assert data.train.indices.max() < data.shape[1]
 
 
 @pytest.mark.parametrize(

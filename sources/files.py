@@ -7,6 +7,7 @@ import bz2
 import gzip
 import hashlib
 import lzma
+import warnings
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -171,7 +172,9 @@ def map_array(path, advice):
     advice: what to do, for messages. Raises UserError if it is absent or something else.
     """
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of NumPy, if it looks for a header of Python 2
+            array = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error}); {advice}") from None
     except Exception as error:  # NumPy parses the header as Python: damage can raise anything

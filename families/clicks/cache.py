@@ -31,7 +31,7 @@ def encode(source, cache_folder, name, threshold, ratios):
     clicks: fraction of clicks in the train split
     skipped: [number of broken lines left out, number of the first], or [] if there is none
     digest: sha256 of all this and of the files
-    skipped_of, unordered_of: ClickSource.skipped and .unordered
+    skipped_of, unordered_of, latin_of: ClickSource.skipped, .unordered and .latin
 
     Pass 1 reads the text once and writes each row as codes: for each field, the position of its
     value among the distinct values of its block, whose hashes are written beside. Pass 2 counts the
@@ -58,7 +58,7 @@ def encode(source, cache_folder, name, threshold, ratios):
                 "skipped": [sum(count for count, _ in skipped), skipped[0][1]] if skipped else [],
             }
             metadata |= {"digest": _digest(folder, metadata), "skipped_of": source.skipped}
-            metadata["unordered_of"] = source.unordered
+            metadata |= {"unordered_of": source.unordered, "latin_of": source.latin}
             write_metadata(folder, metadata)
     except OSError as error:
         raise UserError(

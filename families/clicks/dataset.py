@@ -273,6 +273,9 @@ def load_clicks(
     for file, (count, first) in metadata["skipped_of"].items():
         text = "warning: %s: %d broken lines are left out, line %d first"
         log.warning(text, folder / file, count, first)
+    for column, first in metadata["latin_of"].items():
+        text = "warning: values of %s are not UTF-8; they are read as Latin-1, for example %s"
+        log.warning(text, column, first)
     unordered = [
         f"{folder / file}: {count:,} of {rows:,} rows are earlier by {column!r} than the row "
         f"before them, {first} first"

@@ -133,38 +133,33 @@ def test_what_is_wrong_with_files(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*test.indices.npy"):
         load_arrays(folder, validate=False)
     (folder / "test.indices.npy").write_bytes(whole)
-    wrong = ['{"users": 32.0, "items": 32}', '{"users": true, "items": 32}', "[" * 100_000]
-    for text in (
-        *wrong,
-        "{}",
-        '{"users": 32, "items": Infinity}',
-        '{"users": 32, "items": 5000000000000}',
-    ):
+    wrong = ['{"users": 32.0, "items": 32}', '{"users": true, "items": 32}', "[" * 100_000, "{}"]
+    wrong += [f'{{"users": 32, "items": {number}}}' for number in ("Infinity", 5 * 10**12)]
+    for text in wrong:
         (folder / "about.json").write_text(text)
         with pytest.raises(UserError, match=r"cannot read .*about.json"):
             load_arrays(folder, validate=False)
 
 
-@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", ["about.json", "train.indptr.npy", "test.indices.npy"])
-def test_damaged_files_are_read_right_or_refused(tmp_path, name, seed):
+def test_damaged_files_are_one_line(tmp_path, name):
     """Bytes of the header above all: NumPy parses it as Python."""
-    folder, rng = save_arrays(tmp_path / "made"), random.Random(seed)
+    folder, rng, lines = save_arrays(tmp_path / "made"), random.Random(name), []
     whole = (folder / name).read_bytes()
-    for _ in range(40):
+    for _ in range(160):
         content = bytearray(whole)
         place = rng.randrange(min(len(content), 140))
-        content[place : place + rng.randrange(3)] = rng.choice(
-            [b"(", b"'", b"9", b"\n", b"\0", b""]
-        )
+        new = rng.choice([b"(", b"'", b"9", b"\n", b"\0", b""])
+        content[place : place + rng.randrange(3)] = new
         (folder / name).write_bytes(content)
         try:
             data = load_arrays(folder, validate=False)
         except UserError as error:
-            assert str(folder / name.split(".")[0]) in str(error) or "data set made" in str(error)
-            assert "\n" not in str(error)
+            lines.append(str(error))
         else:
             assert data.train.indices.max() < data.shape[1]
+    assert len(lines) > 40
+    assert not [line for line in lines if "\n" in line or "made" not in line]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import families
-from cli.errors import defer_interrupts, status_of
-from parse import parse_args
+from cli.errors import UserError, defer_interrupts, status_of
+from parse import contradictions, parse_args
 
 
 def main(argv=None):
@@ -63,12 +63,17 @@ def split_data(args):
 def train_model(args, device):
     """Load the data, build the model and fit it; --l2_grid and --refit fit more than one."""
     with defer_interrupts():
+        from checkpointing.update import begin_update
         from distributed.collectives import first_rank_says
         from distributed.group import restarted_run
         from distributed.schedule import own_batch_size
         from sweeps.l2_grid import fit_grid
-        from train import fit, refit
+        from train import Progress, fit, refit
 
+    if args.train_mode == "update":
+        args = begin_update(
+            args, device, Progress(), check_flags, families.load_data, families.model_class
+        )
     data, args = load_data(args, device)
     last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
     if restarted_run() and first_rank_says(last_file.exists()):
@@ -86,9 +91,11 @@ def train_model(args, device):
 def use_model(args, device):
     """Evaluate a trained model, recommend with it, or export it, with its checkpoint's flags."""
     with defer_interrupts():
+        from checkpointing.resume import explain_mismatch
         from inference.blend import Blend
         from inference.use import (
             adopt_trained_flags,
+            checkpoint_file,
             evaluate,
             flags_of_blend,
             run_mode,
@@ -102,7 +109,8 @@ def use_model(args, device):
         return evaluate(Lists(data, args, device), data, args)
 
     def trained(args, state, data):
-        model = families.model_class(args)(data, args, device)
+        with explain_mismatch(checkpoint_file(args)):
+            model = families.model_class(args)(data, args, device)
         take_trained_weights(model, args, state)
         return model
 
@@ -117,13 +125,22 @@ def use_model(args, device):
 
 def load_data(args, device):
     """Load the data set. Returns it, and the flags with the name of its folder and of the run."""
+    from checkpointing.update import continued_update
     from distributed.agreement import check_equal_on_ranks
 
+    if update := continued_update(args):
+        return update
     spelled = {f"--{flag}": value for flag, value in args.common_flags().items()}
     check_equal_on_ranks({**spelled, "a device of type": device.type})
     data = families.load_data(args)
     args = args.replace(dataset=data.name)
     return data, args.replace(run_name=args.run_name or args.default_run_name)
+
+
+def check_flags(args):
+    """Raise UserError if flags that a run takes over contradict --train_mode."""
+    for mistake in contradictions(args, given={}):
+        raise UserError(mistake)
 
 
 if __name__ == "__main__":

@@ -266,7 +266,10 @@ class TwoBP(BatchTrained):
         return encoder(self.data, self.args, self.generator, self.towers)
 
     def make_sampler(self):
-        return find(SAMPLERS, self.args.sampler)(self.data.train, self.args, self.generator)
+        sampler = find(SAMPLERS, self.args.sampler)(self.data.train, self.args, self.generator)
+        if self.data.update:
+            sampler.learn(self.data.update.new, self.args.replay)
+        return sampler
 
     def make_loss(self):
         """The loss, a function of a Batch and of the flags."""
@@ -306,6 +309,10 @@ class TwoBP(BatchTrained):
         p, q = self.encoder(self.weights)  # (U, D), (I, D)
         return self.for_inner_product(p[trained].mean(0), q)[0]
 
+    def rows_of_new_users(self, users, items, count, trained):
+        """Rows (count, D) of the table of users, see OneBP.encode_history: the mean user's."""
+        return self.encoder.user[trained].mean(0).repeat(count, 1)
+
 
 class OneBP(TwoBP):
     """One backpropagation: only the item tower is trained. Users get no gradient and are moved."""
@@ -333,8 +340,11 @@ class OneBP(TwoBP):
                 "--history needs an --encoder like MF; "
                 f"{self.args.encoder} computes users from the graph"
             )
+        return self.for_inner_product(self.rows_of_new_users(users, items, count, trained))[0]
+
+    def rows_of_new_users(self, users, items, count, trained):
         _, positives = self.encoder(self.weights, items=items)  # (H, D)
-        encodings = self.encoder.user[trained].mean(0).repeat(count, 1)  # (count, D)
+        rows = super().rows_of_new_users(users, items, count, trained)  # (count, D)
         for _ in range(self.args.passes):
-            moving_aggregation(encodings, users, positives, self.args.beta, "sequential")
-        return self.for_inner_product(encodings)[0]
+            moving_aggregation(rows, users, positives, self.args.beta, "sequential")
+        return rows

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import families
 from cli import config
+from cli import shared_flags as shared
 from cli.errors import UserError
 from cli.flags import Flag, HelpFormatter, Parser, one_of
-from cli.shared_flags import DATA, DATASETS, EVALUATION, RUN, TRAINING
 from families.contradictions import contradictions
 from inference import flags as inference
 from metrics import flags as metrics
@@ -32,10 +32,10 @@ OF_DATA = {
 # The flags of one command: no flags.toml holds them, and --like does not take them over.
 OF_ONE_COMMAND = {"mode", "train_mode", "run_name", "config", "like"}
 SECTIONS = {
-    "run": [MODEL, *RUN],
-    "data": DATA,
-    "training": TRAINING,
-    "evaluation": [*metrics.FLAGS, *EVALUATION],
+    "run": [MODEL, *shared.RUN],
+    "data": shared.DATA,
+    "training": shared.TRAINING,
+    "evaluation": [*metrics.FLAGS, *shared.EVALUATION],
 }
 
 
@@ -69,6 +69,10 @@ class Flags(argparse.Namespace):
         """Whether the command line or a file of flags gives the flag a value of its own."""
         return self.origin.get(flag, "").startswith(("command line", "file "))
 
+    def has(self, trait):
+        """Whether the model has a trait, see cli.family.Model."""
+        return trait in families.models()[self.model].has
+
     @property
     def last_epoch(self):
         """The epoch after which training ends, unless it stops early."""
@@ -82,10 +86,7 @@ class Flags(argparse.Namespace):
 
     @property
     def default_run_name(self):
-        """<dataset>-u<fold>-<model>-<encoder>, without what does not apply.
-
-        Of lists that another program made: <dataset>-u<fold>-<name of the file>.
-        """
+        """<dataset>-u<fold>-<model>-<encoder>, as far as it applies; of lists, their file."""
         fold = [f"u{self.fold}"] if self.fold else []
         if self.recommendations:
             return "-".join([self.dataset, *fold, Path(self.recommendations).stem])
@@ -124,6 +125,16 @@ class Flags(argparse.Namespace):
             flags["epochs"] = self.epochs  # the decay is spread over them
         return flags
 
+    def trained(self, flags):
+        """{flag: value} of what `training_flags` returned for a checkpoint, as a file holds it.
+
+        Other flags are left out: a file may come from elsewhere. Raises ValueError for a value that
+        no command line can give.
+        """
+        model = config.converted(MODEL, flags.get("model", self.model))
+        declared = flags_of(model) | {"refit_epochs": shared.REFIT_EPOCHS}
+        return config.taken_over(flags, declared, also=("epochs",))
+
     def repeating(self):
         """{title: {flag: value}} of flags.toml: all that repeats the run, by section.
 
@@ -159,8 +170,7 @@ class Flags(argparse.Namespace):
 
     def loading_flags(self):
         """{flag: value} of all that decides which data are loaded, and how they are split."""
-        declared = flags_of(self.model)
-        return {flag: value for flag, value in vars(self).items() if declared[flag].loads}
+        return {flag: v for flag, v in vars(self).items() if flags_of(self.model)[flag].loads}
 
     def common_flags(self):
         """{flag: value} of all that the processes of a run must have in common."""
@@ -276,7 +286,7 @@ def resolve(model, given, in_file, file):
     # The data set: a folder as it is spelled, or a named one in any case.
     both = values | in_file | given
     dataset = both["dataset"]
-    named = DATASETS | {
+    named = shared.DATASETS | {
         name: values for other in families.FAMILIES for name, values in other.datasets.items()
     }
     if not (Path(both["data_dir"]) / dataset).is_dir():
@@ -293,6 +303,7 @@ def resolve(model, given, in_file, file):
             (f"preset {preset}", family.presets.get(preset, {}).get(dataset, {})),
             *family.suggest(flags),
             ("suggested for l2_grid", HELD_OUT if "l2_grid" in flags else {}),
+            (shared.FOR_UPDATE, shared.UPDATE if flags.get("train_mode") == "update" else {}),
             (source, flags),
         ]
     for source, flags in sources:
@@ -323,7 +334,7 @@ def build_parser(model="OneBP"):
     )
     # In the help, what the model suggests takes the place of a default.
     suggested = family.suggested.get(model, {}).get("", {})
-    datasets = ", ".join(["demo", *family.datasets] if family.datasets else DATASETS)
+    datasets = ", ".join(["demo", *family.datasets] if family.datasets else shared.DATASETS)
     declared = {
         name: replace(flag, default=suggested.get(name, flag.default))
         for name, flag in flags_of(model).items()

@@ -62,7 +62,7 @@ class Recommender:
 
     def start_training(self, state=None):
         """Prepare the first `train_epoch`. state: from `state_dict`, to go on from, or None."""
-        if state:
+        if state is not None:
             self.load_state_dict(state)
 
     @property
@@ -202,8 +202,8 @@ class BatchTrained(Recommender):
         trained, rows = self.trained_weights(), self.rows_per_step()
         tables = {name: len(table) for name, table in trained.items() if name in rows}
 
-        # A continuation compiles if the run that it continues did.
-        decided = state and self.args.compile == "auto"
+        # A continuation compiles if the run that it continues did. An update begins undecided.
+        decided = state and "compiled" in state and self.args.compile == "auto"
         wanted = state["compiled"] if decided else self.repays_compiling(rows, tables)
         self.compiled = collectives.all_true(wanted and compiling.compiles(self.device))
 

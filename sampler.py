@@ -15,6 +15,7 @@ from cli.errors import UserError
 from distributed import collectives
 from distributed.agreement import raise_on_all_ranks
 from engine.negatives import UniformNegatives, WeightedNegatives
+from engine.replay import Replay
 from engine.tables import UserItems
 from sources.share import item_counts
 
@@ -45,7 +46,34 @@ class Batches:
         return batch
 
 
-class Histories(Batches):
+class Shuffled(Batches):
+    """Batches in random order: of all examples or, in an update, of the new and some old ones.
+
+    A subclass has `users`, the user of each example.
+    """
+
+    replay = None  # engine.replay.Replay of an update
+
+    def learn(self, new, share):
+        """From now on, learn new interactions (U, I), and replay old ones. share: see Replay"""
+        self.replay = Replay(self.are_new(new), share)
+
+    def are_new(self, new):
+        """Whether each example has interactions of `new`, bool. new: csr_array (U, I)"""
+        raise NotImplementedError
+
+    @property
+    def size(self):
+        return self.replay.size if self.replay else len(self.users)
+
+    def order(self):
+        """Places (size,) of an epoch's examples, in its order."""
+        if self.replay:
+            return self.replay.order(self.generator)
+        return torch.randperm(len(self.users), device=self.device, generator=self.generator)
+
+
+class Histories(Shuffled):
     """Every user with training interactions is in one batch of an epoch, with all of them.
 
     There are no negatives: a loss over all items needs none.
@@ -62,10 +90,8 @@ class Histories(Batches):
         self.items = UserItems(train, self.device)
         self.item_rows_per_step = train.shape[1]
 
-    @property
-    def size(self):
-        """Users per epoch."""
-        return len(self.users)
+    def are_new(self, new):
+        return torch.as_tensor(np.diff(new.indptr) > 0, device=self.device)[self.users]
 
     def epoch(self):
         """Yield (users (B,), row (n,), items (n,), kept (n,)).
@@ -74,8 +100,7 @@ class Histories(Batches):
         kept: whether an interaction is in the history that the user is encoded from; it is left
         out with the probability --dropout
         """
-        order = torch.randperm(self.size, device=self.device, generator=self.generator)
-        for users in self.users[order].split(self.batch_size):
+        for users in self.users[self.order()].split(self.batch_size):
             yield self.batch_of(users)
 
     def batch_of(self, users):
@@ -85,11 +110,10 @@ class Histories(Batches):
         return users, row, items, drawn >= self.dropout
 
     def empty_batch(self):
-        """A batch without users."""
         return self.batch_of(self.users[:0])
 
 
-class Sampler(Batches):
+class Sampler(Shuffled):
     """Every training interaction is in one batch of an epoch. Subclasses draw the negatives."""
 
     n_drawn = 0  # items drawn per interaction
@@ -108,10 +132,10 @@ class Sampler(Batches):
         self.users = torch.as_tensor(users, device=self.device)
         self.items = torch.as_tensor(positives.indices.astype(np.int32), device=self.device)
 
-    @property
-    def size(self):
-        """Interactions per epoch."""
-        return len(self.users)
+    def are_new(self, new):
+        width = new.shape[1]
+        users, items = (torch.as_tensor(part, device=self.device) for part in new.nonzero())
+        return torch.isin(self.users.long() * width + self.items, users.long() * width + items)
 
     @property
     def columns(self):
@@ -120,7 +144,7 @@ class Sampler(Batches):
 
     def epoch(self):
         """Yield (users (B,), items (B,), what `draw` returns for the batch)."""
-        order = torch.randperm(len(self.users), device=self.device, generator=self.generator)
+        order = self.order()
         whole = len(order) - len(order) % self.batch_size
         at_once = max(1, CHUNK // (self.batch_size * max(1, self.n_drawn)))
         for chosen in order[:whole].view(-1, self.batch_size).split(at_once):  # (b, B)
@@ -138,7 +162,6 @@ class Sampler(Batches):
         return zip(users, items, self.draw(users, items, *others), strict=True)
 
     def empty_batch(self):
-        """A batch without interactions."""
         return next(self.batches_at(self.users[None, :0]))
 
     @cached_property
@@ -272,10 +295,15 @@ class InBatch(NoNegatives):
         super().__init__(known, args, generator, positives)
         self.seen = UserItems(known, self.device)
         self.whole_size = collectives.all_reduce_int(self.batch_size)  # of all ranks together
-        counts = torch.bincount(self.items, minlength=known.shape[1])
-        counts = collectives.all_reduce_(counts)
-        self.log_share = (counts.clamp(min=1) / counts.sum()).log()  # (I,)
         self.place = torch.full((known.shape[1],), -1, device=self.device)  # (I,) scratch
+
+    @cached_property
+    def log_share(self):
+        """The logarithm of each item's share of an epoch's positives (I,)."""
+        often = self.replay.frequency(len(self.items)) if self.replay else None
+        counts = torch.bincount(self.items, often, minlength=len(self.place))
+        counts = collectives.all_reduce_(counts)
+        return (counts.clamp(min=1) / counts.sum()).log()
 
     @property
     def item_rows_per_step(self):

@@ -6,8 +6,10 @@
 Every run is `python main.py` in a new process, and gets all other flags.
 A finished run is not repeated; an interrupted study goes on.
 
-Commands about runs that are there; each has its own --help:
+Commands with flags of their own; each has its own --help:
 
+    python study.py search --space ...     find good values of flags within a budget
+    python study.py online --periods 10    train, then go on with new data, period after period
     python study.py compare RUN RUN ...    differences, with intervals over users and tests
     python study.py table RUN RUN ...      flags and metrics of many runs, sorted
 """
@@ -30,11 +32,12 @@ from sweeps.studies import NAMED, Sweep, parse_run_flags
 
 log = logging.getLogger("onebp")
 
-
 # Modules of commands with flags of their own; each has FLAGS, and main(words) -> exit status.
 COMMANDS = {
+    "search": "sweeps.search",
     "compare": "sweeps.compare",
     "table": "sweeps.table",
+    "online": "sweeps.online",
 }
 # Flags of main.py that a study sets itself, each with the advice to a user who gives it.
 OWN_FLAGS = {

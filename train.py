@@ -9,12 +9,13 @@ import math
 import time
 from pathlib import Path
 
+import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from checkpointing import shards
+from checkpointing.data_file import DATA, save_data
 from checkpointing.files import load_checkpoint
 from checkpointing.last_and_best import Checkpoints
-from checkpointing.resume import checkpoint_state, restore
+from checkpointing.resume import checkpoint_state, explain_mismatch, restore, restore_best
 from cli import launch
 from cli.errors import Diverged, UserError
 from distributed import collectives
@@ -43,13 +44,18 @@ def fit(model, data, args, asked=None):
             if args.train_mode == "continue":
                 changes = restore(model, progress, checkpoints, args)
                 check_refit(changes, checkpoints, args)
+                run.mend_metrics(progress)
                 if nothing_to_do(model, run, progress, args):
                     log_nothing_to_do(progress, changes, args)
                     return progress.best_epoch
-                model.rewind_outputs(run.folder, run.rewind(progress.epoch))
+                rows = run.rewind()
+                if launch.is_main_process():
+                    model.rewind_outputs(run.folder, rows)
             else:
                 model.start_training()
                 run.set_aside()
+                if args.has("updates") and collectives.world_size() == 1:
+                    save_data(run.checkpoint_folder / DATA, data)
                 note_run_started()
             run.open_log(progress.epoch, asked or args)
             earlier_seconds = sum(run.seconds())
@@ -62,7 +68,9 @@ def fit(model, data, args, asked=None):
             users, groups = found.tables(data, model.evaluator.headline) if found else (None, {})
             result |= model.final_evaluation(checkpoints.best_file, run.checkpoint_folder)
             seconds = earlier_seconds + time.perf_counter() - begin
-            outputs = model.write_outputs(run.folder, checkpoints.last_file)
+            outputs = {}
+            if launch.is_main_process():
+                outputs = model.write_outputs(run.folder, checkpoints.last_file)
             outputs |= run.write_users(users, groups)
             run.plot(model, args.select, progress.best_epoch, result["baselines"])
             run.track_result(result, outputs)
@@ -86,7 +94,7 @@ def check_refit(changes, checkpoints, args):
 
 def nothing_to_do(model, run, progress, args):
     """Whether the run that is to be continued is complete. All processes ask together."""
-    done = run.summary_file.exists() and model.final_evaluation_done(run.checkpoint_folder)
+    done = run.has_summary(progress) and model.final_evaluation_done(run.checkpoint_folder)
     return progress.done(args) and collectives.first_rank_says(done)
 
 
@@ -108,7 +116,10 @@ def refit(model_class, device, data, args, epochs):
     evaluated once. A continuation goes on with it if that number and the flags are still the same.
     """
     asked, folder = args, Path(args.checkpoint_dir)
-    chosen = load_checkpoint(folder / args.run_name / "best.pt").get("chosen_flags", {})
+    best_file = folder / args.run_name / "best.pt"
+    with explain_mismatch(best_file):
+        chosen = args.trained(load_checkpoint(best_file).get("chosen_flags", {}))
+        chosen = {flag: chosen[flag] for flag in args.auto_flags()}
     args = args.replace(
         **chosen,
         origin="refit",
@@ -119,11 +130,13 @@ def refit(model_class, device, data, args, epochs):
         eval_every=epochs,
         refit=False,
     )
-    last_file = folder / args.run_name / "last.pt"
+    last_file, trained = folder / args.run_name / "last.pt", None
     try:
-        trained = load_checkpoint(last_file)["flags"] if args.train_mode == "continue" else None
+        if args.train_mode == "continue":
+            with explain_mismatch(last_file):
+                trained = args.trained(load_checkpoint(last_file)["flags"])
     except UserError:  # absent or damaged
-        trained = None
+        pass
     goes_on = trained == args.training_flags()
     args = args.replace(train_mode="continue" if goes_on else "new")
     data = data.with_valid_in_train()
@@ -157,12 +170,13 @@ def train(model, run, progress, checkpoints, args):
             # Evaluation: a row of metrics.csv, perhaps a new best epoch.
             if epoch % args.eval_every == 0 or epoch == args.last_epoch:
                 metrics = model.evaluate(args.select)
-                improved = progress.record(metrics, model.evaluator.better)
+                improved = progress.record(metrics, model.evaluator.better, loss, lr)
                 found = model.evaluators["test"].found if improved else found
                 evaluated = time.perf_counter() - trained
                 row = [epoch, loss, lr, round(since_row, 6), round(evaluated, 6), *metrics.values()]
                 run.add_row(row)
-                model.write_epoch(run.folder, row)
+                if launch.is_main_process():
+                    model.write_epoch(run.folder, row)
                 log_epoch(epoch, loss, metrics, since_row + evaluated, improved, model, args)
                 since_row = 0.0
 
@@ -203,17 +217,22 @@ class Progress:
     epoch: epochs done; best_epoch: the best of them, or 0
     best, last: metrics of the best and of the last evaluated epoch, {name: value}
     since_best: evaluations since the best
+    rows: of metrics.csv, without the seconds, a tensor (evaluations, 3 + metrics): epoch, loss, lr,
+        and the metrics; (0,) without any
     """
 
     def __init__(self):
         self.epoch, self.best_epoch, self.since_best, self.best, self.last = 0, 0, 0, {}, {}
+        self.rows = torch.empty(0, dtype=torch.float64)
 
-    def record(self, metrics, better):
-        """Note the metrics of this epoch. Returns whether it is the best so far.
+    def record(self, metrics, better, loss, lr):
+        """Note the results of this epoch. Returns whether it is the best so far.
 
         better: function(metrics, others), see evaluate.Evaluator
         """
         self.last = metrics
+        row = [self.epoch, loss, lr, *metrics.values()]
+        self.rows = torch.cat([self.rows, torch.tensor([row], dtype=torch.float64)])
         self.since_best += 1
         if self.best and not better(metrics, self.best):
             return False
@@ -241,7 +260,7 @@ def final_metrics(model, progress, found, checkpoints, args):
     if valid:
         last = model.evaluate("test")
     if valid or (found is None and model.evaluator.finds_users):
-        model.load_weights(shards.load(checkpoints.best_file, model.data)["model"])
+        restore_best(model, checkpoints, args)
         again = model.evaluate("test")
         best = {**again, "valid": progress.best} if valid else best
         found = model.evaluators["test"].found

@@ -1,6 +1,8 @@
 """What every stage needs: console log, device, random numbers, atomic files, facts on the run."""
 
+import atexit
 import ctypes
+import errno
 import glob
 import hashlib
 import logging
@@ -9,6 +11,7 @@ import platform
 import resource
 import shutil
 import sys
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from cli import launch
-from cli.errors import UserError
+from cli.errors import Console, UserError
 from cli.text import escape_record, escaped
 
 log = logging.getLogger("onebp")
@@ -30,7 +33,7 @@ def log_to_console():
     log.setLevel(logging.INFO if launch.is_main_process() else logging.CRITICAL)
     logging.raiseExceptions = False  # a closed pipe (`| head`) is no reason to stop training
     log.addFilter(escape_record)
-    log.addHandler(logging.StreamHandler(sys.stdout))
+    log.addHandler(Console(sys.stdout))
     EarlyLog().keep()
 
 
@@ -156,23 +159,58 @@ def atomic_file(path, mode="wb", **open_args):
     """Open a temporary file that becomes `path` if the block ends without an error.
 
     A reader sees the old file or the new one. The data is on disk before the rename, so a kill or a
-    power cut at any moment leaves one of the two, whole. Raises OSError (disk full, no permission)
-    with nothing left behind.
+    power cut at any moment leaves one of the two, whole. Raises OSError (disk full, no permission),
+    which names the path, with nothing left behind. What killed processes left is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path.parent, glob.escape(path.name))
     # Another process may write the same file.
-    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}{unfinished()}")
     try:
-        with open(temporary, mode, **open_args) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with name_in_errors(path):
+            with open(temporary, mode, **open_args) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def output_file(path, mode="w", **open_args):
+    """Open the file that a user names for the result of a command, as atomic_file.
+
+    A device, a pipe or a link is not replaced, but written to: then nothing is atomic.
+    """
+    path = Path(path)
+    if not path.is_symlink() and (path.is_file() or not path.exists()):
+        with atomic_file(path, mode, **open_args) as file:
+            yield file
+        return
+    with name_in_errors(path), open(path, mode, **open_args) as file:
+        yield file
+
+
+@contextmanager
+def name_in_errors(path):
+    """Let an OSError of the block name `path`, if it names no file: one of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # NumPy raises one without a number if the disk is full.
+        number, reason = error.errno or errno.ENOSPC, error.strerror or str(error)
+        raise OSError(number, reason, str(path)) from error
+
+
+def unfinished():
+    """The end of the names of temporary files and folders of this process."""
+    return f".{platform.node()}.{os.getpid()}.tmp"
 
 
 @contextmanager
@@ -183,7 +221,7 @@ def atomic_folder(path):
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(path.parent)
-    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}{unfinished()}")
     temporary.mkdir()
     try:
         yield temporary
@@ -196,16 +234,41 @@ def atomic_folder(path):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_unfinished(folder):
-    """Remove what atomic_folder and atomic_file left of killed processes of this machine."""
-    for stale in folder.glob(f".*.{glob.escape(platform.node())}.*.tmp"):
-        process = stale.name.split(".")[-2]
-        try:
-            os.kill(int(process), 0)  # signal 0 only asks whether the process exists
-        except (ValueError, ProcessLookupError):
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
-        except PermissionError:
-            pass  # the process exists
+def temporary_folder(name):
+    """Make a folder in the system's temporary one; it is removed when the process ends.
+
+    Those of this name that killed processes left are removed now.
+    """
+    remove_unfinished(Path(tempfile.gettempdir()), f"{name}-*")
+    made = tempfile.mkdtemp(prefix=f".{name}-", suffix=unfinished())
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
+
+
+def remove_unfinished(folder, name="*", locked=False):
+    """Remove what atomic_file, atomic_folder and temporary_folder left of killed processes.
+
+    name: pattern of the names that they were to get
+    locked: whether no other process writes into the folder; else only those of processes of this
+        machine that are gone
+    """
+    machine = "*" if locked else glob.escape(platform.node())
+    for stale in folder.glob(f".{name}.{machine}.*.tmp"):
+        if locked or not _runs(stale.name.split(".")[-2]):
+            with suppress(OSError):  # it is another user's, in the system's temporary folder
+                is_folder = stale.is_dir() and not stale.is_symlink()
+                shutil.rmtree(stale) if is_folder else stale.unlink(missing_ok=True)
+
+
+def _runs(process):
+    """Whether there is a process of this number, a text."""
+    try:
+        os.kill(int(process), 0)  # signal 0 only asks
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass  # it is another user's
+    return True
 
 
 def write_csv(path, table):

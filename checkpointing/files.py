@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from checkpointing import schema
 from cli.errors import UserError, defer_interrupts, message_of
 from utils import atomic_file
 
@@ -43,7 +44,8 @@ def _canonical(value):
 def load_checkpoint(path):
     """Read what `save_checkpoint` wrote, to the CPU. Code in the file cannot run.
 
-    Raises UserError if the file is absent, cut off, no checkpoint, or of another format.
+    Raises UserError if the file is absent, cut off, no checkpoint, of another format, or if it
+    lacks what its kind of file holds, see schema.py.
     """
     path = Path(path)
     if not path.is_file():
@@ -57,6 +59,9 @@ def load_checkpoint(path):
             if damaged := archive.testzip():
                 raise ValueError(f"wrong checksum of {damaged}")
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or state.pop("format", None) != CHECKPOINT_FORMAT:
+            raise ValueError("it is of another program")
+        schema.check(path.name, state)
     # Damage can cause any error: of zip, pickle, unicode, values, keys.
     except Exception as error:
         if message_of(error):
@@ -65,6 +70,4 @@ def load_checkpoint(path):
         raise UserError(
             f"{path} is damaged or no checkpoint ({reason}); start with --train_mode new"
         ) from None
-    if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-        raise UserError(f"{path} is not a checkpoint of this program; start with --train_mode new")
     return state

@@ -6,20 +6,24 @@ from checkpointing import shards
 from cli.errors import UserError, message_of
 from distributed import agreement
 
+# What is raised by taking over a state that has other entries, types or shapes.
+MISFITS = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
-def checkpoint_state(model, progress, args):
+
+def checkpoint_state(model, progress, args, model_state=None):
     """The checkpoint after an epoch: plain types, and tensors that training goes on changing.
 
     Copy the tensors to keep them.
 
     progress: the train.Progress of the run
+    model_state: in place of the model's own, before its training has begun
     """
     return {
         **vars(progress),
         "identity": identity(model, args),
         "flags": args.training_flags(),
         "chosen_flags": model.chosen_flags(),
-        "model": model.state_dict(),
+        "model": model_state or model.state_dict(),
     }
 
 
@@ -40,11 +44,13 @@ def restore(model, progress, checkpoints, args):
     with agreement.raise_on_all_ranks():
         state = shards.load(path, model.data)
         with explain_mismatch(path):
+            state["flags"] = args.trained(state["flags"])
             check_identity(path, state, model, args)
             check_evaluation(path, state, args)
+            check_metrics(state, model)
     agreement.check_equal_on_ranks({f"{path} of epoch": state["epoch"]})
     with explain_mismatch(path):
-        for name in vars(progress):
+        for name in vars(progress).keys() & state.keys():  # old checkpoints have no rows
             setattr(progress, name, state[name])
         if progress.done(args):
             model.load_weights(state["model"])
@@ -55,25 +61,41 @@ def restore(model, progress, checkpoints, args):
     return changed_flags(state, args)
 
 
+def restore_best(model, checkpoints, args):
+    """Give a model the weights of best.pt. Raises UserError if it is of something else."""
+    path = checkpoints.best_file
+    state = shards.load(path, model.data)
+    with explain_mismatch(path):
+        check_identity(path, state, model, args)
+        model.load_weights(state["model"])
+
+
+def check_metrics(state, model):
+    """Raise ValueError if a checkpoint has the results of other metrics than those of the model."""
+    if state["best"] and state["best"].keys() != {*model.evaluator.metrics}:
+        raise ValueError("its results are of other metrics")
+
+
 def changed_flags(state, args):
-    """[(flag, value in the checkpoint, value now)] of the flags that decide training and differ."""
-    before, now = state["flags"], args.training_flags()
+    """[(flag, value in the checkpoint, value now)] of the flags that decide training and differ.
+
+    Raises ValueError for a value that no flag has.
+    """
+    before, now = args.trained(state["flags"]), args.training_flags()
     both = [flag for flag in now if flag in before]
     return [(flag, before[flag], now[flag]) for flag in both if before[flag] != now[flag]]
 
 
 @contextmanager
-def explain_mismatch(path):
+def explain_mismatch(path, advice="start with --train_mode new"):
     """Turn errors of a block that takes over the checkpoint `path` into a UserError."""
     try:
         yield
-    except (KeyError, ValueError, RuntimeError) as error:
+    except MISFITS as error:
         if message_of(error):
             raise
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{path} does not fit this model ({reason}); start with --train_mode new"
-        ) from None
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} does not fit this model ({reason}); {advice}") from None
 
 
 def check_identity(path, state, model, args):

@@ -22,31 +22,35 @@ def save(state, share, *paths):
     """Write a checkpoint. All ranks must call it; in one process it is just save_checkpoint.
 
     state: the state after an epoch of this rank, see resume.checkpoint_state
-    share: the sources.share.Share of this rank
+    share: the sources.share.Share of this rank; data whose users are not divided: the first rank
+        writes all
     paths: files for the common state, which the first rank writes; the ranks' files lie beside the
         first of them
     """
+    if isinstance(share, Share):
+        state = save_users(state, share, paths[0])
     if collectives.world_size() > 1:
-        # Each rank writes the tables of its users.
-        users, common = split_users(state["model"])
-        shard = {
-            "belongs_to": table_fingerprints(state, common),
-            "first": share.first,
-            "own": users,
-            "generator": state["model"]["generator"],
-        }
-        rank, ranks = collectives.rank(), collectives.world_size()
-        with agreement.raise_on_all_ranks():
-            save_checkpoint(shard_file(paths[0], state["epoch"], rank, ranks), shard)
-        check_arrived(paths[0], state["epoch"])
-
-        # The first rank collects what else is divided: pieces of the optimizer's tables.
-        common["optimizer"] = gather_pieces(common["optimizer"])
-        firsts = collectives.all_gather_ints(share.first)
-        state = {**state, "model": common, "shards": firsts, "users": share.users}
+        state = {**state, "model": whole_model(state["model"])}
     if collectives.rank() == 0:
         for path in paths:
             save_checkpoint(path, state)
+
+
+def save_users(state, share, path):
+    """Write the tables of this rank's users beside `path`. Returns the state without them."""
+    users, common = split_users(state["model"])
+    shard = {
+        "belongs_to": table_fingerprints(state, common),
+        "first": share.first,
+        "own": users,
+        "generator": state["model"]["generator"],
+    }
+    rank, ranks = collectives.rank(), collectives.world_size()
+    with agreement.raise_on_all_ranks():
+        save_checkpoint(shard_file(path, state["epoch"], rank, ranks), shard)
+    check_arrived(path, state["epoch"])
+    firsts = collectives.all_gather_ints(share.first)
+    return {**state, "model": common, "shards": firsts, "users": share.users}
 
 
 def table_fingerprints(state, common):
@@ -73,6 +77,16 @@ def check_arrived(path, epoch):
                     f"{file}, of rank {rank}, is not here: "
                     "all need the same folder as --checkpoint_dir"
                 )
+
+
+def whole_model(model):
+    """A model's state as one process would have it, on the first rank. All ranks must call it.
+
+    The first rank collects what is divided besides users: pieces of the optimizer's tables.
+    """
+    if collectives.world_size() == 1:
+        return model
+    return {**model, "optimizer": gather_pieces(model["optimizer"])}
 
 
 def gather_pieces(optimizer):
@@ -107,7 +121,7 @@ def load(path, data=None):
     """Load a checkpoint in the form that one process would write.
 
     path: the checkpoint
-    data: Interactions, or a Share to load only its users; None: all users
+    data: a Share to load only its users; other data, or None: all that there is
 
     The state of the random number generator is that of this rank. If the number of ranks differs
     from the one that wrote it, the generator's state is an empty tensor.
@@ -115,11 +129,9 @@ def load(path, data=None):
     Raises UserError if a file is missing, damaged or of another checkpoint.
     """
     state = load_checkpoint(path)
-    if "model" not in state:
-        raise UserError(f"{path} holds the users of a rank alone; put the file of that name back")
     firsts = state.pop("shards", [0])
     n_shards = len(firsts)
-    if n_shards == collectives.world_size() == 1:
+    if n_shards == 1 and not isinstance(data, Share):
         return state
 
     # Find where the users of each shard end. One process wrote its users into the same file.

@@ -114,6 +114,26 @@ class FlagsFile:
         return values
 
 
+def taken_over(flags, declared, decides=("training", "evaluation"), also=()):
+    """{flag: value} of those that may be taken over from a file of the program, e.g. a checkpoint.
+
+    flags: {name: value}, of any types
+    declared: {name: Flag}
+    decides: what they decide, see Flag.decides; never places on a machine
+    also: names of further flags
+
+    Raises ValueError for a value of the wrong type or out of range.
+    """
+    values = {}
+    for name, value in flags.items():
+        flag = declared.get(name)
+        if flag is None or flag.local or not (flag.decides in decides or name in also):
+            continue
+        absent = value is None and flag.default is None
+        values[name] = None if absent else converted(flag, value)
+    return values
+
+
 def converted(flag, value):
     """The value of a Flag from a TOML value.
 

@@ -1,9 +1,12 @@
 """Mistakes of the user, reported in one line; how a command ends; Ctrl-C at a bad moment."""
 
+import errno
+import logging
+import os
 import re
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cli import launch
 from cli.text import escaped
@@ -17,6 +20,7 @@ LOST = (
     "timeout",
     "timed out",
 )
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit of sizes
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
@@ -47,6 +51,7 @@ def status_of(program, action, *arguments):
     rank = launch.rank()
     try:
         action(*arguments)
+        finish_output()
     except KeyboardInterrupt as interrupt:
         if not rank:
             print(escaped(interrupt) or "interrupted", file=sys.stderr)
@@ -63,10 +68,46 @@ def status_of(program, action, *arguments):
     return 0
 
 
+class Console(logging.StreamHandler):
+    """Writes the log to a stream. If that fails, the work goes on, and `finish_output` tells it."""
+
+    failed = None
+
+    def handleError(self, record):
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self.failed = self.failed or error
+
+
+def finish_output(error=None):
+    """Flush stdout. Raises UserError if what was printed could not be written.
+
+    error: OSError of writing, if there was one already
+
+    A reader that went away (`| head`) is no mistake.
+    """
+    for handler in logging.getLogger("onebp").handlers:
+        error = error or getattr(handler, "failed", None)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as flushing:
+        error = error or flushing
+    if error:
+        with suppress(OSError):  # else Python would try again at exit, and print a traceback
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error and not isinstance(error, BrokenPipeError):
+        raise UserError(
+            f"cannot write to standard output ({error.strerror or error}); files are written"
+        )
+
+
 def message_of(error):
     """The line for an error that a user can do something about; None for a bug of this program."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"cannot write {error.filename or 'a file'} ({error.strerror}); make room there"
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; check the path, its permissions and the free disk space"

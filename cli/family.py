@@ -23,6 +23,7 @@ class Model:
         ranking: evaluated by ranking all items
         personal: scores items differently for each user, for rankings
         lists: recommends items: has --mode recommend and export
+        updates: has --train_mode update
     named_after: flags whose values are part of the default run name
     instead: {flag: {value: "module:Class"}}: classes that replace `where` for a value of a flag
     """

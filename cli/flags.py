@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Literal
 
 from cli import launch
+from cli.errors import UserError, finish_output
 from cli.text import escaped
 
 
@@ -78,6 +79,16 @@ class Parser(argparse.ArgumentParser):
         if launch.local_rank():
             self.exit(2)
         self.exit(2, f"{self.prog}: error: {message} ({self.help_command} lists the flags)\n")
+
+    def print_help(self, file=None):
+        """See ArgumentParser, which ignores it if the text cannot be written."""
+        try:
+            print(self.format_help(), end="", file=file, flush=True)
+        except OSError as failed:
+            try:
+                finish_output(failed)
+            except UserError as error:
+                self.error(str(error))
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -54,7 +54,7 @@ OF_ALL_LISTS = {
     "Gini": "metrics.lists:gini",
 }
 METRICS = ACCURACY | OF_A_LIST | OF_ALL_LISTS
-SMALLER_IS_BETTER = {"MeanPopularity", "Gini"}
+SMALLER_IS_BETTER = {"MeanPopularity", "Gini", "RMSE", "MAE", "MSE", "logloss"}
 NEED_GENRES = {"Diversity"}
 WITHOUT_NEGATIVES = {"DirectAU", "ELSA"}  # losses for which none are drawn
 OF_ALL_ITEMS = {"ELSA"}  # losses over all items, of batches of users

@@ -40,15 +40,26 @@ DATASETS = {
     "ml-latest-small": {},
 }
 
+# Of --train_mode update, see docs/training.md.
+UPDATE = {"epochs": 10, "lr_schedule": "step", "lr_dc": 1.0, "lr_dc_epoch": []}
+FOR_UPDATE = "suggested for an update"
+
 WITH_FILE = {"mode": ("train", "describe", "split")}  # of flags
 RUN = [
     Flag("mode", "train", one_of("train", "describe", "split", "evaluate", "recommend", "export"),
          decides="nothing",
          help="train a model; describe the data, or write their splits for other programs; or use "
               "the checkpoint of a model, see below"),
-    Flag("train_mode", "new", one_of("new", "continue", new_train="new", continue_train="continue"),
+    Flag("train_mode", "new",
+         one_of("new", "continue", "update", new_train="new", continue_train="continue"),
          decides="nothing",
-         help="start afresh, or go on from the last checkpoint"),
+         help="start afresh; go on from the last checkpoint; or learn, in a run of its own, what "
+              "the data set of a trained run has gained"),
+    Flag("update_from", None, text, needs="updates", only={"train_mode": ("update",)},
+         decides="nothing", nargs="+",
+         help="update: files of new interactions; without it the data set's own files have grown"),
+    Flag("replay", 0.2, number(0), needs="updates", only={"train_mode": ("update", "continue")},
+         help="update: old interactions in each batch, for each new one"),
     Flag("run_name", None, plain_name, decides="nothing",
          help="name of the run's folders (default: <dataset>[-u<fold>]-<model>[-<encoder>])"),
     Flag("config", None, text, only=WITH_FILE, decides="nothing", local=True,
@@ -165,6 +176,8 @@ EVALUATION = [
          help="then train anew on training and validation split, for as many epochs as "
               "validation chose"),
 ]
+# In checkpoints, but not of the command line: see parse.Flags.
+REFIT_EPOCHS = Flag("refit_epochs", None, whole(1), help="epochs of a refit")
 # fmt: on
 
 
@@ -172,6 +185,8 @@ def contradictions(args, given):
     """Yield lines about flags of every run that contradict each other."""
     if args.fold is not None and args.test_ratio is not None:
         yield "--fold names a split that is made already: leave --test_ratio out"
+    if args.train_mode == "update" and (args.refit or args.l2_grid):
+        yield "--train_mode update trains once: leave --refit and --l2_grid out"
     if args.l2_grid:
         if len({float(f"{strength:g}") for strength in args.l2_grid}) < len(args.l2_grid):
             yield "--l2_grid has a strength twice (six digits count)"

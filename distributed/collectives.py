@@ -143,6 +143,25 @@ def first_rank_says(flag):
     return all_gather_ints(int(flag))[0] == 1
 
 
+def all_gather_rows(rows):
+    """Concatenate the rows (n, ...) of all ranks, in the order of the ranks; n may differ."""
+    sizes = all_gather_ints(len(rows))
+    if world_size() == 1 or not sum(sizes):
+        return rows
+    width = max(sizes)
+    padded = start_all_gather_padded(rows, width)()
+    return torch.cat([piece[:size] for piece, size in zip(padded.split(width), sizes, strict=True)])
+
+
+def all_to_all(pieces):
+    """Send piece r of pieces (W, ...) to rank r. Returns the pieces of all ranks for this one."""
+    if world_size() == 1:
+        return pieces
+    received = torch.empty_like(pieces)
+    dist.all_to_all_single(received, pieces)
+    return received
+
+
 def gather_to_first(piece):
     """Concatenate the tensors of all ranks on the first rank. Returns None on the others.
 

@@ -1,6 +1,7 @@
 """Join and leave torchrun's group of processes; tell whether torchrun restarted it."""
 
 import os
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -16,6 +17,7 @@ from cli import launch
 from cli.errors import UserError, first_sentence
 
 restart_store = None  # torchrun's store, which it keeps when it restarts the processes
+group_store = None  # the part of it that is of this group
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def process_group(device, seconds):
 
     Raises UserError if the processes do not find each other.
     """
-    global restart_store
+    global restart_store, group_store
     if launch.world_size() == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
@@ -47,7 +49,7 @@ def process_group(device, seconds):
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
     attempt = f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
-    store = dist.PrefixStore(attempt, restart_store)
+    store = group_store = dist.PrefixStore(attempt, restart_store)
     with explain_joining():
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     try:
@@ -68,6 +70,24 @@ def explain_joining():
         raise UserError(
             f"cannot join the other ranks ({first_sentence(error)}); {advice}"
         ) from None
+
+
+@contextmanager
+def wait_for_all():
+    """At the end of the block, wait until all processes are there, however long that takes.
+
+    A collective would give up after --timeout seconds.
+    """
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    try:
+        yield
+    finally:
+        number = group_store.add("arrived", 1) if ranks > 1 else 1
+    # The number of arrivals when all are there; the block may be entered more than once.
+    expected = -(-number // ranks) * ranks
+    while number < expected:
+        time.sleep(0.05)
+        number = group_store.add("arrived", 0)
 
 
 def note_run_started():

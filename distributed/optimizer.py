@@ -43,10 +43,12 @@ class ShardedOptimizer(Optimizer):
     """An optimizer that keeps the shared tables equal on all ranks: it sums the ranks' gradients.
 
     Tables with a row per user are not shared: each rank updates the rows of its users. A shared
-    table is exchanged in one of three ways:
+    table is exchanged in one of four ways:
 
     rows: a step reads few of its rows. The ranks exchange the indices and gradients of these rows;
         if all ranks read the same rows, they sum the gradients. Each rank updates all these rows.
+    touched rows: the same for an optimizer of whole tables. Each rank computes the gradient of the
+        table, and the ranks exchange the rows of it that they read. Each rank updates the table.
     pieces: a step reads many of its rows. The table is cut into W pieces. Each rank receives the
         summed gradient of its piece, updates the piece and sends it to the others. Only this rank
         has the moments of the piece (Rajbhandari et al., ZeRO, arXiv 1910.02054, stage 1).
@@ -81,19 +83,22 @@ class ShardedOptimizer(Optimizer):
             self._log_traffic(name, way)
 
     def _way(self, name):
-        """Choose how a shared table is exchanged: "rows", "pieces" or "sum"."""
+        """Choose how a shared table is exchanged, see the class."""
         if name not in self.most_rows:
             return "sum"
         read = self.most_rows[name] * (1 if self.same_items else collectives.world_size())
-        return "rows" if self.by_row or FEW * read < len(self.tables[name]) else "pieces"
+        if not self.by_row and FEW * read >= len(self.tables[name]):
+            return "pieces"
+        return "rows" if self.by_row or self.same_items else "touched rows"
 
     def _log_traffic(self, name, way):
         """Log how many bytes a step sends.
 
         With "sum" and "pieces" two things are sent: gradients to be summed, then the results.
         """
-        size = self.most_rows[name] if way == "rows" else len(self.tables[name])
-        if way != "rows" or self.same_items:
+        few = way in ("rows", "touched rows")
+        size = self.most_rows[name] if few else len(self.tables[name])
+        if not few or self.same_items:
             size *= 2 / collectives.world_size()
         traffic = 4 * (collectives.world_size() - 1) * size * self.tables[name][0].numel()
         text = "gradients of %s: exchanged by %s, %.3g MB a step from each rank"
@@ -133,6 +138,7 @@ class ShardedOptimizer(Optimizer):
         """
         by_rows = [name for name, way in self.ways.items() if way == "rows"]
         self.arriving_rows = {name: self._start_rows(name, index[name]) for name in by_rows}
+        self.index = index
 
     def fetch(self, name, index):
         way = self.ways.get(name)
@@ -155,7 +161,8 @@ class ShardedOptimizer(Optimizer):
         pieces: (1, n, D) on a GPU, (W, n, D) on a CPU, to be summed over axis 0
         rows: indices (W * M,) and gradients (W * M, D) of the rows that all ranks read; (M,) and
             (M, D) if they read the same rows
-        sum: the summed gradient; for a table with a row per user: the gradient as it is
+        touched rows, sum: the summed gradient
+        a table with a row per user: the gradient as it is
         """
         arriving = {name: self._start(name, gradient) for name, gradient in gradients.items()}
         meanwhile()
@@ -174,9 +181,34 @@ class ShardedOptimizer(Optimizer):
             return collectives.start_all_reduce(gradient.roll(self.begin, 0))
         if way == "rows":
             return collectives.start_all_gather_padded(gradient, self.most_rows[name])
+        if way == "touched rows":
+            return self._start_touched(gradient, self.index[name])
         if way == "sum":
             return collectives.start_all_reduce(gradient)
         return lambda: gradient
+
+    @staticmethod
+    def _start_touched(gradient, index):
+        """Start summing the rows of a gradient (R, D) that the ranks read. Result: the sum.
+
+        index: rows that this rank's batch reads
+        """
+        is_read = torch.zeros(len(gradient), dtype=torch.bool, device=gradient.device)
+        is_read[index.flatten()] = True
+        rows = is_read.nonzero()[:, 0]
+        sizes = collectives.all_gather_ints(len(rows))
+        columns = rows, gradient.index_select(0, rows)
+        arriving = [collectives.start_all_gather_padded(column, max(sizes)) for column in columns]
+
+        def summed():
+            # All ranks add in the same order, so that they have equal bits.
+            gradient.index_fill_(0, rows, 0)
+            pieces = [wait().split(max(sizes)) for wait in arriving]
+            for size, of_rank, added in zip(sizes, *pieces, strict=True):
+                gradient.index_add_(0, of_rank[:size], added[:size])
+            return gradient
+
+        return summed
 
     def _start_rows(self, name, index):
         """Start gathering the indices of rows.

@@ -9,7 +9,7 @@ import torch
 from torch.optim.adam import adam
 
 from engine.optimizer import Optimizer, decay_by_table
-from engine.tables import shared_places
+from engine.tables import overwrite, shared_places
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # Adam's, as torch.optim.Adam names them
@@ -243,15 +243,16 @@ class Adam(Optimizer):
     def load_state_dict(self, state):
         """Continue from what `state_dict` returned.
 
-        Raises ValueError if a moment has another shape, KeyError if one is missing.
+        Raises ValueError if a moment has another shape or type, or for less than no steps, KeyError
+        if one is missing.
         """
         for name in self.tables:
             for moment, key in zip(self.moments[name], MOMENTS, strict=False):
-                if state[name][key].shape != moment.shape:
-                    raise ValueError("the optimizer's moments have another shape")
-                moment.copy_(state[name][key])
-            self.steps.copy_(state[name]["step"])
+                overwrite(moment, state[name][key])
+            overwrite(self.steps, state[name]["step"])
             self.host_steps = int(self.steps)
+            if self.host_steps < 0:
+                raise ValueError(f"its optimizer made {self.host_steps} steps")
         self._end_segment()
 
 

@@ -15,6 +15,17 @@ def take(table, rows):
     return table if rows is None else table.index_select(0, rows)
 
 
+def overwrite(table, saved):
+    """Copy `saved` into a table. Raises ValueError unless it has the same shape and type.
+
+    copy_ alone would repeat rows, or round.
+    """
+    if saved.shape != table.shape or saved.dtype != table.dtype:
+        kinds = (f"{tuple(x.shape)} of {str(x.dtype).split('.')[1]}" for x in (saved, table))
+        raise ValueError("a table is {}, not {}".format(*kinds))
+    table.copy_(saved)
+
+
 def shared_places(scratch, rows):
     """For each row, one position in `rows` where it occurs; the same for equal rows: (M,).
 
@@ -60,6 +71,13 @@ class Weights(nn.Module):
         """
         setattr(self, name, nn.Parameter(tensor, requires_grad=False))
         self.owner[name], self.row_of[name] = of, per
+
+    def load_state_dict(self, state):
+        """Take over what `state_dict` returned. Raises ValueError unless all is of one form."""
+        if state.keys() != self.state_dict().keys():
+            raise ValueError(f"its weights are {', '.join(state)}")
+        for name, table in self.state_dict().items():
+            overwrite(table, state[name])
 
     def per_user(self):
         """Names of the weights with a row per user. Processes divide these rows among them."""

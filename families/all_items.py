@@ -47,7 +47,10 @@ class TwoBP(model.TwoBP):
         return Items(self.data, self.args, self.generator)
 
     def make_sampler(self):
-        return Histories(self.data.train, self.args, self.generator)
+        sampler = Histories(self.data.train, self.args, self.generator)
+        if self.data.update:
+            sampler.learn(self.data.update.new, self.args.replay)
+        return sampler
 
     def make_loss(self):
         return cosine_error
@@ -109,6 +112,11 @@ class TwoBP(model.TwoBP):
         known = users.unique()
         encodings[known] = 0
         return self.for_inner_product(encodings.index_add_(0, users, a[items]))
+
+    def rows_of_new_users(self, users, items, count, trained):
+        """Rows (count, D) of the table of users, see encode_history."""
+        a = functional.normalize(self.weights["item"], dim=1)
+        return torch.zeros_like(a[:1]).repeat(count, 1).index_add_(0, users, a[items])
 
 
 class OneBP(TwoBP):

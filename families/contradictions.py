@@ -16,7 +16,7 @@ def contradictions(args, given):
     """Yield lines about flags that contradict each other. given: {flag: value} as typed."""
     family = families.family_of(args.model)
     yield from launch.mistakes()
-    if args.mode == "split" and "pairs" not in family.models[args.model].has:
+    if args.mode == "split" and not args.has("pairs"):
         yield f"--mode split writes pairs of user and item; --model {args.model} takes none"
     for flag in given:
         if ignored := args.why_ignored(flag):
@@ -29,7 +29,9 @@ def contradictions(args, given):
     if given.get("preset", "paper") != "paper" and args.dataset not in presets:
         known = " and ".join(presets)
         yield f"there is no --preset {given['preset']} for {args.dataset}, only for {known}"
-    if args.mode in ("recommend", "export") and "lists" not in family.models[args.model].has:
+    if args.train_mode == "update" and not args.has("updates"):
+        yield f"--model {args.model} has no --train_mode update: train it anew"
+    if args.mode in ("recommend", "export") and not args.has("lists"):
         yield f"--model {args.model} recommends no items: there is only --mode train and evaluate"
     for flag in given if args.recommendations else ():
         if flag not in args.loading_flags().keys() | OF_LISTS:
@@ -65,6 +67,8 @@ def one_process(args, family):
     else:
         yield from family.one_process(args)
     yield from (f"--{flag}" for flag in ("refit", "l2_grid") if getattr(args, flag))
+    if args.train_mode == "update":
+        yield "--train_mode update"
 
 
 def wrong_auto(args):

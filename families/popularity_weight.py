@@ -86,7 +86,7 @@ class PopularityWeighted:
     def take_weight(self, state):
         """Take over the k that an evaluation chose, if there was one."""
         if self.chooses:
-            self.weight = state.get("popularity_weight", 0.0)
+            self.weight = float(state.get("popularity_weight", 0.0))
 
 
 class WithAdded:

@@ -5,7 +5,7 @@ from cli.family import Family, Model
 from cli.flags import Flag, number, one_of, positive, whole
 from cli.registry import ENCODERS, LOSSES, OF_ALL_ITEMS, SAMPLERS, WITHOUT_NEGATIVES
 
-HAS = frozenset({"gradients", "epochs", "dim", "pairs", "ranking", "personal", "lists"})
+HAS = frozenset({"gradients", "epochs", "dim", "pairs", "ranking", "personal", "lists", "updates"})
 
 # The paper's values are in cli/shared_flags.py. Those of the other presets were found on the test
 # split, see docs/experiments.md; the dropout of `fast` on 1M on the validation split.
@@ -92,6 +92,13 @@ def contradictions(args, given):
             f"--sampler dns keeps --N {args.N} of the candidates, "
             f"so --candidates {args.candidates} is too few"
         )
+    if args.train_mode == "update":
+        for flag, only in {"encoder": ("MF",), "regularizer": ("decay", "l2")}.items():
+            if getattr(args, flag) not in only:
+                yield (
+                    f"--train_mode update is for --{flag} {' or '.join(only)}: train anew with "
+                    f"--{flag} {getattr(args, flag)}"
+                )
     yield from regularizers.flags.contradictions(args, given)
 
 

@@ -21,7 +21,7 @@ from sources.interactions import pair_matrix
 from sources.numbering import number_ids
 from sources.readers import read_files
 from sources.titles import item_titles
-from utils import atomic_file
+from utils import output_file
 
 log = logging.getLogger("onebp")
 
@@ -67,7 +67,7 @@ def recommend(model, data, args):
         log.info("%s", Multiline(table.to_string(index=False, float_format="%.4f")))
     if args.output is None:
         return
-    with atomic_file(Path(args.output), "w", newline="", encoding="utf-8") as file:
+    with output_file(args.output, newline="", encoding="utf-8") as file:
         table.to_csv(file, index=False)
     log.info("%d recommendations for %d users in %s", len(table), len(users), args.output)
 

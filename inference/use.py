@@ -32,8 +32,8 @@ def adopt_trained_flags(args):
     state = shards.load(path)
     with explain_mismatch(path):
         # Values that training chose count instead of `auto`. The oldest checkpoints have none.
-        trained = state["flags"] | state.get("chosen_flags", {})
-        trained = {flag: value for flag, value in trained.items() if hasattr(args, flag)}
+        trained = args.trained(state["flags"] | state.get("chosen_flags", {}))
+        check_consistent(trained, state["identity"])
         evaluating = args.deciding("evaluation")
 
         # Refuse flags of the command line that differ.
@@ -53,6 +53,16 @@ def adopt_trained_flags(args):
             does_nothing = f"with which --{flag} does nothing; leave it out"
             raise UserError(f"{path} is of --model {args.model}, {does_nothing}")
     return args, state
+
+
+def check_consistent(trained, identity):
+    """Raise ValueError if a checkpoint names one model in its flags, and another as its identity.
+
+    Before a model is built by the flags: the identity is compared with it afterwards.
+    """
+    for name in trained.keys() & identity.keys():
+        if trained[name] != identity[name]:
+            raise ValueError(f"its flags have {name} {trained[name]}, it is of {identity[name]}")
 
 
 def checkpoint_file(args):
@@ -94,7 +104,9 @@ def run_mode(model, data, args, state):
     args, state: from adopt_trained_flags
     """
     if args.mode == "export":
-        export(model, data, args, strengths_by_row(state["model"], data.shape))
+        with explain_mismatch(checkpoint_file(args)):
+            strengths = strengths_by_row(state["model"], data.shape)
+        export(model, data, args, strengths)
     elif args.mode == "evaluate":
         evaluate(model, data, args, state["epoch"])
     else:

@@ -8,7 +8,7 @@ import torch
 from checkpointing.files import load_checkpoint
 from cli.registry import SAMPLERS, find
 from engine.adam import Adam
-from engine.tables import take, value_and_gradients
+from engine.tables import overwrite, take, value_and_gradients
 from regularizers.decay import L2Penalty
 from regularizers.strengths import (
     GROUPS,
@@ -192,10 +192,11 @@ class LambdaOpt(L2Penalty):
     def load_state_dict(self, state):
         """Continue from what `state_dict` returned. Raises ValueError for another shape."""
         for name, strength in self.strengths.items():
-            if state["strengths"][name].shape != strength.shape:
-                raise ValueError("the strengths have another shape")
-            strength.copy_(state["strengths"][name])
-        self.trajectory = dict(state["trajectory"])
+            overwrite(strength, state["strengths"][name])
+        for name, means in self.trajectory.items():
+            found = state["trajectory"][name]  # (E, G)
+            self.trajectory[name] = means.new_empty(len(found), means.shape[1])
+            overwrite(self.trajectory[name], found)
         self.optimizer.load_state_dict(state["optimizer"])
 
 

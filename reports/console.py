@@ -20,25 +20,39 @@ def chosen_by(args):
     return f"valid, then refit for {args.refit_epochs} epochs" if args.refit_epochs else args.select
 
 
-def command_line():
-    """The command as it was typed, without torchrun's own flags."""
+def command_line(words=None):
+    """The command as it was typed, without torchrun's own flags; or one of other words."""
     count, here = launch.world_size(), launch.local_world_size()
     program = "python"
     if count > 1:
         where = f"--standalone --nproc_per_node={count}" if count == here else "..."
         program = f"torchrun {where} --"  # else torchrun would take --log and --mode for its own
-    return f"{program} {shlex.join(sys.argv)}"
+    return f"{program} {shlex.join(sys.argv if words is None else words)}"
 
 
-def command_to_continue():
+def command_to_continue(args):
     """The command that continues this run."""
-    return command_line().removesuffix(" --train_mode continue") + " --train_mode continue"
+    words = sys.argv
+    if {"update", "--train_mode=update"} & set(words):  # of a run that has another name
+        words = [*without(words, ("train_mode", "update_from", "run_name"))]
+        words += ["--run_name", args.run_name]
+    return command_line(words).removesuffix(" --train_mode continue") + " --train_mode continue"
+
+
+def without(words, flags):
+    """Words of a command line without some flags and their values."""
+    kept, taken = [], True
+    for word in words:
+        if word.startswith("--"):
+            taken = word[2:].split("=")[0] not in flags
+        kept += [word] if taken else []
+    return kept
 
 
 def how_to_continue(epoch, saved_epoch, args):
     """The line for Ctrl-C after `epoch`: how to resume. saved_epoch: epoch in last.pt, or 0."""
-    again = command_to_continue()
-    if saved_epoch:
+    again = command_to_continue(args)
+    if saved_epoch or args.train_mode == "continue":
         return f"interrupted after epoch {epoch}; go on from epoch {saved_epoch} with: {again}"
     # A refit, or a member of a grid, is a later part of its command: the earlier ones are saved.
     later = "the refit" if args.refit_epochs else None

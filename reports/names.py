@@ -2,6 +2,7 @@
 
 from cli.config import NAME as FLAGS
 
+SECONDS = ["train_seconds", "eval_seconds"]  # columns of metrics.csv
 METRICS, SUMMARY, LOG, CURVES = "metrics.csv", "summary.json", "log.txt", "curves.png"
 USERS, GROUPS = "users.parquet", "groups.png"
 STREAM, STREAM_CURVES = "stream.csv", "stream.png"

@@ -1,13 +1,14 @@
 """The files of a run: flags.toml, log.txt, metrics.csv, summary.json, users.parquet, figures."""
 
 import csv
-import fcntl
 import json
 import logging
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from cli import config
 from cli.errors import UserError
@@ -16,14 +17,16 @@ from distributed import collectives
 from reports import names
 from reports.console import chosen_by, command_line
 from reports.figures import Curves, save_figure
+from reports.lock import locked
+from reports.names import SECONDS
 from reports.trackers import TRACKERS, numbers_of
 from reports.users import write_users
-from utils import EarlyLog, atomic_file, peak_memory_mb, versions
+from utils import EarlyLog, atomic_file, peak_memory_mb, remove_unfinished, versions
 
 log = logging.getLogger("onebp")
 
 # Columns of metrics.csv; those of the metrics follow.
-COLUMNS = ("epoch", "loss", "lr", "train_seconds", "eval_seconds")
+COLUMNS = ("epoch", "loss", "lr", *SECONDS)
 
 
 class Run:
@@ -49,16 +52,17 @@ class Run:
         """
         if self.tracker_class:
             self.tracker_class.check_installed()
-        for folder in (self.folder, self.checkpoint_folder):
+        folders = self.folder, self.checkpoint_folder
+        for folder in folders:
             folder.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = open(self.checkpoint_folder.with_name(f".{self.name}.lock"), "w")
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            advice = "wait for it, end it, or give another --run_name"
-            raise UserError(f"run {self.name} is under way in another process; {advice}") from None
-        for stale in self.checkpoint_folder.glob(".*.tmp"):  # unfinished files after a kill
-            stale.unlink()
+        # One lock if both lie in one folder.
+        places = {folder.parent.resolve(): folder.parent for folder in folders}.values()
+        with ExitStack() as locks:
+            for place in places:
+                locks.enter_context(locked(place / f".{self.name}.lock"))
+            for folder in folders:
+                remove_unfinished(folder, locked=True)
+            self.locks = locks.pop_all()
         return self
 
     def __exit__(self, kind, error, traceback):
@@ -68,8 +72,7 @@ class Run:
                 self.log_file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, text, (), None))
             log.removeHandler(self.log_file)
             self.log_file.close()
-        Path(self.lock.name).unlink(missing_ok=True)
-        self.lock.close()
+        self.locks.close()
         if self.tracker:
             self.tracker.end(failed=error is not None)
 
@@ -84,18 +87,62 @@ class Run:
                 earlier = folder.rename(folder.with_name(f"{self.name}.{number}"))
                 log.info("the earlier run of this name is now %s", earlier)
 
-    def rewind(self, epoch):
-        """Before a continuation: drop the results, and the rows of metrics.csv after `epoch`.
+    def mend_metrics(self, progress):
+        """Before a continuation: bring metrics.csv to the rows of the checkpoint.
 
-        Returns the number of rows that are left.
+        Later rows are dropped. Those that are absent or not as the run wrote them are written anew,
+        without their seconds, which are lost, and this is said.
+
+        progress: train.Progress; an old checkpoint has no rows, and gets those of the file
         """
+        found = self.rows()
+        found = found[found["epoch"].astype(float) <= progress.epoch]
+        if not len(progress.rows):
+            numbers = found.drop(columns=SECONDS).astype(float)
+            progress.rows = torch.tensor(numbers.to_numpy())
+        by_epoch = {float(row["epoch"]): row for row in found.to_dict("records")}
+        names, rows, lost = [c for c in self.columns if c not in SECONDS], [], 0
+        for epoch, *others in progress.rows.tolist():
+            row = by_epoch.get(epoch, dict.fromkeys(self.columns, "nan"))
+            if [float(row[name]) for name in names] != [epoch, *others]:
+                own = dict(zip(names, [int(epoch), *others], strict=True))
+                row, lost = dict.fromkeys(SECONDS, "") | own, lost + 1
+            rows.append(row)
+        table = pd.DataFrame(rows, columns=self.columns).to_csv(index=False, lineterminator="\n")
+        if self.metrics_file.exists() and self.metrics_file.read_bytes() == table.encode():
+            return
+        with atomic_file(self.metrics_file, "w", newline="") as file:
+            file.write(table)
+        if lost:
+            log.warning(
+                "warning: %s: %d of %d rows were absent, damaged or edited; they are written anew "
+                "from the checkpoint, without seconds",
+                self.metrics_file,
+                lost,
+                len(rows),
+            )
+
+    def has_summary(self, progress):
+        """Whether summary.json is whole, and of this train.Progress. Says if one is not."""
+        try:
+            summary = json.loads(self.summary_file.read_text())
+            best, last = summary["best"], summary["last"]
+            same = (best["epoch"], last["epoch"]) == (progress.best_epoch, progress.epoch)
+            chosen = best.get("valid", best)
+            if same and all(repr(chosen[name]) == repr(x) for name, x in progress.best.items()):
+                return True
+        except FileNotFoundError:
+            return False
+        except (ValueError, LookupError, TypeError, AttributeError):  # cut off, or edited
+            pass
+        log.warning("warning: %s is damaged or of another run: written anew", self.summary_file)
+        return False
+
+    def rewind(self):
+        """Before a continuation: drop the results. Returns the number of rows of metrics.csv."""
         for file in (self.summary_file, self.folder / names.USERS):
             file.unlink(missing_ok=True)
-        rows = self.rows()
-        rows = rows[rows["epoch"].astype(float) <= epoch]
-        with atomic_file(self.metrics_file, "w", newline="") as file:
-            rows.to_csv(file, index=False)
-        return len(rows)
+        return len(self.rows())
 
     def open_log(self, epoch, asked):
         """Open metrics.csv and log.txt, and write flags.toml. Earlier log lines come first.
@@ -149,11 +196,16 @@ class Run:
         fields = [line.split(",") for line in lines]
         whole = [row for row in fields if len(row) == len(self.columns)]
         rows = pd.DataFrame(whole, columns=self.columns, dtype=str)
-        return rows[rows.apply(pd.to_numeric, errors="coerce").notna().all(axis=1)]
+        known = rows.assign(**rows[SECONDS].replace("", "0"))  # lost ones, see mend_metrics
+        return rows[known.apply(pd.to_numeric, errors="coerce").notna().all(axis=1)]
+
+    def numbers(self):
+        """metrics.csv as a table of numbers; seconds that were lost are nan."""
+        return self.rows().replace("", "nan").astype(float)
 
     def seconds(self):
         """Seconds of training and of evaluation in all rows so far."""
-        rows = self.rows().astype(float)
+        rows = self.numbers()
         return float(rows["train_seconds"].sum()), float(rows["eval_seconds"].sum())
 
     def track_result(self, result, outputs):
@@ -189,7 +241,7 @@ class Run:
 
         baselines: {name: test metrics}; the best of them is a level if `split` is test
         """
-        rows = self.rows().astype(float)
+        rows = self.numbers()
         better = model.evaluator.better
         best = [
             name
@@ -223,6 +275,7 @@ def write_summary(path, model, data, args, result):
         "ranks": collectives.world_size(),
         "dataset": {"name": data.name, **data.counts(), "digest": data.digest},
         "protocol": {"select": chosen_by(args), **model.protocol},
+        **({"parent": data.update.parent} if getattr(data, "update", None) else {}),
         **result,
         "peak_memory_mb": peak_memory_mb(model.device),
         "flags": vars(args) | {"refit_epochs": args.refit_epochs},
@@ -251,5 +304,5 @@ class SilentRun(Run):
         """Nothing: the first process has the rows of all users."""
         return {}
 
-    set_aside = rewind = open_log = add_row = track_result = _do_nothing
+    set_aside = mend_metrics = rewind = open_log = add_row = track_result = _do_nothing
     write_summary = plot = _do_nothing

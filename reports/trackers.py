@@ -150,10 +150,20 @@ class Remembered(Tracker):
     def open(self, name, epoch):
         self.memory, known = self.folder / f"{self.log}.json", {}
         if epoch and self.memory.exists():
-            known = json.loads(self.memory.read_text())
+            known = self.remembered()
         self.last = known.get("epoch", 0)
         self.id = self.go_on(known.get("id"), name)
         self.remember()
+
+    def remembered(self):
+        """What `remember` wrote. Raises UserError if it is damaged."""
+        try:
+            known = json.loads(self.memory.read_text())
+            if isinstance(known["id"], str) and isinstance(known["epoch"], int):
+                return known
+        except (ValueError, LookupError, TypeError):
+            pass
+        raise UserError(f"{self.memory} is damaged; remove it, and {self.log} shows a new run")
 
     def remember(self):
         with atomic_file(self.memory, "w") as file:

@@ -41,6 +41,17 @@ class Details:
 
 
 @dataclass(frozen=True)
+class Update:
+    """What an updated model learns. parent: name of the run that it goes on from.
+
+    new: csr_array (U, I), the training interactions that the parent did not have
+    """
+
+    parent: str
+    new: csr_array
+
+
+@dataclass(frozen=True)
 class Interactions:
     """A data set in splits that share no (user, item) pair.
 
@@ -52,6 +63,7 @@ class Interactions:
     protocol: {topic: line} on how the splits were made, for summary.json
     details: for --mode describe, else None
     tune: a fourth split for regularizers/lambdaopt.py, or None
+    update: of --train_mode update, else None
     """
 
     name: str
@@ -64,6 +76,7 @@ class Interactions:
     tune: csr_array | None = None
     protocol: dict = field(default_factory=dict)
     details: Details | None = None
+    update: Update | None = None
 
     @property
     def shape(self):

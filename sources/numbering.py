@@ -61,6 +61,12 @@ def number_ids(columns, what, files, as_spelled=False):
     return texts.take(pa.array(order)).to_pylist(), numbers
 
 
+def sort_ids(ids):
+    """Sort a list of ids as `number_ids` does."""
+    texts = pa.array(ids, pa.string())
+    return texts.take(pa.array(_order(texts))).to_pylist() if ids else []
+
+
 def decoded(values, what):
     """Texts of bytes (d,): UTF-8, or Latin-1 with a warning if none of them is UTF-8 beyond ASCII.
 

@@ -171,7 +171,9 @@ def written_p(p):
 def log_notes(rows):
     """Log what differs between rows beside the metrics, and what an interval does not say."""
     first = rows[0].runs[0]
-    selects = {run.summary["protocol"].get("select") for row in rows for run in row.runs}
+    selects = {
+        str(run.summary["protocol"].get("select")).split(",")[0] for row in rows for run in row.runs
+    }
     if len(selects) > 1:
         chosen = "; ".join(
             f"{row.label}: {row.runs[0].summary['protocol'].get('select')}" for row in rows

@@ -44,16 +44,23 @@ class FinishedRun:
         known = {name: values.get(name, flag.default) for name, flag in declared.items()}
         return Flags(known, {}, values.get("refit_epochs"))
 
+    @property
+    def model(self):
+        """The value of --model, or "lists" for those of another program."""
+        flags = self.summary["flags"]
+        return "lists" if flags.get("recommendations") else flags.get("model")
+
     @cached_property
     def deciding(self):
         """{flag: value} of the flags that decide the result and have an effect."""
-        if self.flags is None:
+        if self.flags is None or self.flags.recommendations:
             return {}
         ignored = self.flags.ignored()
         deciding = self.flags.deciding("training", "evaluation", "run", "stream")
         deciding = {flag: value for flag, value in deciding.items() if flag not in ignored}
-        if self.flags.refit_epochs:
-            deciding["refit_epochs"] = self.flags.refit_epochs
+        if self.flags.refit_epochs:  # evaluated once, after them
+            deciding = {**deciding, "refit_epochs": self.flags.refit_epochs}
+            del deciding["eval_every"]
         return deciding
 
     @property
@@ -145,7 +152,7 @@ def read_run(folder):
         raise UserError(f"{file} is damaged ({str(error)[:60]})") from None
     parts = [
         summary.get(part) if isinstance(summary, dict) else None
-        for part in ("dataset", "protocol", "best", "seconds", "flags")
+        for part in ("dataset", "protocol", "best", "flags")
     ]
     if not all(isinstance(part, dict) for part in parts) or not {"name", "digest"} <= {*parts[0]}:
         raise UserError(f"{file} is not the summary of a run of this program")

@@ -12,6 +12,7 @@ import pandas as pd
 
 import families
 from checkpointing.files import load_checkpoint
+from checkpointing.resume import explain_mismatch
 from cli.errors import UserError
 from cli.text import Multiline
 from reports.figures import Points, save_figure
@@ -90,7 +91,9 @@ def item_encodings(data, args, checkpoint):
     """
     model = families.model_class(args)(data, args, choose_device(args.device))
     if checkpoint:
-        model.load_weights(load_checkpoint(checkpoint)["model"])
+        state = load_checkpoint(checkpoint)
+        with explain_mismatch(checkpoint):
+            model.load_weights(state["model"])
     return model.encodings()[1].cpu().numpy()
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from checkpointing.files import load_checkpoint
-from checkpointing.resume import changed_flags
+from checkpointing.resume import changed_flags, explain_mismatch
 from cli.errors import Diverged, UserError
 from cli.text import Multiline
 from reports.console import command_to_continue
@@ -50,7 +50,7 @@ def fit_grid(model_class, device, data, args):
         try:
             summaries, chosen = fit_all(model_class, device, data, runs)
         except KeyboardInterrupt as interrupt:
-            how = str(interrupt) or f"interrupted; go on with: {command_to_continue()}"
+            how = str(interrupt) or f"interrupted; go on with: {command_to_continue(args)}"
             raise KeyboardInterrupt(how) from None
 
         table = table_of_runs(runs, summaries, run.metrics)
@@ -77,7 +77,8 @@ def flags_of_run(args, strength):
     last_file = Path(args.checkpoint_dir) / run_name / "last.pt"
     try:
         state = load_checkpoint(last_file)
-        changed = {flag: values for flag, *values in changed_flags(state, args)}
+        with explain_mismatch(last_file):
+            changed = {flag: values for flag, *values in changed_flags(state, args)}
     except UserError:  # absent or damaged
         return args.replace(train_mode="new")
     # A checkpoint with another l2 is of another run, which was set aside under this name: for

@@ -204,6 +204,14 @@ class Efficiency(Sweep):
         return self.line_panels(table, {label: measure for label, measure, _ in self.printed})
 
 
+# The models of `study.py online`, with flags that suit data of the size of ml-100k and ml-1m.
+_STEPS = {"lr": 5e-3, "lr_schedule": "cosine", "epochs": 30}
+ONLINE = {
+    "OneBP": {"model": "OneBP", **_STEPS},
+    "OneBP-all": {"model": "OneBP", "loss": "ELSA"},
+    "TwoBP": {"model": "TwoBP", **_STEPS, "epochs": 20},
+    "EASE": {"model": "EASE"},
+}
 NAMED = {
     "encoders": Encoders,
     "hyperparameters": Hyperparameters,

@@ -11,6 +11,7 @@ from pathlib import Path
 from cli.errors import UserError, defer_interrupts, status_of
 from cli.flags import Flag, Parser, text
 from cli.text import Multiline
+from metrics.flags import larger_is_better
 from reports.names import LOG, METRICS, SUMMARY
 
 log = logging.getLogger("onebp")
@@ -25,7 +26,6 @@ FLAGS = [
 # fmt: on
 
 CSV = "table.csv"
-SMALLER_IS_BETTER = {"RMSE", "MAE", "MSE", "logloss"}
 OWN_COLUMNS = {"model", "dataset"}  # flags that always have a column
 
 
@@ -102,7 +102,7 @@ def table_of(runs, unfinished, flags, metrics, metric):
 
     rows = []
     for run in runs:
-        row = {"run": run.name, "model": run.summary["flags"].get("model")}
+        row = {"run": run.name, "model": run.model}
         row["data set"] = run.summary["dataset"]["name"]
         row |= {flag: words_of(run.deciding[flag]) for flag in flags if flag in run.deciding}
         row["epoch"] = run.summary["best"].get("epoch")
@@ -114,7 +114,7 @@ def table_of(runs, unfinished, flags, metrics, metric):
     columns = ["run", "model", "data set", *flags, "epoch", *metrics, "seconds", "note"]
     table = pd.DataFrame(rows, columns=columns).astype({"epoch": "Int64"})
     # The unfinished ones are last already, and a stable sort keeps them there.
-    ascending = metric.split("@")[0] in SMALLER_IS_BETTER
+    ascending = not larger_is_better(metric)
     return table.sort_values(metric, ascending=ascending, kind="stable", ignore_index=True)
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,14 @@ class Trial:
         return list(map(str, words))
 
 
+class Refit(Trial):
+    """A run with --refit. It is finished when the run that trains on both splits is."""
+
+    @property
+    def files(self):
+        return self.folder / "runs" / f"{self.name}-refit"
+
+
 def load_once(flags):
     """Load each data set that the runs use, once. Returns flags with name and digest of the data.
 
@@ -102,13 +110,14 @@ def load_once(flags):
     return result
 
 
-def plan(fixed, combinations, seeds, folder):
+def plan(fixed, combinations, seeds, folder, kind=Trial):
     """List the trials of a study, one for each combination and seed.
 
     fixed: command-line words that all runs have
     combinations: list of ({swept flag: value}, parse.Flags with the digest of the data)
     seeds: number of seeds, from 1
     folder: of the study
+    kind: class of the trials
 
     A trial's name ends with a hash of all that decides its result, data included. So the same name
     means the same result. Raises UserError if two trials are the same.
@@ -140,7 +149,7 @@ def plan(fixed, combinations, seeds, folder):
             }
             name = f"{describe(values | {'seed': seed}, ',')},{key}"
             name = re.sub(r"[^\w.,=+-]", "_", name)
-            trials[key] = Trial(values, args, [*fixed, *as_words(swept)], name, folder)
+            trials[key] = kind(values, args, [*fixed, *as_words(swept)], name, folder)
     return list(trials.values())
 
 
@@ -150,13 +159,14 @@ def run_all(trials, jobs):
     On Ctrl-C or SIGTERM, stops the running ones and raises KeyboardInterrupt.
     """
     waiting = [trial for trial in trials if trial.summary() is None]
-    done, running, failed = len(trials) - len(waiting), {}, {}
+    done, failed = len(trials) - len(waiting), {}
     if done:
         log.info("%d of %d runs are finished already", done, len(trials))
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    bar = progress_bar("training", len(trials), "run", done)
     try:
-        with bar, logging_redirect_tqdm([log]):
+        with (
+            running_processes() as running,
+            progress_bar("training", len(trials), "run", done) as bar,
+        ):
             while waiting or running:
                 while waiting and len(running) < jobs:
                     start(waiting.pop(0), running)
@@ -172,12 +182,25 @@ def run_all(trials, jobs):
         how = "the same command goes on from there"
         text = f"interrupted after {done} of {len(trials)} runs; {how}"
         raise KeyboardInterrupt(text) from None
+    return failed
+
+
+@contextmanager
+def running_processes():
+    """Yield a dictionary for `start`. At the end, stop the processes that are still in it.
+
+    SIGTERM raises KeyboardInterrupt in the block, as Ctrl-C does.
+    """
+    running = {}
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with logging_redirect_tqdm([log]):
+            yield running
     finally:
         for process, _, _ in running.values():
             process.terminate()
             process.wait()
         signal.signal(signal.SIGTERM, handler)
-    return failed
 
 
 def start(trial, running):
@@ -205,20 +228,29 @@ def log_result(trial, progress, process, errors, start_time):
     progress: text in front of the line
     process, errors, start_time: see `start`; closes `errors`
     """
-    with errors:
-        errors.seek(0)
-        lines = errors.read().split("\n")
-    summary = trial.summary()
-    if process.returncode or summary is None:
-        status = f"exit status {process.returncode}"
-        reason = next((line for line in reversed(lines) if line.strip()), status)
+    if reason := failure(trial, process, errors):
         log.error("%s  %s failed: %s", progress, trial.name, reason)
         return reason
     if not on_terminal():
-        seconds, best = time.perf_counter() - start_time, summary["best"]
+        seconds, best = time.perf_counter() - start_time, trial.summary()["best"]
         monitor = families.model_class(trial.args).evaluator_class(trial.args).monitor
         quality = f"{monitor} {best[monitor]:.4f} in epoch {best['epoch']}"
         log.info("%s  %s  %s, %.1f s", progress, trial.name, quality, seconds)
+    return None
+
+
+def failure(trial, process, errors):
+    """The last line of the stderr of a trial that failed, else None.
+
+    trial: Trial, whose process has ended
+    process, errors: see `start`; closes `errors`
+    """
+    with errors:
+        errors.seek(0)
+        lines = errors.read().split("\n")
+    if process.returncode or trial.summary() is None:
+        status = f"exit status {process.returncode}"
+        return next((line for line in reversed(lines) if line.strip()), status)
     return None
 
 

@@ -91,11 +91,9 @@ def started(monkeypatch):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
             status = main(commands[-1])
         log.handlers[:] = handlers
-        running[trial] = (
-            SimpleNamespace(returncode=status, poll=lambda: status),
-            errors,
-            time.perf_counter(),
-        )
+        ended = SimpleNamespace(returncode=status, poll=lambda: status)
+        ended.terminate = ended.wait = lambda: None
+        running[trial] = ended, errors, time.perf_counter()
 
     monkeypatch.setattr(trials, "start", start_here)
     return commands

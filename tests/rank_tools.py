@@ -1,12 +1,12 @@
 """What tests of several ranks share."""
 
+import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
-from tools import (
-    toy_data,
-)
+from tools import PATIENCE, checkpoint, finish, toy_data, write
 
 from checkpointing.shards import load, save
 from distributed import collectives
@@ -40,7 +40,7 @@ def made_model(kind, groups, *flags):
     return model
 
 
-PIECES, ROWS = {"item": "pieces"}, {"item": "rows"}
+PIECES, ROWS, TOUCHED = ({"item": way} for way in ("pieces", "rows", "touched rows"))
 
 
 IN_BATCH = ("--sampler", "inbatch", "--similarity", "cosine")
@@ -59,7 +59,41 @@ def trained_and_loaded(folder, lr, *made):
     """A model after an epoch, and a new one that has loaded its checkpoint."""
     model, again = (made_model(*made) for _ in range(2))
     model.train_epoch(lr, lambda: None)
-    save({"epoch": 1, "model": model.state_dict()}, model.data, folder / "last.pt")
+    save(checkpoint(1, model=model.state_dict()), model.data, folder / "last.pt")
     collectives.all_reduce_int(0)  # the first one has written
     again.load_state_dict(load(folder / "last.pt", model.data)["model"])
     return model, again
+
+
+def succeed(process):
+    """Wait for a process that must not fail. Returns its output."""
+    status, output, errors = finish(process)
+    assert status == 0, errors
+    return output
+
+
+def wait_for_epoch(name, epochs):
+    """Wait until metrics.csv has so many rows."""
+    path, limit = Path(f"runs/{name}/metrics.csv"), time.time() + PATIENCE
+    while not path.exists() or path.read_text().count("\n") <= epochs:
+        assert time.time() < limit
+        time.sleep(0.01)
+
+
+def children(pid):
+    """The processes that `pid` started and that are alive."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def write_clicks(folder, size=4000):
+    """Write the data set `shop`, in which a movie is liked or not.
+
+    Rows differ, so that the nearest examples of a memory are never equally near.
+    """
+    random = np.random.default_rng(0)
+    pairs = random.choice(100 * 400, size, replace=False)
+    viewer, movie, hour = pairs // 400, pairs % 400, random.integers(5, size=size)
+    score = np.where(movie % 2, 1.5, -1.5) + 0.5 * (hour - 2)
+    clicked = (score + random.logistic(size=size) > 0).astype(int)
+    table = pd.DataFrame({"label": clicked, "user": viewer, "movie": movie, "hour": hour})
+    write(folder / "datasets/shop/clicks.csv", table.to_csv(index=False))

@@ -15,6 +15,8 @@ import families
 import inference.flags
 import parse
 import study
+from sweeps.online import flags_of_models
+from sweeps.search import checked_space
 
 ROOT = Path(__file__).parent.parent
 FRONT, EXTENDING = ROOT / "README.md", ROOT / "docs" / "extending.md"
@@ -64,7 +66,9 @@ def test_a_documented_command_is_valid(command, work, monkeypatch):
         monkeypatch.setattr(study, "run", check_study)
         if words[2] in study.COMMANDS:
             module = importlib.import_module(study.COMMANDS[words[2]])
-            monkeypatch.setattr(module, "run", lambda *given: None)
+            checks = {"search": check_search, "online": flags_of_models}
+            check = checks.get(words[2], lambda *given: None)
+            monkeypatch.setattr(module, "run", check)
         assert study.main(words[2:]) == 0
         return
     if program == "torchrun":
@@ -80,6 +84,11 @@ def check_study(name, given, fixed):
     chosen = study.NAMED[name](fixed) if name else study.Sweep(fixed, dict(given.over))
     study.check_flags(chosen, name, given)
     assert [study.parse_run_flags(chosen.fixed, values) for values in chosen.combinations()]
+
+
+def check_search(given, fixed):
+    """What sweeps.search.run checks before it loads data."""
+    assert checked_space(given.space, fixed)
 
 
 @every_page
@@ -182,13 +191,14 @@ def test_a_block_that_is_marked_runs(block, cli, work, monkeypatch):
             subprocess.run(command, shell=True, check=True, cwd=work)
             continue
         program, *words = shlex.split(command)[1:]
+        trains = "--mode" not in words and not {*words[:1]} & {*study.COMMANDS}
         if "--epochs" in words:
             words[words.index("--epochs") + 1] = "2"
-        elif "--mode" not in words:
+        elif trains:
             words += ["--epochs", "1"]
+        words += ["--device", "cpu"] if trains or {"evaluate", "recommend"} & {*words} else []
         if program == "main.py":
-            device = () if {"split", "describe"} & {*words} else ("--device", "cpu")
-            status, stdout, stderr = cli(*words, *device)
+            status, stdout, stderr = cli(*words)
         else:
             status, stdout, stderr = run(ROOT / program, words, work)
         assert (status, stderr) == (0, "")
@@ -199,7 +209,7 @@ def test_a_block_that_is_marked_runs(block, cli, work, monkeypatch):
 
 def run(program, words, folder):
     """Run a program of the repository in a new process. Returns (status, stdout, stderr)."""
-    command = [sys.executable, str(program), *words, "--device", "cpu"]
+    command = [sys.executable, str(program), *words]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
     return ended.returncode, ended.stdout, ended.stderr
 

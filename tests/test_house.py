@@ -31,7 +31,7 @@ FLOORS = (
     {*DECLARATIONS},
     {"cli"},
 )
-TORCH_FREE = ("parse", "families", *DECLARATIONS)
+TORCH_FREE = ("parse", "families", "sweeps.search", *DECLARATIONS)
 SKIPPED = {"tests", "benchmarks", "docs", "datasets"}
 
 

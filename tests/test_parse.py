@@ -141,7 +141,16 @@ def test_declarations_fit_each_other():
     """Choices, traits and suggested flags that a declaration names exist."""
     for family in families.FAMILIES:
         traits = {trait for model in family.models.values() for trait in model.has}
-        assert traits <= {"gradients", "epochs", "dim", "pairs", "ranking", "personal", "lists"}
+        assert traits <= {
+            "gradients",
+            "epochs",
+            "dim",
+            "pairs",
+            "ranking",
+            "personal",
+            "lists",
+            "updates",
+        }
         for model in family.models:
             declared = flags_of(model)
             for flag in declared.values():
@@ -154,6 +163,7 @@ def test_declarations_fit_each_other():
                     "ranking",
                     "personal",
                     "lists",
+                    "updates",
                 }
                 for choice, values in flag.only.items():
                     assert set(values) <= set(declared[choice].convert.choices)

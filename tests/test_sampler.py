@@ -11,7 +11,7 @@ from tools import matrix
 from cli.errors import UserError
 from cli.registry import SAMPLERS, find
 from engine.negatives import UniformNegatives, WeightedNegatives
-from families.clicks.dataset import ImpressionBatches
+from families.clicks.batches import ImpressionBatches
 from parse import parse_args
 from utils import make_generator
 
@@ -271,11 +271,12 @@ def test_an_epoch_of_a_part_has_its_interactions_once(device):
 def impressions(device, seed, span, batch_size=7):
     """Of rows like clicks.Clicks has them, where ids and label tell the row's number."""
 
-    def rows(start, stop):
-        number = np.arange(start, stop, dtype=np.int32)
-        return np.stack([number, number + 1000], axis=1), (number % 3 == 0).astype(np.uint8)
+    def rows_at(numbers):
+        assert (np.diff(numbers) > 0).all()  # the disk is read in order
+        ids = np.stack([numbers, numbers + 1000], axis=1).astype(np.int32)
+        return ids, (numbers % 3 == 0).astype(np.uint8)
 
-    data, args = SimpleNamespace(rows=rows), SimpleNamespace(batch_size=batch_size)
+    data, args = SimpleNamespace(rows_at=rows_at), SimpleNamespace(batch_size=batch_size)
     return ImpressionBatches(data, span, args, make_generator(seed, device))
 
 
@@ -283,8 +284,8 @@ def impressions(device, seed, span, batch_size=7):
 @pytest.mark.parametrize(("pool", "piece"), [(1 << 21, 1 << 14), (40, 8), (5, 5), (16, 1)])
 def test_an_epoch_of_clicks_has_every_row_once(device, pool, piece, batch_size, monkeypatch):
     """In pools of several pieces, of one, and where a pool is smaller than a batch."""
-    monkeypatch.setattr("families.clicks.dataset.POOL", pool)
-    monkeypatch.setattr("families.clicks.dataset.PIECE", piece)
+    monkeypatch.setattr("families.clicks.batches.POOL", pool)
+    monkeypatch.setattr("families.clicks.batches.PIECE", piece)
     drawing = impressions(device, 0, (20, 143), batch_size)
     assert drawing.size == 123
     for _ in range(2):
@@ -302,8 +303,8 @@ def test_an_epoch_of_clicks_has_every_row_once(device, pool, piece, batch_size, 
 
 def test_clicks_are_in_an_order_of_the_generator_alone(device, monkeypatch):
     """Rows of far away pieces come together, and pools are of other pieces in every epoch."""
-    monkeypatch.setattr("families.clicks.dataset.POOL", 40)
-    monkeypatch.setattr("families.clicks.dataset.PIECE", 8)
+    monkeypatch.setattr("families.clicks.batches.POOL", 40)
+    monkeypatch.setattr("families.clicks.batches.PIECE", 8)
 
     def epochs(seed):
         drawing = impressions(device, seed, (0, 400))

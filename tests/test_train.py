@@ -44,7 +44,10 @@ def test_progress_and_patience():
     for epoch, value in enumerate([0.1, 0.3, 0.3, 0.2], 1):
         progress.epoch = epoch
         progress.record(
-            {"Recall@20": value}, lambda metrics, others: metrics["Recall@20"] > others["Recall@20"]
+            {"Recall@20": value},
+            lambda metrics, others: metrics["Recall@20"] > others["Recall@20"],
+            loss=1.0,
+            lr=0.5,
         )
         done.append(progress.done(args))
     assert (progress.best_epoch, progress.best["Recall@20"], progress.last["Recall@20"]) == (
@@ -53,6 +56,12 @@ def test_progress_and_patience():
         0.2,
     )
     assert done == [False, False, False, True]
+    assert progress.rows.tolist() == [
+        [1, 1.0, 0.5, 0.1],
+        [2, 1.0, 0.5, 0.3],
+        [3, 1.0, 0.5, 0.3],
+        [4, 1.0, 0.5, 0.2],
+    ]
 
 
 def test_golden_metrics(cli, work):

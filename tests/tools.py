@@ -110,6 +110,15 @@ def build(name, *flags, data=None, device="cpu"):
     return model
 
 
+def checkpoint(epoch=1, best_epoch=None, **entries):
+    """A small state of a run as save_checkpoint takes it; by default its last epoch is its best."""
+    best_epoch = epoch if best_epoch is None else best_epoch
+    result = {"metric": 1.0} if best_epoch else {}
+    state = {"epoch": epoch, "best_epoch": best_epoch, "since_best": 0}
+    state |= {"best": result, "last": result, "identity": {}, "flags": {}, "model": {}}
+    return state | entries
+
+
 def matrix(pairs, shape):
     """csr_array of ones at the (user, item) pairs."""
     users, items = np.array(sorted(pairs), dtype=np.int32).reshape(-1, 2).T

@@ -8,6 +8,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from cli.errors import UserError
+from engine.tables import overwrite
 from recommender import Recommender
 
 
@@ -79,4 +80,4 @@ class ALS(Recommender):
     def load_state_dict(self, state):
         """Take over what `state_dict` returned."""
         for factors, saved in zip(self.factors, (state["user"], state["item"]), strict=True):
-            factors.copy_(saved)
+            overwrite(factors, saved)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cli.errors import UserError
+from engine.tables import overwrite
 from families.baselines.linear import Linear
 
 
@@ -72,7 +73,7 @@ class EASE(Linear):
 
     def load_state_dict(self, state):
         """Take over what `state_dict` returned."""
-        self.weights.copy_(state["weights"])
+        overwrite(self.weights, state["weights"])
 
 
 def memory_size(device):

@@ -87,3 +87,5 @@ class SparseLinear(Linear):
             csr_array(tuple(arrays[name].numpy() for name in ("data", "indices", "indptr")), shape)
             for arrays in state["weights"]
         ]
+        for matrix in self.weights:
+            matrix.check_format(full_check=True)  # raises ValueError for places outside

@@ -57,4 +57,6 @@ class Walk(Linear):
     def load_state_dict(self, state):
         """Take over what `state_dict` returned."""
         for name in ("alpha", "beta", "sharpen"):
+            if not isinstance(state[name], (int, float)):
+                raise ValueError(f"{name} is no number")
             setattr(self.walk, name, state[name])

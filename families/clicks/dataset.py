@@ -3,11 +3,9 @@
 Shapes: n rows, F fields, m rows of a block, B batch.
 """
 
-import atexit
 import hashlib
 import json
 import logging
-import shutil
 import tempfile
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,21 +14,40 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cli import launch
 from cli.errors import UserError
+from distributed import collectives
+from distributed.agreement import check_equal_on_ranks, raise_on_all_ranks
+from distributed.group import wait_for_all
 from families.clicks.cache import encode
 from families.clicks.columns import Columns
 from families.clicks.encoded import EncodedRows, open_copy
 from families.clicks.formats import find_clicks
-from sampler import Batches
 from sources.columns import wanted_of
 from sources.files import digest_of_file
 from sources.readers import WANTED
+from utils import temporary_folder
 
 log = logging.getLogger("onebp")
 
 
 def load_click_data(args):
-    """Load the click data set that the flags `args` name, as Clicks."""
+    """Load the click data set that the flags `args` name, as Clicks.
+
+    The first process of each machine makes the encoded copy, which the others then read.
+    """
+    data = None
+    with raise_on_all_ranks(), wait_for_all():
+        if launch.local_rank() == 0:
+            data = load_alone(args)
+    with raise_on_all_ranks(), wait_for_all():
+        data = data or load_alone(args)
+    check_equal_on_ranks({"data with digest": data.digest})
+    return data
+
+
+def load_alone(args):
+    """Load the data set in this process alone, see load_clicks."""
     return load_clicks(
         args.dataset,
         args.data_dir,
@@ -45,59 +62,6 @@ def load_click_data(args):
         wanted=wanted_of(args),
         verify=args.verify_data,
     )
-
-
-POOL = 1 << 20  # rows in memory that are shuffled together
-PIECE = 1 << 14  # consecutive rows of a pool, read at a time
-
-
-class ImpressionBatches(Batches):
-    """Batches of click data: every row of a split is in one of them. Large data stay on disk.
-
-    Rows are shuffled in pools of at most POOL rows. A pool consists of pieces of PIECE rows from
-    random places of the split.
-    """
-
-    def __init__(self, data, span, args, generator):
-        """Prepare the batches.
-
-        data: Clicks
-        span: (first row, row after the last) of the split
-        args: flags; uses batch_size
-        generator: source of random numbers, on the device of the batches
-        """
-        self.data, self.generator, self.batch_size = data, generator, args.batch_size
-        self.pieces = [(start, min(start + PIECE, span[1])) for start in range(*span, PIECE)]
-        self.size = span[1] - span[0]
-
-    def epoch(self):
-        """Yield (ids (B, F), labels (B,)) until every row was in one batch."""
-        device = self.generator.device
-        order = torch.randperm(len(self.pieces), device=device, generator=self.generator).tolist()
-        pieces_per_pool = POOL // PIECE
-        rest = None
-        for first in range(0, len(order), pieces_per_pool):
-            # Read the pieces of the next pool, and shuffle their rows.
-            numbers = order[first : first + pieces_per_pool]
-            pieces = [self.data.rows(*self.pieces[number]) for number in numbers]
-            ids, labels = (
-                torch.from_numpy(np.concatenate(column)).to(device)
-                for column in zip(*pieces, strict=True)
-            )
-            shuffled = torch.randperm(len(ids), device=device, generator=self.generator)
-            rows = ids[shuffled], labels[shuffled]
-
-            # Put the rows that the last pool left over in front.
-            if rest is not None:
-                rows = tuple(torch.cat(columns) for columns in zip(rest, rows, strict=True))
-
-            # Yield whole batches; only the batch at the end of the epoch may be smaller.
-            is_last = first + pieces_per_pool >= len(order)
-            whole = len(rows[0]) if is_last else len(rows[0]) - len(rows[0]) % self.batch_size
-            rest = tuple(column[whole:] for column in rows)
-            for start in range(0, whole, self.batch_size):
-                ids, labels = (column[start : start + self.batch_size] for column in rows)
-                yield ids.long(), labels.float()
 
 
 ENCODED_FORMAT = 4
@@ -167,6 +131,13 @@ class Clicks:
         """Read the labels of rows: (m,) uint8."""
         return self.encoded.read("labels", start, stop)[:, 0]
 
+    def rows_at(self, numbers):
+        """Read single rows into memory. numbers (m,): in ascending order, to read the disk in order
+
+        Returns ids (m, F) int32 and labels (m,) uint8.
+        """
+        return self.encoded.take("codes", numbers), self.encoded.take("labels", numbers)[:, 0]
+
     def users(self, start, stop):
         """Read the users of rows: (m,) int64, equal for rows of the same user."""
         return self.encoded.read("users", start, stop)[:, 0]
@@ -182,10 +153,19 @@ class RowRange:
     def __len__(self):
         return self.stop - self.start
 
-    def blocks(self):
-        """Yield (ids (m, F) int64, labels (m,) float32)."""
+    def own_blocks(self):
+        """Yield this rank's portion of each block, perhaps without a row, see `blocks`."""
+        return self.blocks(collectives.rank(), collectives.world_size())
+
+    def blocks(self, rank=0, ranks=1):
+        """Yield (ids (m, F) int64, labels (m,) float32): portion `rank` of `ranks` of each block.
+
+        The portions follow each other, so rows keep their order if the ranks' are concatenated.
+        """
         for start in range(self.start, self.stop, READ_ROWS):
-            ids, labels = self.data.rows(start, min(start + READ_ROWS, self.stop))
+            size = min(READ_ROWS, self.stop - start)
+            own = (start + size * number // ranks for number in (rank, rank + 1))
+            ids, labels = self.data.rows(*own)
             yield (
                 torch.from_numpy(ids).to(self.device).long(),
                 torch.from_numpy(labels).to(self.device).float(),
@@ -263,8 +243,7 @@ def load_clicks(
     if encoded is None:
         # Use a temporary folder, removed at exit, if the copy cannot be kept.
         if cache_folder is None or not _can_keep(cache_folder):
-            cache_folder = Path(tempfile.mkdtemp(prefix="clicks-")) / name
-            atexit.register(shutil.rmtree, cache_folder.parent, ignore_errors=True)
+            cache_folder = temporary_folder("clicks") / name
         listed = ", ".join(path.name for path in found.files.values())
         said = f"{name} ({listed})" if listed else name
         encode(source, cache_folder, said, threshold, ratios)

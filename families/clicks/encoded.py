@@ -113,9 +113,24 @@ class EncodedRows:
 
         Raises UserError if a block of them is damaged.
         """
+        self._check(name, range(start // BLOCK, -(-stop // BLOCK)))
+        return np.array(map_rows(self.folder, name, start, stop, self.widths[name]))
+
+    def take(self, name, numbers):
+        """Copy single rows of a file into memory: an array (m, width).
+
+        numbers (m,): in ascending order, to read the disk in order
+
+        Raises UserError if a block of them is damaged.
+        """
+        self._check(name, np.unique(numbers // BLOCK).tolist())
+        end = int(numbers[-1]) + 1 if len(numbers) else 0
+        return map_rows(self.folder, name, 0, end, self.widths[name])[numbers]
+
+    def _check(self, name, blocks):
+        """See `check`. Raises UserError, and gives the copy up."""
         try:
-            if start < stop:
-                self.check(name, range(start // BLOCK, (stop - 1) // BLOCK + 1))
+            self.check(name, blocks)
         except Damaged as error:
             with suppress(OSError):  # without it, the next start makes the copy anew
                 (self.folder / ABOUT).unlink()
@@ -123,7 +138,6 @@ class EncodedRows:
                 f"the encoded copy {self.folder} is damaged ({error}); run again, by --train_mode "
                 "continue if there is a checkpoint: the copy is made anew"
             ) from None
-        return np.array(map_rows(self.folder, name, start, stop, self.widths[name]))
 
     def check_all(self):
         """Check all blocks that were not read yet. Raises Damaged."""

@@ -137,6 +137,11 @@ def contradictions(args, given):
         yield "--incremental_lr needs --incremental"
 
 
+def one_process(args):
+    """No choice needs one process."""
+    return ()
+
+
 def load_data(args):
     """The impressions of the data set that `args` name."""
     from families.clicks.dataset import load_click_data
@@ -158,5 +163,6 @@ FAMILY = Family(
     presets=PRESETS,
     datasets=DATASETS,
     contradictions=contradictions,
+    one_process=one_process,
     describe="families.clicks.description:describe",
 )

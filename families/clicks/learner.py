@@ -5,9 +5,11 @@ Shapes: n rows of a slot, m rows of a block, F fields, d numbers of a key.
 
 import math
 
+from checkpointing.shards import whole_model
 from cli.errors import Diverged
 from cli.registry import find
-from families.clicks.dataset import ImpressionBatches, RowRange
+from families.clicks.batches import ImpressionBatches
+from families.clicks.dataset import RowRange
 from families.clicks.family import MEMORIES
 
 
@@ -37,13 +39,15 @@ class StreamLearner:
     def predict(self, rows):
         """Predict a slot. Yields (probabilities (m,), Similar examples or None) by blocks.
 
+        Of several ranks, each predicts its portion of a block.
+
         rows: RowRange of the slot
 
         Similar is None without a memory. Its examples are from earlier slots only.
         """
         self.start = rows.start if self.start is None else self.start
         self.predicted = []  # what `learn` will write to the memory
-        for ids, labels in rows.blocks():
+        for ids, labels in rows.own_blocks():
             probabilities, keys = self.model.predict(ids, self.args.memory_key)
             similar = None
             if self.args.memory != "none":
@@ -69,6 +73,7 @@ class StreamLearner:
         elif self.memory:
             for block in self.predicted:
                 self.write(*block)
+            self.memory.settle()
         self.predicted = []
 
     def train(self, rows):
@@ -91,9 +96,10 @@ class StreamLearner:
         self.memory = None
         self.make_memory(self.width)
         first = max(self.start, stop - self.args.memory_size)
-        for ids, labels in RowRange(self.model.data, first, stop, self.model.device).blocks():
+        for ids, labels in RowRange(self.model.data, first, stop, self.model.device).own_blocks():
             probabilities, keys = self.model.predict(ids, self.args.memory_key)
             self.write(self.memory.address(keys), labels, probabilities)
+        self.memory.settle()
 
     def write(self, address, labels, probabilities):
         """Store the examples whose error is above --memory_sigma.
@@ -105,17 +111,22 @@ class StreamLearner:
         self.memory.write(address[wrong], labels[wrong], probabilities[wrong])
 
     def state_dict(self):
-        """Return all that decides the rest of the stream. The tensors are not copies."""
+        """Return all that decides the rest of the stream. The tensors are not copies.
+
+        All ranks must call it; it is whole on the first one.
+        """
         return {
             "start": self.start,
             "width": self.width,
             "memory": self.memory.state_dict() if self.memory else None,
-            "model": self.model.state_dict() if self.incremental else None,
+            "model": whole_model(self.model.state_dict()) if self.incremental else None,
         }
 
     def load_state_dict(self, state):
         """Take over what `state_dict` returned."""
         self.start, self.width = state["start"], state["width"]
+        if not {type(self.start), type(self.width)} <= {int, type(None)}:
+            raise ValueError("its first row or its width is no number")
         if self.incremental:
             self.model.load_state_dict(state["model"])
         if state["memory"]:

@@ -2,7 +2,7 @@
 
 import time
 
-from utils import atomic_file
+from utils import atomic_file, name_in_errors
 
 
 def log_files(folder, args):
@@ -26,7 +26,7 @@ def append_reloop2_logs(folder, args, steps, row):
         "evaluation": f"{now} == EvalCallBack model.eval(): {found}\n",
     }
     for kind, path in log_files(folder, args).items():
-        with open(path, "a", encoding="utf-8") as file:
+        with name_in_errors(path), open(path, "a", encoding="utf-8") as file:
             file.write(lines[kind])
 
 

@@ -7,6 +7,7 @@ import math
 
 import torch
 
+from distributed import collectives
 from evaluate import Evaluator
 from families.clicks.reader import NO_USER
 
@@ -110,8 +111,8 @@ def gauc_is_defined(rows):
 class ClickMetrics(Evaluator):
     """Metrics of the predicted clicks of one split.
 
-    The AUC of all rows is not a sum over subsets of them. So `sums` are the metrics themselves, and
-    models of clicks run in one process.
+    The AUC of all rows is not a sum over subsets of them. So the ranks gather their predictions,
+    and `sums` are the metrics themselves on the first rank, zeros on the others.
     """
 
     metrics = CLICK_METRICS
@@ -121,9 +122,10 @@ class ClickMetrics(Evaluator):
 
     def __init__(self, rows):
         """rows: dataset.RowRange to evaluate"""
-        self.rows, self.labels = rows, rows.labels()
-        self.users = rows.users() if "gAUC" in self.metrics else None
-        self.sizes = {"rows_evaluated": len(self.labels)}
+        self.rows, self.computes = rows, collectives.rank() == 0
+        self.labels = rows.labels() if self.computes else None
+        self.users = rows.users() if self.computes and "gAUC" in self.metrics else None
+        self.sizes = {"rows_evaluated": len(rows) if self.computes else 0}
 
     @property
     def protocol(self):
@@ -134,8 +136,10 @@ class ClickMetrics(Evaluator):
 
     def sums(self, predict):
         """The metrics, float64. predict: function of ids (m, F) that returns probabilities (m,)."""
-        probabilities = torch.cat([predict(ids) for ids, _ in self.rows.blocks()])
-        found = click_metrics(self.labels, probabilities, self.users)
+        blocks = [collectives.all_gather_rows(predict(ids)) for ids, _ in self.rows.own_blocks()]
+        if not self.computes:
+            return [torch.zeros(len(self.metrics), dtype=torch.float64)]
+        found = click_metrics(self.labels, torch.cat(blocks), self.users)
         return [torch.tensor([found[name] for name in self.metrics], dtype=torch.float64)]
 
     def metrics_from(self, sums):

@@ -3,12 +3,15 @@
 Shapes: B batch, m rows, F fields, d numbers of a key.
 """
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from checkpointing.files import load_checkpoint
+from distributed import agreement, collectives
 from families.clicks import stream
-from families.clicks.dataset import ImpressionBatches, RowRange
+from families.clicks.batches import ImpressionBatches
+from families.clicks.dataset import RowRange
 from families.clicks.logs import append_reloop2_logs, rewind_reloop2_logs
 from families.clicks.metrics import ClickMetrics, UserClickMetrics, gauc_is_defined
 from families.clicks.networks import NETWORKS
@@ -19,6 +22,7 @@ class ClickModel(BatchTrained):
     """Learns clicks by cross-entropy. --l2 is the weight decay of the embeddings."""
 
     identifying = ("model", "dim", "hidden", "layers")
+    optimizer = None  # before the training starts
 
     def __init__(self, data, args, device):
         """See Recommender. Raises UserError if a slot of the stream would be empty."""
@@ -26,6 +30,10 @@ class ClickModel(BatchTrained):
         super().__init__(data, args, device)
         self.evaluator = type(self.evaluators["test"])
         self.streamed = None
+        # All ranks shuffle alike: each takes its share of every batch.
+        state = self.generator.get_state()
+        collectives.broadcast_([state])
+        self.generator.set_state(state)
 
     @staticmethod
     def evaluator_class(args):
@@ -46,11 +54,22 @@ class ClickModel(BatchTrained):
     def make_sampler(self):
         return ImpressionBatches(self.data, self.data.splits["train"], self.args, self.generator)
 
+    def train_on(self, sampler):
+        super().train_on(sampler)
+        if self.optimizer:
+            self.optimizer.schedule = self.schedule  # by which the ranks weigh their gradients
+
     def decayed_weights(self):
         return ["embedding"]
 
     def rows_per_step(self):
         return {"embedding": self.args.batch_size * len(self.data.fields)}
+
+    def make_optimizer(self, trained, rows):
+        # A batch has many values several times: count the different ones of the first rows.
+        start, stop = self.data.splits["train"]
+        ids, _ = self.data.rows(start, min(start + self.args.batch_size, stop))
+        return super().make_optimizer(trained, {"embedding": len(np.unique(ids))})
 
     def rows_of(self, ids, labels):
         return {"embedding": ids}
@@ -88,7 +107,10 @@ class ClickModel(BatchTrained):
     def final_evaluation(self, checkpoint, folder):
         """Stream the test split, see stream.py."""
         file = folder and folder / stream.FILE
-        self.streamed = stream.Stream(self, load_checkpoint(checkpoint), file)
+        collectives.all_reduce_int(0)  # the first rank has written the checkpoint
+        with agreement.raise_on_all_ranks():
+            saved = load_checkpoint(checkpoint)
+        self.streamed = stream.Stream(self, saved, file)
         self.streamed.run()
         return {"stream": self.streamed.summary()}
 

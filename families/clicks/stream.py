@@ -12,8 +12,13 @@ import pandas as pd
 import torch
 
 from checkpointing.files import load_checkpoint, save_checkpoint
+from checkpointing.resume import explain_mismatch
+from cli.config import taken_over
 from cli.errors import UserError
 from cli.text import Multiline
+from distributed import collectives
+from engine.tables import overwrite
+from families.clicks.family import STREAM as FLAGS
 from families.clicks.learner import StreamLearner
 from families.clicks.memory import correct, recall
 from families.clicks.metrics import click_metrics
@@ -26,6 +31,7 @@ log = logging.getLogger("onebp")
 
 
 FILE = "stream.pt"
+STARTS_ANEW = "the stream starts anew"
 
 
 class Stream:
@@ -53,22 +59,21 @@ class Stream:
     def run(self):
         """Predict all slots. Then `results` is the table of metrics, see metrics_by_slot."""
         # Continue from the file, or start: the settings are chosen before the first slot.
+        slots = self.model.split_rows("test").divide(self.args.slots)
         state = self.load_state()
         done = state["done"] if state else 0
         if state:
-            self.settings = state["settings"]
-            self.probabilities = {
-                name: column.to(self.model.device) for name, column in state["chances"].items()
-            }
+            with explain_mismatch(self.file, f"remove it, and {STARTS_ANEW}"):
+                self.take_over(state, slots)
         elif self.args.memory_tune:
             self.settings = {kind: self.tune(kind) for kind in self.settings}
         learners = {kind: self.make_learner(kind, values) for kind, values in self.settings.items()}
         if state:
-            for kind, learner in learners.items():
-                learner.load_state_dict(state["learners"][kind])
+            with explain_mismatch(self.file, f"remove it, and {STARTS_ANEW}"):
+                for kind, learner in learners.items():
+                    learner.load_state_dict(state["learners"][kind])
 
         # Predict each slot, then learn from it.
-        slots = self.model.split_rows("test").divide(self.args.slots)
         with progress_bar("streaming", len(slots), "slot", done) as bar:
             for number, rows in enumerate(slots[done:], done + 1):
                 for kind, learner in learners.items():
@@ -80,6 +85,26 @@ class Stream:
                 bar.update()
         self.results = self.metrics_by_slot(slots)
         log.info("\n%s\n", Multiline(self.describe()))
+
+    def take_over(self, state, slots):
+        """Take over settings and probabilities. Raises ValueError if they are not of this stream.
+
+        state: from load_state
+        slots: list of RowRange
+        """
+        declared = {flag.name: flag for flag in FLAGS if flag.name in TUNED}
+        for kind, before in self.settings.items():
+            self.settings[kind] = taken_over(state["settings"][kind], declared, ("stream",))
+            if self.settings[kind].keys() != before.keys():
+                raise ValueError(f"its settings are {', '.join(state['settings'][kind])}")
+        rows = sum(map(len, slots[: state["done"]]))
+        names = [f"{kind} + {self.args.memory}" for kind in self.settings]
+        names = [*self.settings, *(names if self.args.memory != "none" else [])]
+        if state["done"] > len(slots) or (rows and state["chances"].keys() != {*names}):
+            raise ValueError("its slots are of another stream")
+        for name, column in state["chances"].items():
+            self.probabilities[name] = torch.empty(rows, device=self.model.device)
+            overwrite(self.probabilities[name], column)
 
     def make_learner(self, kind, settings):
         """Make the StreamLearner of a kind. settings: {flag: value} of its memory"""
@@ -108,8 +133,8 @@ class Stream:
                 means = recall(similar, args.memory_tau)
                 weights = args.memory_lambda, args.memory_gamma
                 columns.append(correct(probabilities, *means, *weights))
-            blocks.append(columns)
-        columns = [torch.cat(column) for column in zip(*blocks, strict=True)]
+            blocks.append(collectives.all_gather_rows(torch.stack(columns, dim=1)))  # (m, 1 or 2)
+        columns = torch.cat(blocks).unbind(1)
         return dict(zip((kind, f"{kind} + {args.memory}"), columns, strict=False))
 
     def metrics_by_slot(self, slots):
@@ -174,7 +199,8 @@ class Stream:
                 "chances": self.probabilities,
                 "learners": {kind: learner.state_dict() for kind, learner in learners.items()},
             }
-            save_checkpoint(self.file, {"identity": self.identity(), **state})
+            if collectives.rank() == 0:
+                save_checkpoint(self.file, {"identity": self.identity(), **state})
 
     def identity(self):
         """What must be equal in this stream and in a file to continue from."""
@@ -188,7 +214,9 @@ class Stream:
     def load_state(self):
         """Load the state to continue from, or None if there is none of the same stream."""
         state = self.file and saved_state(self.file)
-        if not state or state["identity"] != self.identity():
+        fits = state and state["identity"] == self.identity()
+        done = collectives.all_gather_ints(state["done"] if fits else 0)
+        if not fits or len(set(done)) > 1:  # ranks whose files differ start anew
             return None
         log.info("the stream goes on after slot %d", state["done"])
         return state

@@ -4,11 +4,11 @@ Shapes: n rows, m rows of a block.
 """
 
 import logging
-from collections import defaultdict
 from itertools import product
 
 import torch
 
+from distributed import collectives
 from families.clicks.dataset import RowRange
 from families.clicks.memory import correct, recall
 from families.clicks.metrics import click_metrics
@@ -45,12 +45,14 @@ def choose_settings(name, make_learner, rows, users, args):
     settings that were tried first.
     """
     probabilities = predictions(name, make_learner, rows.divide(args.slots), args)
-    labels, best, chosen = rows.labels(), None, None
-    for values, blocks in probabilities.items():
-        metrics = click_metrics(labels, torch.cat(blocks), users)
-        quality = (metrics["AUC"] + metrics.get("gAUC", metrics["AUC"])) / 2
-        if best is None or quality > best:
-            best, chosen = quality, dict(zip(TUNED, values, strict=True))
+    labels, quality = rows.labels(), torch.zeros(len(probabilities), dtype=torch.float64)
+    for number, column in enumerate(probabilities.values()):
+        if number % collectives.world_size() == collectives.rank():  # each rank has its share
+            metrics = click_metrics(labels, column, users)
+            quality[number] = (metrics["AUC"] + metrics.get("gAUC", metrics["AUC"])) / 2
+    quality = collectives.all_reduce_(quality).tolist()
+    best = max(range(len(quality)), key=quality.__getitem__)
+    chosen = dict(zip(TUNED, list(probabilities)[best], strict=True))
     flags = ", ".join(f"--{flag} {value}" for flag, value in chosen.items())
     text = "%s: of %d settings, the streamed validation split chose %s"
     log.info(text, name, len(probabilities), flags)
@@ -58,7 +60,7 @@ def choose_settings(name, make_learner, rows, users, args):
 
 
 def predictions(name, make_learner, slots, args):
-    """Predict slots with all settings: {values of TUNED: [probabilities (m,) of each block]}.
+    """Predict slots with all settings: {values of TUNED: probabilities (n,)}.
 
     name, make_learner, args: see choose_settings
     slots: list of RowRange
@@ -66,17 +68,24 @@ def predictions(name, make_learner, slots, args):
     The slots are streamed once for each key. The similar examples are read for the largest
     memory_k: those for a smaller one are the first of them.
     """
-    counts, probabilities = COUNTS[args.memory], defaultdict(list)
+    counts, probabilities = COUNTS[args.memory], {}
+    settings = list(product(counts, TAUS))
     with progress_bar(f"tuning {name}", len(KEYS) * len(slots), "slot") as bar:
         for key in KEYS:
             learner = make_learner({"memory_key": key, "memory_k": max(counts)})
+            blocks = []
             for slot in slots:
                 for base, similar in learner.predict(slot):
-                    for count, tau in product(counts, TAUS):
-                        means = recall(similar.first(count), tau)
-                        for strength in LAMBDAS:
-                            block = correct(base, *means, strength, args.memory_gamma)
-                            probabilities[key, count, tau, strength].append(block)
+                    means = [recall(similar.first(count), tau) for count, tau in settings]
+                    columns = [
+                        correct(base, *mean, strength, args.memory_gamma)
+                        for mean in means
+                        for strength in LAMBDAS
+                    ]
+                    blocks.append(collectives.all_gather_rows(torch.stack(columns, dim=1)))
                 learner.learn(slot)
                 bar.update()
+            columns = torch.cat(blocks).T.contiguous()  # (m, settings) -> (settings, n)
+            names = ((key, *setting, strength) for setting in settings for strength in LAMBDAS)
+            probabilities |= zip(names, columns, strict=True)
     return probabilities

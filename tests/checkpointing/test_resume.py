@@ -1,8 +1,11 @@
 """Exact resume in new processes, kill -9 at any moment, Ctrl-C, and checkpoints that do not fit."""
 
+import io
 import itertools
+import json
 import os
 import random
+import re
 import resource
 import signal
 import time
@@ -11,10 +14,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from tools import PATIENCE, finish, start, write
+from tools import PATIENCE, checkpoint, finish, start, write
 
 from checkpointing.files import load_checkpoint, save_checkpoint
 from cli.errors import UserError
+from parse import parse_args
+from reports.names import SECONDS
+from reports.run import Run
 
 RUN = "demo-OneBP-MF"
 
@@ -126,7 +132,7 @@ def test_killed_runs_end_like_an_undisturbed_one(cli, work):
 def test_kill_while_saving(tmp_path):
     """Forty children that only save are killed at random; the file is always one state, whole."""
     path = tmp_path / "last.pt"
-    states = [{"epoch": epoch, "table": torch.full((500, 400), float(epoch))} for epoch in (1, 2)]
+    states = [checkpoint(epoch, table=torch.full((500, 400), float(epoch))) for epoch in (1, 2)]
     save_checkpoint(path, states[0])
     seen = set()
     for _ in range(40):
@@ -282,18 +288,18 @@ def test_moments_of_another_shape(trained, work):
     save_checkpoint(path, state)
     status, _, stderr = trained("--epochs", 4, "--dim", 8, "--train_mode", "continue")
     assert status == 2
-    assert "the optimizer's moments have another shape" in stderr
+    assert "a table is (2, 2) of float32, not (900, 8) of float32" in stderr
 
 
 def save_for_ever(path):
     for epoch in itertools.count(1):
-        save_checkpoint(path, {"epoch": epoch, "table": torch.full((3000, 400), float(epoch))})
+        save_checkpoint(path, checkpoint(epoch, table=torch.full((3000, 400), float(epoch))))
 
 
 def test_interrupt_while_saving(tmp_path):
     """Ctrl-C waits until the file is whole, and is a KeyboardInterrupt then."""
     path = tmp_path / "last.pt"
-    save_checkpoint(path, {"epoch": 0, "table": torch.zeros(3000, 400)})
+    save_checkpoint(path, checkpoint(0, table=torch.zeros(3000, 400)))
     for delay in (0.005, 0.02, 0.04):
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
         signal.setitimer(signal.ITIMER_REAL, delay)
@@ -304,17 +310,53 @@ def test_interrupt_while_saving(tmp_path):
         assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
 
 
-def test_damaged_metrics_lose_only_the_damaged_rows(trained, work):
+def test_damaged_metrics_are_written_anew(trained, work):
+    """From the checkpoint, with a line; only the seconds of the damaged row are lost."""
     path = work / f"runs/{RUN}/metrics.csv"
     header, first, second = path.read_text().splitlines()
+    before = without_times(path)
     path.write_bytes(
         "\n".join([header, first, second.replace("2,", "zwei,", 1), "\xff", first[:-3]]).encode(
             "latin-1"
         )
     )
-    assert trained("--epochs", 4, "--dim", 8, "--train_mode", "continue")[0] == 0
+    status, stdout, _ = trained("--epochs", 4, "--dim", 8, "--train_mode", "continue")
+    assert status == 0
+    assert f"warning: runs/{RUN}/metrics.csv: 1 of 2 rows were absent, damaged or edited" in stdout
     assert path.read_text().splitlines()[:2] == [header, first]
-    assert pd.read_csv(path)["epoch"].tolist() == [1, 3, 4]
+    table = pd.read_csv(path)
+    assert table["epoch"].tolist() == [1, 2, 3, 4]
+    assert table["train_seconds"].isna().tolist() == [False, True, False, False]
+    pd.testing.assert_frame_equal(without_times(path)[:2], before)
+    seconds = json.loads((work / f"runs/{RUN}/summary.json").read_text())["seconds"]
+    assert seconds["train"] == pytest.approx(table["train_seconds"].sum())
+
+
+def test_edited_results_of_a_finished_run_are_written_anew(trained, work):
+    """A run that is done is not trained again, and ends as it was."""
+    metrics, summary = (work / f"runs/{RUN}" / name for name in ("metrics.csv", "summary.json"))
+    again = ("--epochs", 2, "--dim", 8, "--train_mode", "continue")
+    assert "nothing to do" in trained(*again)[1]
+    rows, results = metrics.read_text(), json.loads(summary.read_text())
+    header, first, second = rows.splitlines()
+
+    better = re.sub(r",[^,]*$", ",0.9", second)
+    for text in (f"{header}\n{first}\n{better}\n", header, ""):
+        metrics.write_text(text)
+        stdout = trained(*again)[1]
+        assert "rows were absent, damaged or edited" in stdout
+        assert "nothing to do" in stdout
+        assert without_times(metrics).equals(pd.read_csv(io.StringIO(rows)).drop(columns=SECONDS))
+
+    edited = {**results, "best": {**results["best"], "Recall@20": 0.9}}
+    for text in (summary.read_text()[:700], "", "[1]", "{}", json.dumps(edited)):
+        summary.write_text(text)
+        status, stdout, _ = trained(*again)
+        assert status == 0
+        assert f"warning: runs/{RUN}/summary.json is damaged or of another run" in stdout
+        found = json.loads(summary.read_text())
+        assert [found[name] for name in ("best", "last")] == [results["best"], results["last"]]
+        assert "nothing to do" in trained(*again)[1]
 
 
 def test_a_checkpoint_of_another_kind_of_device(trained, work):
@@ -373,6 +415,28 @@ def test_one_process_per_run(trained, work):
     assert trained("--epochs", 2, "--dim", 8)[0] == 0  # a killed process holds nothing
 
 
+def test_one_process_per_folder_of_logs_and_of_checkpoints(work):
+    """Also where two runs of a name share only one of the two; a refused one writes nothing."""
+    own = ["--run_name", "run", "--log_root", "a", "--checkpoint_dir", "a"]
+    with Run(parse_args(own), []):
+        for flag in ("--log_root", "--checkpoint_dir"):
+            args = parse_args([*own, flag, "b"])
+            with pytest.raises(UserError, match="run run is under way"), Run(args, []):
+                pass
+        with Run(parse_args([*own, "--log_root", "b", "--checkpoint_dir", "b"]), []):
+            pass
+    assert [path for path in work.rglob("*") if path.is_file()] == []
+
+
+def test_what_a_killed_run_left_is_removed(work):
+    args = parse_args(["--run_name", "run"])
+    left = [work / folder / "run" / ".file.elsewhere.1.tmp" for folder in ("runs", "checkpoints")]
+    for path in left:
+        write(path, "")
+    with Run(args, []):
+        assert not any(path.exists() for path in left)
+
+
 @pytest.mark.parametrize("flag", ["--log_root", "--checkpoint_dir"])
 def test_a_folder_that_cannot_be_made_costs_no_earlier_run(trained, work, flag):
     write(work / "file", "not a folder")
@@ -388,7 +452,7 @@ def test_best_always_fits_last(tmp_path):
     from checkpointing.last_and_best import Checkpoints
 
     def state(epoch, best_epoch):
-        return {"epoch": epoch, "best_epoch": best_epoch, "table": torch.full((3,), float(epoch))}
+        return checkpoint(epoch, best_epoch, table=torch.full((3,), float(epoch)))
 
     def folder(name):
         checkpoints = Checkpoints(tmp_path / name, 1)
@@ -419,7 +483,7 @@ def test_best_always_fits_last(tmp_path):
 
 def test_full_disk_keeps_the_old_checkpoint(tmp_path):
     path = tmp_path / "last.pt"
-    save_checkpoint(path, {"epoch": 1})
+    save_checkpoint(path, checkpoint(1))
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
@@ -427,7 +491,7 @@ def test_full_disk_keeps_the_old_checkpoint(tmp_path):
         with pytest.raises(
             UserError, match=r"cannot write .*last.pt .*free disk space or set --checkpoint_dir"
         ):
-            save_checkpoint(path, {"epoch": 2, "table": torch.ones(100_000)})
+            save_checkpoint(path, checkpoint(2, table=torch.ones(100_000)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)

@@ -13,7 +13,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from rank_tools import CPU, FLAGS, made_model, own_flags, rows, whole
+from rank_tools import (
+    CPU,
+    FLAGS,
+    children,
+    made_model,
+    own_flags,
+    rows,
+    succeed,
+    wait_for_epoch,
+    whole,
+    write_clicks,
+)
 from scipy.sparse import csr_array
 from tools import (
     PATIENCE,
@@ -32,13 +43,7 @@ from sources.share import own_share
 
 # A run until something ends it. So long a one would be compiled, which nothing depends on.
 ENDLESS = ("--epochs", 10_000, "--compile", "off")
-
-
-def succeed(process):
-    """Wait for a process that must not fail. Returns its output."""
-    status, output, errors = finish(process)
-    assert status == 0, errors
-    return output
+CLICKS = ("--model", "LR", "--dataset", "shop", "--patience", 10_000)
 
 
 LEFT = """
@@ -185,21 +190,10 @@ def test_a_restart_before_the_run_has_begun_does_not_take_an_earlier_one_for_it(
     assert Path("runs/again.1").is_dir()
 
 
-def wait_for_epoch(name, epochs):
-    """Wait until metrics.csv has so many rows."""
-    path, limit = Path(f"runs/{name}/metrics.csv"), time.time() + PATIENCE
-    while not path.exists() or path.read_text().count("\n") <= epochs:
-        assert time.time() < limit
-        time.sleep(0.01)
-
-
-def children(pid):
-    """The processes that `pid` started and that are alive."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def test_a_rank_that_does_not_answer_ends_the_run_with_a_line(work):
-    process = torchrun(*ENDLESS, *FLAGS, "--run_name", "silent", "--timeout", 3)
+@pytest.mark.parametrize("flags", [FLAGS, CLICKS])
+def test_a_rank_that_does_not_answer_ends_the_run_with_a_line(work, flags):
+    write_clicks(work)
+    process = torchrun(*ENDLESS, *flags, "--run_name", "silent", "--timeout", 3)
     wait_for_epoch("silent", 2)
     silent = children(process.pid)[-1]
     os.kill(silent, signal.SIGSTOP)
@@ -279,8 +273,10 @@ def test_two_nodes_train_as_two_ranks_of_one(work, nodes):
     pd.testing.assert_frame_equal(rows("one-node"), rows("two-nodes"))
 
 
-def test_a_link_that_is_cut_ends_both_nodes_with_a_line(work, nodes):
-    processes = start_nodes(nodes, *ENDLESS, *FLAGS, "--run_name", "cut", "--timeout", 5)
+@pytest.mark.parametrize("flags", [FLAGS, CLICKS])
+def test_a_link_that_is_cut_ends_both_nodes_with_a_line(work, nodes, flags):
+    write_clicks(work)
+    processes = start_nodes(nodes, *ENDLESS, *flags, "--run_name", "cut", "--timeout", 5)
     wait_for_epoch("cut", 2)
     ip("-n", nodes[0][0], "link", "set", nodes[0][1], "down")
     begin = time.time()

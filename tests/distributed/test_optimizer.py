@@ -4,7 +4,7 @@ from unittest import mock
 
 import pytest
 import torch
-from rank_tools import IN_BATCH, PIECES, ROWS, made_model, trained_and_loaded, whole
+from rank_tools import IN_BATCH, PIECES, ROWS, TOUCHED, made_model, trained_and_loaded, whole
 from tools import (
     on_ranks,
 )
@@ -50,7 +50,7 @@ ALL_SUMS = dict.fromkeys(("user_matrices", "user_biases"), "sum") | SUMS
     [
         ("OneBP", 4, (), (PIECES, False)),
         ("OneBP", 4, ("--compile", "on", "--l2", 0.1, "--regularizer", "l2"), (PIECES, False)),
-        ("OneBP", 60, ("--l2", 0.1, "--sampler", "popularity", "--loss", "BSL"), (ROWS, False)),
+        ("OneBP", 60, ("--l2", 0.1, "--sampler", "popularity", "--loss", "BSL"), (TOUCHED, False)),
         (
             "OneBP",
             4,
@@ -61,12 +61,12 @@ ALL_SUMS = dict.fromkeys(("user_matrices", "user_biases"), "sum") | SUMS
         ("OneBP", 5, (*IN_BATCH, "--loss", "BSL"), (PIECES, False)),
         ("OneBP", 60, (*IN_BATCH, "--compile", "on", "--l2", 0), (ROWS, True)),
         ("TwoBP", 4, ("--loss", "BPR", "--regularizer", "l2", "--l2", 0.1), (PIECES, False)),
-        ("TwoBP", 60, ("--loss", "BPR", "--regularizer", "l2", "--l2", 0.1), (ROWS, False)),
+        ("TwoBP", 60, ("--loss", "BPR", "--regularizer", "l2", "--l2", 0.1), (TOUCHED, False)),
         (
             "TwoBP",
             60,
             ("--encoder", "MLP", "--loss", "BCE", "--similarity", "cosine"),
-            (ROWS | ALL_SUMS, False),
+            (TOUCHED | ALL_SUMS, False),
         ),
     ],
 )
@@ -109,7 +109,7 @@ def two_epochs(folder, *made):
     ("made", "ways"),
     [
         (("OneBP", 4, "--optimizer", "SGD"), PIECES),
-        (("TwoBP", 60, "--batch_size", 13), ROWS),
+        (("TwoBP", 60, "--batch_size", 13), TOUCHED),
         (("OneBP", 60, "--batch_size", 13, "--compile", "on", "--l2", 0), ROWS),
         (("OneBP", 60, *IN_BATCH, "--batch_size", 13), ROWS),
     ],

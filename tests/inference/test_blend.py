@@ -50,7 +50,8 @@ def test_scores_are_the_weighted_sum_of_standardised_ones(device):
 
 def metrics_of(printed):
     """{metric: (test, valid)} of what --mode evaluate printed."""
-    rows = [line.split() for line in printed.splitlines() if "@" in line]
+    metrics = printed.split("Five groups")[0]
+    rows = [line.split() for line in metrics.splitlines() if "@" in line]
     return {name: tuple(map(float, values)) for name, *values in rows}
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
-from tools import build, interactions, write
+from tools import build, checkpoint, interactions, write
 
 from checkpointing.files import load_checkpoint, save_checkpoint
 from dataloader import load_dataset
@@ -128,7 +128,7 @@ def test_csv_against_a_slow_reference(work, granularity, name, shape):
                 for kind in model.regularizer.strengths_key
             }
         )
-    save_checkpoint(work / "last.pt", {"model": model.state_dict()})
+    save_checkpoint(work / "last.pt", checkpoint(model=model.state_dict()))
     files = model.write_outputs(work / "runs", work / "last.pt")
     assert files == {"strengths": (work / "runs/strengths.csv", work / "runs/strengths.png")}
     table = pd.read_csv(work / "runs/strengths.csv")

@@ -10,10 +10,13 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from tools import write
 
 from cli.errors import UserError
-from evaluate import METRICS
+from metrics.flags import CHOSEN, CUTOFFS, names_of
 from reports.trackers import TRACKERS, MLflow, WandB
+
+METRICS = names_of(CHOSEN, CUTOFFS)
 
 RUN = "demo-OneBP-MF"
 
@@ -197,3 +200,11 @@ def test_tensorboard_has_rows_flags_and_figures_once(cli, work):
     assert (flags["epochs"].number_value, flags["dataset"].string_value) == (3, "demo")
     names = {info.name.tag for info in content("experiment").experiment.metric_infos}
     assert {f"best/{metric}" for metric in METRICS} <= names
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"id": "a"}', '{"id": 3, "epoch": 1}', '{"id": "a'])
+def test_a_damaged_memory_of_a_run_is_told(work, text):
+    tracker = object.__new__(WandB)
+    tracker.memory = write(work / "wandb.json", text)
+    with pytest.raises(UserError, match=r"wandb.json is damaged; remove it"):
+        tracker.remembered()

@@ -204,6 +204,17 @@ def test_interrupt_between_two_runs(cli, monkeypatch):
     assert stderr.endswith(" --train_mode continue\n")
 
 
+def test_a_summary_that_was_cut_off_is_written_anew(cli, work):
+    assert cli(*GRID)[0] == 0
+    file = work / "runs" / MEMBERS[1] / "summary.json"
+    whole = json.loads(file.read_text())
+    file.write_text(file.read_text()[:500])
+    status, stdout, stderr = cli(*GRID, "--train_mode", "continue")
+    assert (status, stderr) == (0, "")
+    assert f"{MEMBERS[1]}/summary.json is damaged" in stdout
+    assert json.loads(file.read_text())["best"] == whole["best"]
+
+
 def test_a_new_grid_keeps_the_earlier_one(cli, work, interrupt):
     assert cli(*GRID)[0] == 0
     old = (work / "runs/g/grid.csv").read_bytes()

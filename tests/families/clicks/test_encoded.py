@@ -69,6 +69,9 @@ def test_a_large_copy_is_checked_when_it_is_read(shop, monkeypatch, name):
     assert len(data.encoded.read(part, 192, 300)) == 108
     with pytest.raises(UserError, match=rf"damaged \({name}, rows 128 to 191\); run again"):
         data.encoded.read(part, 100, 200)
+    assert len(data.encoded.take(part, np.array([1, 127, 192, 299]))) == 4
+    with pytest.raises(UserError, match="rows 128 to 191"):
+        data.encoded.take(part, np.array([1, 150, 299]))
     assert read(load_clicks("shop", shop)) == whole
 
     flip(path, 0.5)

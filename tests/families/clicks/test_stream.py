@@ -10,6 +10,8 @@ import torch
 from tools import build, write
 
 import train
+from checkpointing.files import load_checkpoint, save_checkpoint
+from cli.errors import UserError
 from families.clicks.dataset import load_clicks
 from families.clicks.metrics import auc
 from families.clicks.stream import Stream, is_done
@@ -395,6 +397,44 @@ def test_a_damaged_stream_is_made_again(cli, work):
     assert (status, stderr) == (0, "")
     assert "nothing to do" not in stdout
     assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_a_stream_of_another_form_is_refused(work, memory):
+    """By a line that names the file; settings can be no other flags than those of the memory."""
+    data = saved_clicks(work / "datasets", made_rows())
+    model, saved = trained(data, *MEMORIES[memory], epochs=1)
+    file = work / "stream.pt"
+    Stream(model, saved, file).run()
+    whole = file.read_bytes()
+    Stream(model, saved, file).run()
+    changes = [
+        lambda state: state["settings"].update(base={"output": "x"}),
+        lambda state: state["settings"]["base"].update(output="x", memory_k=-1),
+        lambda state: state["settings"].clear(),
+        lambda state: state["chances"].clear(),
+        lambda state: state["chances"].update(base=torch.zeros(1)),
+        lambda state: state.update(done=4),
+        lambda state: state.update(done=99),
+        lambda state: state["learners"].clear(),
+        lambda state: state["learners"]["base"].update(start="x"),
+        lambda state: state["learners"]["base"].update(memory=[1]),
+        lambda state: state["learners"]["base"]["memory"].popitem(),
+    ]
+    for key, value in load_checkpoint(file)["learners"]["base"]["memory"].items():
+        other = value[:, :1] if isinstance(value, torch.Tensor) else "x"
+        changes.append(
+            lambda state, key=key, other=other: state["learners"]["base"]["memory"].update(
+                {key: other}
+            )
+        )
+    for change in changes:
+        file.write_bytes(whole)
+        state = load_checkpoint(file)
+        change(state)
+        save_checkpoint(file, state)
+        with pytest.raises(UserError, match=r"stream.pt does not fit .*; remove it, and"):
+            Stream(model, saved, file).run()
 
 
 def test_users_with_one_impression_each(cli, work):

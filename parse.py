@@ -125,15 +125,10 @@ class Flags(argparse.Namespace):
             flags["epochs"] = self.epochs  # the decay is spread over them
         return flags
 
-    def trained(self, flags):
-        """{flag: value} of what `training_flags` returned for a checkpoint, as a file holds it.
-
-        Other flags are left out: a file may come from elsewhere. Raises ValueError for a value that
-        no command line can give.
-        """
+    def trained(self, flags, decides=("training", "evaluation")):
+        """{flag: value} of a checkpoint's `training_flags`, checked: see config.taken_over."""
         model = config.converted(MODEL, flags.get("model", self.model))
-        declared = flags_of(model) | {"refit_epochs": shared.REFIT_EPOCHS}
-        return config.taken_over(flags, declared, also=("epochs",))
+        return config.taken_over(flags, flags_of(model), decides)
 
     def repeating(self):
         """{title: {flag: value}} of flags.toml: all that repeats the run, by section.
@@ -146,7 +141,8 @@ class Flags(argparse.Namespace):
             for flag, value in vars(self).items()
             if value is not None and not declared[flag].local and flag not in OF_ONE_COMMAND
         }
-        idle = without_effect(self, {}, flags)
+        # What has an effect on a continuation alone has none where the file is read.
+        idle = without_effect(self.replace(train_mode="new"), {}, flags)
         sections = SECTIONS | families.family_of(self.model).sections
         return {
             title: {

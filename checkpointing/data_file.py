@@ -6,12 +6,14 @@ reads its data from there alone. Shapes: U users, I items.
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 
 from checkpointing.files import load_checkpoint, save_checkpoint
+from checkpointing.resume import explain_mismatch
 from sources.interactions import SPLITS, Interactions, Update, entries
 
 DATA, UPDATED = "data.pt", "update.pt"  # of a run, and of an updated one
@@ -44,12 +46,22 @@ def save_data(path, data, flags=None):
 def load_data_file(path):
     """Read either file. Returns (Interactions, flags). Raises UserError if absent or damaged."""
     state = load_checkpoint(path)
+    with explain_mismatch(path, "train anew"):
+        return _data_of(state)
+
+
+def _data_of(state):
     ids = [json.loads(state[kind].numpy().tobytes()) for kind in ("user_ids", "item_ids")]
+    if not all(isinstance(one, str) for kind in ids for one in kind):
+        raise ValueError("an id is no text")
+    if Path(state["name"]).name != state["name"]:
+        raise ValueError("the name of its data set is a path")
     shape = tuple(map(len, ids))
     splits = {}
     for split in SPLITS:
         indptr, indices = (part.numpy() for part in state[split])
         splits[split] = csr_array((np.ones(len(indices), np.int8), indices, indptr), shape=shape)
+        splits[split].check_format(full_check=True)  # raises ValueError for places outside
     update, about = None, state.get("update")
     if about:
         update = Update(about["parent"], entries(splits["train"], about["new"].numpy()))

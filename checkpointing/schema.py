@@ -63,6 +63,7 @@ def plain(value, place, depth=0):
 
 def tensor(value, place):
     """A dense tensor in memory, all of whose numbers are in the file."""
+    require(isinstance(value, torch.Tensor), place, "tensor")
     dense = type(value) is torch.Tensor and value.layout is torch.strided
     dense = dense and value.device.type == "cpu" and value.dtype in DTYPES
     require(dense and not value.requires_grad, place, "dense tensor")
@@ -168,6 +169,25 @@ def run(state):
         require(ascending, "rows", f"table of epochs up to {state['epoch']}")
 
 
+def text(value, place):
+    """A text."""
+    require(isinstance(value, str), place, "text")
+
+
+def pairs(value, place):
+    """The arrays indptr and indices of a csr_array."""
+    both = isinstance(value, (list, tuple)) and len(value) == 2
+    require(both and all(isinstance(x, torch.Tensor) for x in value), place, "pair of arrays")
+
+
+def update(value, place):
+    """What an updated run learns, see data_file.save_data; None for another run."""
+    table(value, place)
+    text(entry(value, "parent"), f"{place}.parent")
+    require(isinstance(entry(value, "new"), torch.Tensor), f"{place}.new", "tensor")
+    flags(entry(value, "flags"), f"{place}.flags")
+
+
 def anything(state):
     """Nothing more to check."""
 
@@ -194,10 +214,21 @@ STREAM = {
     "chances": tensors,
     "learners": tables,
 }
+DATA = {
+    "name": text,
+    "digest": text,
+    "protocol": flags,
+    "user_ids": tensor,
+    "item_ids": tensor,
+    **dict.fromkeys(("train", "valid", "test"), pairs),
+    "update?": update,
+}
 # {first word of the file's name: what it must hold, and whether that agrees}
 FILES = {
     "last": (RUN, run),
     "best": (RUN, run),
     "users": (USERS, anything),
     "stream": (STREAM, anything),
+    "data": (DATA, anything),
+    "update": (DATA, anything),
 }

@@ -80,7 +80,7 @@ def adopt_flags(args, state, path):
 
     Raises UserError if the command line gives another model, or other data.
     """
-    trained, loading = state["flags"], args.loading_flags()
+    trained, loading = args.trained(state["flags"]), args.loading_flags()
     for flag, value in trained.items():
         fixed = flag in loading or flag in FIXED or flag in state["identity"]
         if args.given(flag) and fixed and getattr(args, flag) != value:
@@ -144,7 +144,10 @@ def continued_update(args):
         )
     data, run_flags = load_data_file(folder / UPDATED)
     if args.mode == "train":
-        flags = load_checkpoint(folder / "last.pt")["flags"] | run_flags
+        with explain_mismatch(path := folder / "last.pt"):
+            flags = args.trained(load_checkpoint(path)["flags"])
+        with explain_mismatch(folder / UPDATED):
+            flags |= args.trained(run_flags, ("run",))
         args = take_over(args, flags, name)
     return data, args.replace(dataset=data.name, run_name=name)
 

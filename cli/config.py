@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from cli.errors import UserError
+from cli.flags import Flag, whole
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,6 +19,8 @@ else:
     import tomli as tomllib
 
 NAME = "flags.toml"
+# In checkpoints, but not of the command line: see parse.Flags.
+REFIT_EPOCHS = Flag("refit_epochs", None, whole(1), help="epochs of a refit")
 
 
 def named_file(config, like, log_root):
@@ -114,20 +117,21 @@ class FlagsFile:
         return values
 
 
-def taken_over(flags, declared, decides=("training", "evaluation"), also=()):
+def taken_over(flags, declared, decides):
     """{flag: value} of those that may be taken over from a file of the program, e.g. a checkpoint.
 
     flags: {name: value}, of any types
     declared: {name: Flag}
     decides: what they decide, see Flag.decides; never places on a machine
-    also: names of further flags
 
     Raises ValueError for a value of the wrong type or out of range.
     """
     values = {}
+    declared = declared | {REFIT_EPOCHS.name: REFIT_EPOCHS}
     for name, value in flags.items():
         flag = declared.get(name)
-        if flag is None or flag.local or not (flag.decides in decides or name in also):
+        # A cosine decay is spread over the epochs.
+        if flag is None or flag.local or (flag.decides not in decides and name != "epochs"):
             continue
         absent = value is None and flag.default is None
         values[name] = None if absent else converted(flag, value)

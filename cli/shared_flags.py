@@ -176,8 +176,6 @@ EVALUATION = [
          help="then train anew on training and validation split, for as many epochs as "
               "validation chose"),
 ]
-# In checkpoints, but not of the command line: see parse.Flags.
-REFIT_EPOCHS = Flag("refit_epochs", None, whole(1), help="epochs of a refit")
 # fmt: on
 
 

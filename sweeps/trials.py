@@ -62,8 +62,9 @@ class Trial:
     def summary(self):
         """Content of summary.json, or None if the run is not finished."""
         try:
-            return json.loads((self.files / SUMMARY).read_text())
-        except (FileNotFoundError, ValueError):  # ValueError: damaged
+            summary = json.loads((self.files / SUMMARY).read_text())
+            return summary if isinstance(summary, dict) and "best" in summary else None
+        except (FileNotFoundError, ValueError):  # damaged
             return None
 
     def command(self):

@@ -3,8 +3,9 @@
 import pytest
 
 import families
+from cli.shared_flags import DATASETS
 from families.two_tower import PRESETS
-from parse import DATASETS, flags_of, parse_args, serves
+from parse import flags_of, parse_args, serves
 from regularizers.flags import GRANULARITIES
 
 

@@ -5,11 +5,13 @@ import shutil
 
 import pytest
 import torch
-from tools import build
+from tools import build, toy_data
 
 from checkpointing import schema
+from checkpointing.data_file import load_data_file, save_data
 from checkpointing.files import load_checkpoint, save_checkpoint
 from checkpointing.resume import checkpoint_state
+from cli.errors import UserError
 from main import main
 from parse import parse_args
 from train import Progress
@@ -270,6 +272,36 @@ def test_a_file_of_ranks_is_checked():
             schema.check("users.1.0-of-2.pt", {**shard, key: value})
         with pytest.raises(ValueError, match=f"no entry {key}"):
             schema.check("users.1.0-of-2.pt", {k: v for k, v in shard.items() if k != key})
+
+
+def test_data_of_another_form(tmp_path):
+    """data.pt and update.pt: places outside of a matrix, names that are paths."""
+    path = tmp_path / "data.pt"
+    save_data(path, toy_data())
+    whole = path.read_bytes()
+    assert load_data_file(path)[0].digest == "made"
+    changes = [
+        put("name", "../other"),
+        put("digest", 3),
+        put("protocol", [1]),
+        put("user_ids", "x"),
+        put("user_ids", torch.tensor([91, 49, 93], dtype=torch.uint8)),  # [1]
+        put("item_ids", torch.tensor([91], dtype=torch.uint8)),
+        put("train", ABSENT),
+        put("train", [torch.zeros(3)]),
+        put("update", {"parent": "p", "flags": {}}),
+        put("update", {"parent": 3, "flags": {}, "new": torch.zeros(1)}),
+        put("update", {"parent": "p", "flags": {}, "new": torch.ones(3, dtype=torch.bool)}),
+        lambda state: state["train"][1].fill_(99),
+        lambda state: state["test"][0].fill_(99),
+    ]
+    for change in changes:
+        path.write_bytes(whole)
+        state = load_checkpoint(path)
+        change(state)
+        save_checkpoint(path, state)
+        with pytest.raises(UserError, match=r"data.pt"):
+            load_data_file(path)
 
 
 def test_what_training_writes_is_taken(tmp_path):

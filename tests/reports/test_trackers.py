@@ -168,7 +168,9 @@ def test_the_rows_of_a_run_arrive(cli, work, mlflow):
     assert {"best/epoch", "best/NDCG_at_20", "best_valid/NDCG_at_20"} <= mlflow.history[2][1].keys()
     assert (mlflow.params["dim"], mlflow.params["dataset"]) == ("4", "demo")
     assert "device" not in mlflow.params
-    assert (mlflow.files, mlflow.ends) == ([f"runs/{RUN}/curves.png"], ["FINISHED"])
+    figures = [f"runs/{RUN}/{name}.png" for name in ("curves", "groups")]
+    figures = [f"runs/{RUN}/{name}.png" for name in ("curves", "groups")]
+    assert (mlflow.files, mlflow.ends) == (figures, ["FINISHED"])
 
 
 def test_tensorboard_has_rows_flags_and_figures_once(cli, work):
@@ -189,7 +191,7 @@ def test_tensorboard_has_rows_flags_and_figures_once(cli, work):
     best = rows["Recall@20"].max()
     (event,) = board.Scalars("best/Recall@20")
     assert (event.step, event.value) == (3, pytest.approx(best, rel=1e-6))
-    assert [len(board.Images(tag)) for tag in board.Tags()["images"]] == [1]
+    assert [len(board.Images(tag)) for tag in board.Tags()["images"]] == [1, 1]
 
     # What the HParams plugin reads: the flags, and the names of the metrics.
     def content(tag):

@@ -27,6 +27,7 @@ from pathlib import Path
 import families
 from cli.errors import UserError, defer_interrupts, status_of
 from cli.flags import Flag, Parser, plain_name, whole
+from cli.text import Multiline
 from sweeps.studies import NAMED, Sweep, parse_run_flags
 
 log = logging.getLogger("onebp")
@@ -253,7 +254,7 @@ def report(study, trials, runs, folder, flags):
     printed["n"] = table["n_seeds"]
     selects = " or ".join(dict.fromkeys(args.select for args in flags))
     caption = study.caption.format(select=selects)
-    log.info("\n%s:\n\n%s\n", caption, printed.to_string(index=False))
+    log.info("\n%s:\n\n%s\n", caption, Multiline(printed.to_string(index=False)))
     if any(label.endswith("95 %") for label in printed):
         log.info(
             "95 %%: interval over users of a combination alone. Two that overlap may still differ: "

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from cli import launch
 from cli.errors import Console, UserError
+from cli.text import escape_record, escaped
 
 log = logging.getLogger("onebp")
 
@@ -31,6 +32,7 @@ def log_to_console():
     """Send the program's log to stdout. Called once, by main.py."""
     log.setLevel(logging.INFO if launch.is_main_process() else logging.CRITICAL)
     logging.raiseExceptions = False  # a closed pipe (`| head`) is no reason to stop training
+    log.addFilter(escape_record)
     log.addHandler(Console(sys.stdout))
     EarlyLog().keep()
 
@@ -82,7 +84,7 @@ def on_terminal():
 def progress_bar(what, total, unit, initial=0):
     """Progress bar of `total` units, on a terminal only. The unit "B" is shown as kB or MB."""
     return tqdm(
-        desc=what,
+        desc=escaped(what),
         total=total,
         initial=initial,
         unit=unit,

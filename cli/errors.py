@@ -9,6 +9,7 @@ import sys
 from contextlib import contextmanager, suppress
 
 from cli import launch
+from cli.text import escaped
 
 # What torch.distributed says if another process is gone, or does not answer.
 LOST = (
@@ -53,7 +54,7 @@ def status_of(program, action, *arguments):
         finish_output()
     except KeyboardInterrupt as interrupt:
         if not rank:
-            print(str(interrupt) or "interrupted", file=sys.stderr)
+            print(escaped(interrupt) or "interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         message = message_of(error)
@@ -61,7 +62,7 @@ def status_of(program, action, *arguments):
             raise
         if should_report(error):
             where = f"[rank {rank}] " if rank else ""
-            message = " ".join(message.split("\n"))
+            message = escaped(" ".join(message.split("\n")))
             print(f"{where}{program}: error: {message}", file=sys.stderr)
         return 2
     return 0

@@ -11,6 +11,7 @@ from typing import Literal
 
 from cli import launch
 from cli.errors import UserError, finish_output
+from cli.text import escaped
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         if unknown != message:
             close = difflib.get_close_matches(unknown.split()[0], self._option_string_actions)
             message += f"; did you mean {close[0]}?" if close else ""
-        message = " ".join(message.split())
+        message = escaped(" ".join(message.split()))
         if launch.local_rank():
             self.exit(2)
         self.exit(2, f"{self.prog}: error: {message} ({self.help_command} lists the flags)\n")

@@ -38,6 +38,8 @@ FLAGS = [
     Flag("output", None, text,
          needs="pairs", only={"mode": ("recommend", "export", "split")}, decides="nothing",
          help="recommend: file to write (default: the terminal); export, split: folder to write"),
+    Flag("safe_csv", False, None, needs="lists", only=RECOMMEND, decides="nothing",
+         help="recommend: put ' before texts in --output that a spreadsheet takes for formulas"),
 ]
 # fmt: on
 
@@ -54,6 +56,8 @@ def contradictions(args, given):
         yield "--blend_weight needs --blend, the run to add"
     if args.blend and args.history:
         yield "--history: new users have no blend; leave --blend out"
+    if args.safe_csv and args.output is None:
+        yield "--safe_csv is for the file --output; name one"
     if "passes" in given and args.users:
         yield "--passes belongs to --history; --users have their encodings from training"
     if args.blend and args.popularity_weight == "auto":

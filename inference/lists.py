@@ -3,7 +3,9 @@
 Shapes: U users, I items, n rows of the file, b users of a block.
 """
 
+import io
 import logging
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,8 @@ from scipy.sparse import csr_array
 from cli.errors import UserError
 from engine.tables import UserItems
 from recommender import Recommender
+from sources.files import text_of
+from sources.tables import check_csv
 
 log = logging.getLogger("onebp")
 
@@ -89,12 +93,12 @@ def read_lists(path, data):
 
 def read_table(path):
     """The file's rows, all texts, with the line of each as index. Raises UserError."""
+    text, encoding = text_of(Path(path))
+    if encoding != "UTF-8":
+        raise UserError(f"{path} is not UTF-8 text; convert it")
+    check_csv(path, text)
     try:
-        table = pd.read_csv(
-            path, dtype=str, na_filter=False, encoding="utf-8-sig", skip_blank_lines=False
-        )
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+        table = pd.read_csv(io.StringIO(text), dtype=str, na_filter=False, skip_blank_lines=False)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is no CSV file with {COLUMNS} ({reason})") from None

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from cli.errors import UserError
+from cli.text import Multiline
 from engine.tables import UserItems
 from evaluate import top_items
 from inference.cold import scorer_in_use, trained_users
@@ -33,7 +34,7 @@ def recommend(model, data, args):
 
     model: with the weights to use
     data: Interactions
-    args: flags; uses users, history, topk, keep_seen, output and data_dir
+    args: flags; uses users, history, topk, keep_seen, output, safe_csv and data_dir
 
     Raises UserError for an unknown user, an unreadable history, or a folder as --output.
     """
@@ -59,13 +60,24 @@ def recommend(model, data, args):
     table["user"] = np.array(names, dtype=object)[table["user"]]
     table["item"] = np.array(data.item_ids, dtype=object)[table["item"]]
 
+    if args.safe_csv:
+        texts = [name for name in ("user", "item", "title") if name in table]
+        table[texts] = table[texts].map(safe_cell)
     if args.output is None and not table.empty:
-        log.info("%s", table.to_string(index=False, float_format="%.4f"))
+        log.info("%s", Multiline(table.to_string(index=False, float_format="%.4f")))
     if args.output is None:
         return
     with output_file(args.output, newline="", encoding="utf-8") as file:
         table.to_csv(file, index=False)
     log.info("%d recommendations for %d users in %s", len(table), len(users), args.output)
+
+
+def safe_cell(text):
+    """The text with an apostrophe in front if a spreadsheet would take it for a formula.
+
+    Source: OWASP, CSV Injection.
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def recommendations(scorer, n_items, users, seen, k):

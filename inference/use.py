@@ -8,6 +8,7 @@ import pandas as pd
 from checkpointing import shards
 from checkpointing.resume import check_identity, explain_mismatch
 from cli.errors import UserError
+from cli.text import Multiline
 from inference.export import export
 from inference.recommend import recommend
 from regularizers.strengths import strengths_by_row
@@ -126,7 +127,7 @@ def evaluate(model, data, args, epoch=0):
     log.info("%s", data.describe())
     for name, value in model.protocol.items():
         log.info("%s: %s", name, value)
-    log.info("\n%s", table.to_string(float_format="%.4f"))
+    log.info("\n%s", Multiline(table.to_string(float_format="%.4f")))
     log_chosen_flags(model.chosen_flags())
     model.final_evaluation(checkpoint_file(args), None)
 
@@ -137,7 +138,7 @@ def evaluate(model, data, args, epoch=0):
         best |= {"valid": metrics["valid"]} if "valid" in metrics else {}
         result = {"best": best, "chosen_flags": model.chosen_flags()}
         write_summary(folder / names.SUMMARY, model, data, args, result)
-        log.info("\n%s\n", describe_groups(groups))
+        log.info("\n%s\n", Multiline(describe_groups(groups)))
         log.info("users        %s", ", ".join(map(str, [*files, folder / names.SUMMARY])))
 
 

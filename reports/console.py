@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from cli import launch
+from cli.text import Multiline
 from reports.users import describe_groups
 
 log = logging.getLogger("onebp")
@@ -72,7 +73,7 @@ def log_start(model, data, args, epoch, changes):
     for origin in dict.fromkeys(args.origin[flag] for flag in shown):
         flags = [f"{flag}={values[flag]}" for flag in shown if args.origin[flag] == origin]
         text = f"flags, {origin}: {' '.join(flags)}"
-        log.info("%s", textwrap.fill(text, width=100, subsequent_indent="    "))
+        log.info("%s", Multiline(textwrap.fill(text, width=100, subsequent_indent="    ")))
     threads = f"{args.threads} of {torch.get_num_threads()} threads"
     log.info("%s on %s, %s", args.model, model.device, threads)
     if epoch:
@@ -105,9 +106,9 @@ def log_end(run, checkpoints, args, result, outputs, groups):
     how = f"the best epoch was chosen on the {args.select} split"
     if args.refit_epochs:
         how = f"refit for {args.refit_epochs} epochs, which the validation split chose"
-    log.info("Metrics on the test split; %s:\n\n%s\n", how, table)
+    log.info("Metrics on the test split; %s:\n\n%s\n", how, Multiline(table))
     if groups:
-        log.info("%s\n", describe_groups(groups))
+        log.info("%s\n", Multiline(describe_groups(groups)))
     log_chosen_flags(result["chosen_flags"])
     log.info("checkpoints  %s (best), %s", checkpoints.best_file, checkpoints.last_file)
     log.info("metrics      %s, %s", run.metrics_file, run.summary_file)

@@ -5,6 +5,7 @@ import logging
 import textwrap
 from dataclasses import dataclass, field
 
+from cli.text import Multiline, escaped
 from reports import names
 from reports.console import command_line
 from reports.figures import save_figure
@@ -32,7 +33,7 @@ class Description:
         folder (Path): of the files
         data: the data set; has name, counts(), describe() and digest
         """
-        log.info("%s\n\n%s\n", data.describe(), self.text)
+        log.info("%s\n\n%s\n", data.describe(), Multiline(self.text))
         file = folder / names.DESCRIPTION
         about = {"name": data.name, **data.counts(), "digest": data.digest}
         content = {"command": command_line(), "versions": versions(), "dataset": about}
@@ -166,6 +167,7 @@ def conclusion(split, found):
 
 def aligned(rows, left=(0,)):
     """Rows of texts as a table. left: columns that are aligned to the left"""
+    rows = [list(map(escaped, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

@@ -12,6 +12,7 @@ import torch
 
 from cli import config
 from cli.errors import UserError
+from cli.text import escaped
 from distributed import collectives
 from reports import names
 from reports.console import chosen_by, command_line
@@ -67,7 +68,7 @@ class Run:
     def __exit__(self, kind, error, traceback):
         if self.log_file:
             if error:
-                text = str(error) or kind.__name__
+                text = escaped(error) or kind.__name__
                 self.log_file.handle(log.makeRecord(log.name, logging.ERROR, "", 0, text, (), None))
             log.removeHandler(self.log_file)
             self.log_file.close()

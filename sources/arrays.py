@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 
 from cli.errors import RaisedByAllRanks, UserError
 from distributed import agreement, collectives
+from sources.files import map_array
 from sources.filters import DEFAULTS
 from sources.folders import find_folder
 from sources.interactions import SPLITS, Interactions, description
@@ -128,10 +129,12 @@ def read_sizes(path):
     """(U, I) from about.json. Raises UserError."""
     try:
         about = json.loads(path.read_text())
-        users, items = (int(about[name]) for name in ("users", "items"))
+        users, items = (about[name] for name in ("users", "items"))
+        if not type(users) is type(items) is int:
+            raise ValueError(f"{users!r} users and {items!r} items are no whole numbers")
         if not 0 < min(users, items) <= max(users, items) < 2**31:
             raise ValueError(f"{users} users and {items} items are not from 1 to 2^31 - 1")
-    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(
             f'cannot read {path} ({error}); write {{"users": number, "items": number}} into it'
         ) from None
@@ -143,17 +146,10 @@ def read_arrays(folder, split, users):
 
     Raises UserError if the arrays do not fit each other.
     """
-    arrays = []
-    for name in ("indptr", "indices"):
-        path = folder / f"{split}.{name}.npy"
-        try:
-            arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"cannot read {path} ({error}); write it with numpy.save") from None
-        kind, axes = arrays[-1].dtype, arrays[-1].ndim
-        if axes != 1 or kind.kind != "i":
-            raise UserError(f"{path} holds {kind} of {axes} axes, not whole numbers in a row")
-    indptr, indices = arrays
+    indptr, indices = (
+        map_array(folder / f"{split}.{name}.npy", "write it with numpy.save")
+        for name in ("indptr", "indices")
+    )
     if len(indptr) != users + 1 or indptr[0] != 0 or indptr[-1] != len(indices):
         raise UserError(
             f"{folder / split}.indptr.npy has {len(indptr)} numbers from {indptr[:1]} to "

@@ -5,11 +5,12 @@ import hashlib
 import json
 import logging
 import shutil
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
-from sources.files import digest_of_file
+from sources.files import checksum_of_file, digest_of_file
 from sources.numbering import number_ids
 from sources.pairs import Pairs
 from sources.readers import WANTED, read_files
@@ -18,8 +19,16 @@ from utils import atomic_folder
 
 log = logging.getLogger("onebp")
 
-COPY_FORMAT = 4
-ARRAYS = ("indptr", "items", "places", "ratings", "times")
+COPY_FORMAT = 5
+ABOUT = "about.json"
+# The arrays of a split, and their types
+ARRAYS = {
+    "indptr": ("int64",),
+    "items": ("int32",),
+    "places": ("int32", "int64"),
+    "ratings": ("float32",),
+    "times": ("int64",),
+}
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,10 @@ def read_cached(folder, sources, wanted):
     if copy.is_dir():
         try:
             parsed = _load(copy)
-        except Exception:  # damage can raise anything; the sources are there to read again
-            log.warning("the parsed copy %s is damaged; reading the files again", copy)
+        except Exception as error:  # damage can raise anything; the sources are there
+            what = str(error) or type(error).__name__
+            text = "warning: the parsed copy %s is damaged (%s); reading the files again"
+            log.warning(text, copy, what)
             shutil.rmtree(copy, ignore_errors=True)
     if parsed is None:
         rows = read_files(list(sources.values()), wanted)
@@ -108,10 +119,14 @@ def _common_unit(rows):
 
 def _load(copy):
     """What `_keep` wrote. Raises any error if it is damaged."""
-    about = json.loads((copy / "about.json").read_text())
-    for name, digest in about.pop("digests").items():
-        if digest_of_file(copy / name) != digest:
+    content = json.loads((copy / ABOUT).read_text())
+    about, sums = content["about"], content["checksums"]
+    found = {path.name: checksum_of_file(path) for path in copy.iterdir() if path.name != ABOUT}
+    for name in found.keys() | sums.keys():
+        if found.get(name) != sums.get(name):
             raise ValueError(f"{name} has changed")
+    if content["checksum"] != zlib.crc32(json.dumps([about, sums]).encode()):
+        raise ValueError(f"{ABOUT} has changed")
     ids = [json.loads((copy / f"{kind}_ids.json").read_bytes()) for kind in ("user", "item")]
     pairs = {}
     for split in about["about"]:
@@ -121,10 +136,29 @@ def _load(copy):
                 np.load(copy / f"{split}.{name}.npy", mmap_mode="c", allow_pickle=False)
             )
             for name in ARRAYS
-            if (copy / f"{split}.{name}.npy").exists()
+            if f"{split}.{name}.npy" in sums
         }
+        _check(split, arrays, *map(len, ids))
         pairs[split] = Pairs(**arrays, n_items=len(ids[1]))
     return Parsed(*ids, pairs, **about)
+
+
+def _check(split, arrays, users, items):
+    """Raise ValueError if the arrays of Pairs do not fit each other, or are out of range."""
+    indptr, rows = arrays["indptr"], len(arrays["items"])
+    right = {name: array.dtype.name in ARRAYS[name] for name, array in arrays.items()}
+    right |= {name: right[name] and len(arrays[name]) == rows for name in right.keys() - {"indptr"}}
+    right["indptr"] = (
+        right["indptr"]
+        and len(indptr) == users + 1
+        and (indptr[0], indptr[-1]) == (0, rows)
+        and (indptr[1:] >= indptr[:-1]).all()
+    )
+    for name, limit in (("items", items), ("places", rows)):
+        array = arrays[name]
+        right[name] = right[name] and (not rows or (array.min() >= 0 and array.max() < limit))
+    if wrong := [name for name, is_right in right.items() if not is_right]:
+        raise ValueError(f"{split}.{wrong[0]}.npy does not fit the others")
 
 
 def _keep(copy, names, content, parsed):
@@ -146,10 +180,10 @@ def _keep(copy, names, content, parsed):
                     if (array := getattr(pairs, name)) is not None:
                         np.save(folder / f"{split}.{name}.npy", array, allow_pickle=False)
             about = {"unit": parsed.unit, "about": parsed.about, "gaps": parsed.gaps}
-            about["digests"] = {
-                path.name: digest_of_file(path) for path in sorted(folder.iterdir())
-            }
-            (folder / "about.json").write_text(json.dumps(about))
+            sums = {path.name: checksum_of_file(path) for path in sorted(folder.iterdir())}
+            whole = zlib.crc32(json.dumps([about, sums]).encode())
+            content = {"about": about, "checksums": sums, "checksum": whole}
+            (folder / ABOUT).write_text(json.dumps(content))
     except OSError as error:  # a read-only folder is no reason not to train
         log.warning(
             "no parsed copy kept in %s (%s): the next start parses again",

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 import zipfile
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ ONEBP = f"{GITHUB}/studentcej/OneBP/8ad479b982ebbbbdb384704d27795465be170d97/dat
 LIGHTGCN = f"{GITHUB}/gusye1234/LightGCN-PyTorch/947ca2b/data"
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 TIMEOUT_S = 30  # seconds without a byte from the server
+LONGEST_S = 7200  # seconds that a download may last: 300 MB at 40 kB/s
+LARGEST = 1 << 30  # bytes of a download; the largest archive has 262 MB
 PIECE = 1 << 20  # bytes in memory at a time: archives have hundreds of MB
 
 
@@ -200,8 +203,8 @@ def fetch(remote, folder, allowed=True):
     allowed: False raises instead of downloading
 
     Raises UserError for a wrong digest, an archive that lacks a file, an HTTP error, a server that
-    does not answer, and a disk that refuses. Its text gives the address, and where to put the file
-    by hand.
+    does not answer or does not end (LARGEST, LONGEST_S), and a disk that refuses. Its text gives
+    the address, and where to put the file by hand.
     """
     target = folder / remote.name
     by_hand = f"get {remote.url} by hand and save it as {target}"
@@ -215,9 +218,7 @@ def fetch(remote, folder, allowed=True):
         # A file without a name, on the disk of the data set: it is gone however this block ends.
         place = next(path for path in (folder, *folder.parents) if path.is_dir())
         with tempfile.TemporaryFile(dir=place) as content:
-            pooch.HTTPDownloader(progressbar=on_terminal(), chunk_size=PIECE, timeout=TIMEOUT_S)(
-                remote.url, content, None
-            )
+            _download(remote.url, content)
             found = _digest(content, remote.digest)
             if found != remote.digest:
                 raise UserError(
@@ -225,7 +226,9 @@ def fetch(remote, folder, allowed=True):
                     f"{by_hand}"
                 )
             _keep(remote, content, folder)
-    except requests.RequestException as error:  # is an OSError too, so it comes first
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{remote.url} is no zip archive ({error}); {by_hand}") from None
+    except (requests.RequestException, _Refused) as error:  # the first is an OSError, too
         raise UserError(
             f"cannot download {remote.url} ({_reason(error)}); try again, or {by_hand}"
         ) from None
@@ -233,6 +236,46 @@ def fetch(remote, folder, allowed=True):
         raise UserError(
             f"cannot write {target} ({error.strerror}); make room, then {by_hand} or run again"
         ) from None
+
+
+class _Refused(Exception):
+    """What is wrong with an answer of a server."""
+
+
+class _Limited:
+    """A file to write a download into. Raises _Refused for more than LARGEST bytes."""
+
+    def __init__(self, file):
+        self.file, self.flush = file, file.flush
+
+    def write(self, piece):
+        if self.file.tell() + len(piece) > LARGEST:
+            raise _Refused(f"more than {LARGEST >> 20} MiB")
+        return self.file.write(piece)
+
+
+def _download(url, content):
+    """Download into an open file. Raises _Refused, or an error of requests or of the disk."""
+    get = pooch.HTTPDownloader(progressbar=on_terminal(), chunk_size=PIECE, timeout=TIMEOUT_S)
+    errors = []
+
+    def download():
+        try:
+            get(url, _Limited(content), None)
+        except ValueError as error:  # pooch's; that of requests for a wrong address is one, too
+            is_known = isinstance(error, requests.RequestException)
+            errors.append(error if is_known else _Refused("its Content-Length is no number"))
+        except Exception as error:
+            errors.append(error)
+
+    # A server that sends a byte now and then is never late: only who waits beside it can give up.
+    thread = threading.Thread(target=download, daemon=True)
+    thread.start()
+    thread.join(LONGEST_S)
+    if thread.is_alive():
+        raise _Refused(f"not complete after {LONGEST_S} s")
+    if errors:
+        raise errors[0]
 
 
 def _keep(remote, content, folder):
@@ -278,6 +321,8 @@ def _digest(file, like):
 
 def _reason(error):
     """The cause of an error of requests, in few words."""
+    if isinstance(error, _Refused):
+        return str(error)
     if error.response is not None:
         return f"HTTP {error.response.status_code}"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
@@ -286,4 +331,4 @@ def _reason(error):
         return f"no answer within {TIMEOUT_S} s"
     if isinstance(error, requests.ConnectionError):
         return "no connection to the server"
-    return str(error).splitlines()[0][:80]
+    return (str(error) or type(error).__name__).splitlines()[0][:80]

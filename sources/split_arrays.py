@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from cli.errors import UserError
+from sources.files import map_array
 from sources.pairs import Pairs
 from sources.splits import (
     BLOCK,
@@ -21,6 +22,7 @@ from sources.splits import (
     share_of,
 )
 
+LARGEST = 2**62  # time, as of files
 UNIT = "number"  # of times, see sources.values.times_of
 
 
@@ -105,15 +107,10 @@ class OwnSplitter:
     def _times(self, name, size):
         """The times (N,) of a split, mapped. Raises UserError if they are absent or do not fit."""
         path = self.folder / f"{name}.times.npy"
-        try:
-            times = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(
-                f"cannot read {path} ({error}); write a time for each interaction, as whole "
-                "numbers, or take --split random"
-            ) from None
-        if times.dtype.kind != "i" or times.shape != (size,):
-            raise UserError(
-                f"{path} holds {times.dtype} of shape {times.shape}; it needs {size} whole numbers"
-            )
+        advice = f"write {size} whole numbers, a time for each interaction, or take --split random"
+        times = map_array(path, advice)
+        if len(times) != size:
+            raise UserError(f"{path} holds {len(times)} times; {advice}")
+        if times.min() < -LARGEST or times.max() > LARGEST:
+            raise UserError(f"{path} holds times above 2^62 or below -2^62; {advice}")
         return times

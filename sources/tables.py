@@ -16,7 +16,7 @@ import pyarrow.csv
 
 from cli.errors import UserError
 from sources.files import NUL, PIECE, pieces
-from sources.layout import WORDS, Block
+from sources.layout import WORDS, Block, Layout
 
 TEXT = pa.dictionary(pa.int32(), pa.binary())  # type of a column: few of its values are distinct
 THREADS = 2
@@ -206,6 +206,17 @@ def _broken_lines(layout, text, first_line):
                 message += "; a list is no field: write a row for each of its items"
             lines.append((line, message))
     return lines, whole.getvalue().encode("latin-1") or b"\n"
+
+
+def check_csv(path, text):
+    """Raise UserError if a quotation mark of a CSV table is open or encloses several rows.
+
+    path: of the file, for messages
+    text: all of it, with a header
+    """
+    names = next(csv.reader([text.split("\n", 1)[0]]), [])
+    layout = Layout(path, "table", names=tuple(names), separator=",", quoted=True)
+    _check_quotes(layout, text.encode(), 1)
 
 
 def _check_quotes(layout, text, first_line):

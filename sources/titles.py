@@ -11,6 +11,7 @@ import pandas as pd
 from cli.errors import UserError
 from sources.columns import ITEM_NAMES, USER_NAMES, plain_name
 from sources.files import text_of
+from sources.tables import check_csv
 
 log = logging.getLogger("onebp")
 
@@ -113,6 +114,8 @@ def read_table(path, columns=1, separator=",", header=False):
     text, encoding = text_of(path)
     if header and encoding != "UTF-8":
         log.warning("warning: %s is not UTF-8; it is read as Latin-1", path)
+    if header:
+        check_csv(path, text)
     form = {} if header else {"header": None, "quoting": csv.QUOTE_NONE}
     if separator == "::":  # pandas is fast with separators of one character only
         text, separator = text.replace("::", "\t"), "\t"

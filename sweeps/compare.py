@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cli.errors import UserError, defer_interrupts, status_of
 from cli.flags import Flag, Parser, text, whole
+from cli.text import Multiline
 
 log = logging.getLogger("onebp")
 
@@ -154,7 +155,7 @@ def log_table(table, run):
         data, users = run.summary["dataset"]["name"], rows["users"].iloc[0]
         title = f"{metric} on {data}, test split, {users:,} users; differences to the first row"
         text = aligned([[*shown.columns], *shown.to_numpy().tolist()])
-        log.info("\n%s:\n\n%s\n", title, text)
+        log.info("\n%s:\n\n%s\n", title, Multiline(text))
     log.info(
         "Intervals are over users (paired bootstrap), one each; p are corrected by Holm over %d "
         "comparisons.",

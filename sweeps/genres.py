@@ -14,6 +14,7 @@ import families
 from checkpointing.files import load_checkpoint
 from checkpointing.resume import explain_mismatch
 from cli.errors import UserError
+from cli.text import Multiline
 from reports.figures import Points, save_figure
 from sources.titles import item_titles
 from utils import choose_device, write_csv
@@ -164,4 +165,4 @@ def log_genres(table, columns):
     for title, (rows, index) in tables.items():
         means = rows.pivot_table(list(MEASURES), index, "encodings", sort=False)
         means = means[[(measure, column) for measure in MEASURES for column in columns]]
-        log.info("%s:\n\n%s\n", title, means.to_string(float_format="%.3f"))
+        log.info("%s:\n\n%s\n", title, Multiline(means.to_string(float_format="%.3f")))

@@ -14,6 +14,7 @@ import torch
 from checkpointing.files import load_checkpoint
 from checkpointing.resume import changed_flags, explain_mismatch
 from cli.errors import Diverged, UserError
+from cli.text import Multiline
 from reports.console import command_to_continue
 from reports.figures import Lines, save_figure
 from reports.names import SUMMARY
@@ -195,7 +196,7 @@ def log_end(table, chosen, evaluator, args):
     shown[""] = ["chosen" if number == chosen else "" for number in range(len(table))]
     text = shown.to_string(index=False, float_format="%.4f", na_rep="")
     title = "Metrics at the best epochs; the validation split chose the epochs and the strength"
-    log.info("\n%s:\n\n%s\n", title, text)
+    log.info("\n%s:\n\n%s\n", title, Multiline(text))
 
     # The chosen strength, and what the whole grid took.
     best, seconds = table.iloc[chosen], table[["train_seconds", "total_seconds"]].sum()

@@ -18,6 +18,7 @@ import families
 from cli.errors import UserError, defer_interrupts, status_of
 from cli.flags import Flag, Parser, one_of, plain_name, share, whole
 from cli.shared_flags import UPDATE
+from cli.text import Multiline
 from sweeps.studies import ONLINE, parse_run_flags
 
 log = logging.getLogger("onebp")
@@ -213,7 +214,7 @@ def report(rows, folder, title):
     said = "from the second period on, mean ± standard deviation of the seeds' means"
     log.info("\nMetrics in the next period, %s;", said)
     log.info("of groups: Recall@20; seconds of training before a period (on a CPU: CPU time)\n")
-    log.info("%s\n", printed.reset_index().to_string(index=False))
+    log.info("%s\n", Multiline(printed.reset_index().to_string(index=False)))
     for model, part in by_seed.groupby("model", sort=False):
         if "update" in part.index.get_level_values("way"):
             update, anew = (part.xs(way, level="way").mean() for way in ("update", "anew"))

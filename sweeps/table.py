@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cli.errors import UserError, defer_interrupts, status_of
 from cli.flags import Flag, Parser, text
+from cli.text import Multiline
 from metrics.flags import larger_is_better
 from reports.names import LOG, METRICS, SUMMARY
 
@@ -146,4 +147,4 @@ def log_table(table, flags, metrics, metric):
     title = f"{len(table)} runs, by {metric} on the test split at the best epoch"
     left = [0, 1, 2, shown.columns.get_loc("note")] if "note" in shown else [0, 1, 2]
     text = aligned([[*shown.columns], *shown.to_numpy().tolist()], left)
-    log.info("\n%s:\n\n%s\n", title, text)
+    log.info("\n%s:\n\n%s\n", title, Multiline(text))

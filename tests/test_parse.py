@@ -230,6 +230,7 @@ def test_what_flags_decide():
         "log_root",
         "checkpoint_dir",
         "no_download",
+        "verify_data",
         "timeout",
         "config",
         "like",

@@ -5,52 +5,13 @@ Shapes: n rows, F fields, m rows of a block.
 
 import hashlib
 import json
-import shutil
 from contextlib import ExitStack
 
 import numpy as np
 
 from cli.errors import UserError
+from families.clicks.encoded import TYPES, map_rows, write_metadata
 from utils import atomic_folder, progress_bar
-
-# Files of an encoded copy, <name>.bin
-TYPES = {"codes": np.dtype("<i4"), "labels": np.dtype("u1"), "users": np.dtype("<i8")}
-
-
-def map_rows(folder, name, start, stop, width, mode="r"):
-    """Map rows of a file of an encoded copy into memory.
-
-    folder: the encoded copy
-    name: of the file, a key of TYPES
-    start, stop: the first row, and the row after the last
-    width: numbers per row
-    mode: "r" to read, "r+" to write too
-
-    Returns an array (stop - start, width).
-    """
-    if start == stop:
-        return np.empty((0, width), TYPES[name])
-    offset = start * width * TYPES[name].itemsize
-    return np.memmap(folder / f"{name}.bin", TYPES[name], mode, offset, (stop - start, width))
-
-
-def read_metadata(cache_folder):
-    """Read the metadata (about.json) of an encoded copy, or None if it is missing or incomplete.
-
-    See `encode` for what the metadata contain.
-    """
-    try:
-        metadata = json.loads((cache_folder / "about.json").read_text())
-        rows = metadata["parts"]["test"][1]
-        fields = len(metadata["fields"])
-        sizes = {"codes": rows * fields * TYPES["codes"].itemsize, "labels": rows}
-        if metadata["has_users"]:
-            sizes["users"] = rows * TYPES["users"].itemsize
-        files = {name: cache_folder / f"{name}.bin" for name in sizes}
-        complete = all(files[name].stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return metadata if complete else None
 
 
 def encode(source, cache_folder, name, threshold, ratios):
@@ -62,7 +23,7 @@ def encode(source, cache_folder, name, threshold, ratios):
     threshold: a value that occurs less often in the train split gets no id of its own
     ratios: {"valid", "test": fraction of all rows to take for a split that the source lacks}
 
-    Returns the metadata, which about.json holds too:
+    about.json holds checksums, see encoded.py, and the metadata:
     fields: names of the fields
     sizes: number of ids of each field
     parts: {"train", "valid", "test": (first row, row after the last)}
@@ -70,15 +31,13 @@ def encode(source, cache_folder, name, threshold, ratios):
     clicks: fraction of clicks in the train split
     skipped: [number of broken lines left out, number of the first], or [] if there is none
     digest: sha256 of all this and of the files
-    skipped_of, unordered_of: ClickSource.skipped and .unordered
+    skipped_of, unordered_of, latin_of: ClickSource.skipped, .unordered and .latin
 
     Pass 1 reads the text once and writes each row as codes: for each field, the position of its
     value among the distinct values of its block, whose hashes are written beside. Pass 2 counts the
     values of the train split. Pass 3 replaces the codes by ids. Memory holds the distinct values,
     but never the rows. Raises UserError if the disk refuses.
     """
-    if read_metadata(cache_folder) is None:  # an incomplete copy
-        shutil.rmtree(cache_folder, ignore_errors=True)
     try:
         with atomic_folder(cache_folder) as folder:
             blocks, rows = _write_blocks(source, folder)
@@ -99,14 +58,12 @@ def encode(source, cache_folder, name, threshold, ratios):
                 "skipped": [sum(count for count, _ in skipped), skipped[0][1]] if skipped else [],
             }
             metadata |= {"digest": _digest(folder, metadata), "skipped_of": source.skipped}
-            metadata["unordered_of"] = source.unordered
-            with open(folder / "about.json", "w") as file:
-                json.dump(metadata, file)
+            metadata |= {"unordered_of": source.unordered, "latin_of": source.latin}
+            write_metadata(folder, metadata)
     except OSError as error:
         raise UserError(
             f"cannot write {cache_folder} ({error.strerror}); make room there"
         ) from error
-    return metadata
 
 
 def _write_blocks(source, folder):

@@ -19,8 +19,9 @@ from cli.errors import UserError
 from distributed import collectives
 from distributed.agreement import check_equal_on_ranks, raise_on_all_ranks
 from distributed.group import wait_for_all
-from families.clicks.cache import encode, map_rows, read_metadata
+from families.clicks.cache import encode
 from families.clicks.columns import Columns
+from families.clicks.encoded import EncodedRows, open_copy
 from families.clicks.formats import find_clicks
 from sources.columns import wanted_of
 from sources.files import digest_of_file
@@ -59,10 +60,11 @@ def load_alone(args):
         skip_bad_lines=args.skip_bad_lines,
         download=not args.no_download,
         wanted=wanted_of(args),
+        verify=args.verify_data,
     )
 
 
-ENCODED_FORMAT = 3
+ENCODED_FORMAT = 4
 READ_ROWS = 1 << 14  # rows read at a time
 COLUMNS = Columns()
 
@@ -74,7 +76,7 @@ class Clicks:
     fields: names of the fields
     sizes: number of ids of each field
     splits: {"train", "valid", "test": (first row, row after the last)}; valid may be empty
-    folder: folder of the encoded copy
+    encoded: the rows of the encoded copy
     has_users: whether each row's user is known
     digest: of ids, labels, users and splits
     clicks: fraction of clicks in the training split
@@ -89,7 +91,7 @@ class Clicks:
     fields: list[str]
     sizes: list[int]
     splits: dict
-    folder: Path
+    encoded: EncodedRows
     has_users: bool
     digest: str
     clicks: float
@@ -123,25 +125,22 @@ class Clicks:
 
         Returns ids (m, F) int32 and labels (m,) uint8.
         """
-        ids = self._read("codes", start, stop, len(self.fields))
-        return ids, self._read("labels", start, stop, 1)[:, 0]
+        return self.encoded.read("codes", start, stop), self.labels(start, stop)
+
+    def labels(self, start, stop):
+        """Read the labels of rows: (m,) uint8."""
+        return self.encoded.read("labels", start, stop)[:, 0]
 
     def rows_at(self, numbers):
         """Read single rows into memory. numbers (m,): in ascending order, to read the disk in order
 
         Returns ids (m, F) int32 and labels (m,) uint8.
         """
-        end = int(numbers[-1]) + 1 if len(numbers) else 0
-        ids = map_rows(self.folder, "codes", 0, end, len(self.fields))
-        return ids[numbers], map_rows(self.folder, "labels", 0, end, 1)[numbers, 0]
+        return self.encoded.take("codes", numbers), self.encoded.take("labels", numbers)[:, 0]
 
     def users(self, start, stop):
         """Read the users of rows: (m,) int64, equal for rows of the same user."""
-        return self._read("users", start, stop, 1)[:, 0]
-
-    def _read(self, name, start, stop, width):
-        """Copy rows of a file of the encoded copy into memory, see cache.map_rows."""
-        return np.array(map_rows(self.folder, name, start, stop, width))
+        return self.encoded.read("users", start, stop)[:, 0]
 
 
 class RowRange:
@@ -199,6 +198,7 @@ def load_clicks(
     skip_bad_lines=False,
     download=True,
     wanted=WANTED,
+    verify=False,
 ):
     """Load a click data set: its encoded copy, which is made first if there is none.
 
@@ -214,6 +214,7 @@ def load_clicks(
     skip_bad_lines: whether to leave out broken lines, with a warning, instead of failing
     download: whether the data set may be downloaded
     wanted (Wanted): how files are read
+    verify: whether to check all of the copy at once, see encoded.open_copy
 
     Returns Clicks; the log says how each file is read. Raises UserError for an unknown name, wrong
     columns and broken files.
@@ -238,16 +239,22 @@ def load_clicks(
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
         cache_folder = folder / ".cache" / f"{name}.{key[:16]}"
 
-    # Use a temporary folder, removed at exit, if the copy cannot be kept.
-    if cache_folder is None or not _can_keep(cache_folder):
-        cache_folder = temporary_folder("clicks") / name
-
-    listed = ", ".join(path.name for path in found.files.values())
-    said = f"{name} ({listed})" if listed else name
-    metadata = read_metadata(cache_folder) or encode(source, cache_folder, said, threshold, ratios)
+    encoded = open_copy(cache_folder, verify) if cache_folder else None
+    if encoded is None:
+        # Use a temporary folder, removed at exit, if the copy cannot be kept.
+        if cache_folder is None or not _can_keep(cache_folder):
+            cache_folder = temporary_folder("clicks") / name
+        listed = ", ".join(path.name for path in found.files.values())
+        said = f"{name} ({listed})" if listed else name
+        encode(source, cache_folder, said, threshold, ratios)
+        encoded = EncodedRows(cache_folder)
+    metadata = encoded.metadata
     for file, (count, first) in metadata["skipped_of"].items():
         text = "warning: %s: %d broken lines are left out, line %d first"
         log.warning(text, folder / file, count, first)
+    for column, first in metadata["latin_of"].items():
+        text = "warning: values of %s are not UTF-8; they are read as Latin-1, for example %s"
+        log.warning(text, column, first)
     unordered = [
         f"{folder / file}: {count:,} of {rows:,} rows are earlier by {column!r} than the row "
         f"before them, {first} first"
@@ -260,7 +267,7 @@ def load_clicks(
         fields=metadata["fields"],
         sizes=metadata["sizes"],
         splits={split: tuple(span) for split, span in metadata["parts"].items()},
-        folder=cache_folder,
+        encoded=encoded,
         has_users=metadata["has_users"],
         digest=metadata["digest"],
         clicks=metadata["clicks"],
@@ -299,9 +306,7 @@ def _protocol(files, split, unordered):
 
 
 def _can_keep(cache_folder):
-    """Whether an encoded copy exists or can be written there; if not, warn."""
-    if read_metadata(cache_folder):
-        return True
+    """Whether an encoded copy can be written there; if not, warn."""
     try:
         cache_folder.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=cache_folder.parent):

@@ -55,6 +55,9 @@ DATA = [
          help="of a table: columns of numbers, x > 2 taken as floor(log(x)^2)"),
     Flag("skip_bad_lines", False, None, loads=True,
          help="count broken lines and leave them out, instead of stopping"),
+    Flag("verify_data", False, None, decides="nothing", local=True,
+         help="compare all of the encoded copy with its checksums before the start, not each part "
+              "when it is first read"),
 ]
 
 NETWORK = [

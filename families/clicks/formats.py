@@ -43,6 +43,7 @@ class ClickTable(ClickSource):
     skip: bool = False
     skipped: dict = field(default_factory=dict)
     unordered: dict = field(default_factory=dict)
+    latin: dict = field(default_factory=dict)
 
     def blocks(self):
         """Yield all rows as one Block."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cli.errors import UserError
+from families.clicks.encoding import Encodings
 from families.clicks.order import TimeOrder
 from sources.layout import Broken
 from sources.records import as_text, read_binary, read_json
@@ -51,6 +52,7 @@ class ClickSource:
     skipped: {name of a file: [number of lines left out, number of the first, from 1]}, known after
         all blocks were read
     unordered: {name of a file: order.TimeOrder.found}, of files not in the order of time, likewise
+    latin: encoding.Encodings.latin, likewise
     """
 
     splits: tuple
@@ -62,6 +64,7 @@ class ClickSource:
     skip: bool
     skipped: dict
     unordered: dict
+    latin: dict
 
     def blocks(self):
         """Yield all rows as Blocks."""
@@ -86,6 +89,7 @@ class ClickLog(ClickSource):
     skip: bool = False
     skipped: dict = field(default_factory=dict)
     unordered: dict = field(default_factory=dict)
+    latin: dict = field(default_factory=dict)
 
     @property
     def splits(self):
@@ -94,10 +98,12 @@ class ClickLog(ClickSource):
     def blocks(self):
         """Yield all rows as Blocks. Raises UserError for a broken line, with its number."""
         self.skipped, self.unordered = {}, {}
+        encodings = Encodings()
         for split, layout in self.layouts.items():
-            yield from self._blocks_of(split, layout)
+            yield from self._blocks_of(split, layout, encodings)
+        self.latin = encodings.latin
 
-    def _blocks_of(self, split, layout):
+    def _blocks_of(self, split, layout, encodings):
         """Yield the rows of a file as Blocks, and count the lines that are left out."""
         names = dict.fromkeys([self.label, *self.fields, *[self.user] * bool(self.user)])
         places = {name: layout.names.index(name) for name in names}
@@ -108,6 +114,9 @@ class ClickLog(ClickSource):
         for block in read_blocks(layout, sorted(read), ragged):
             self._refuse(ragged)
             order.add(block)
+            for name, place in places.items():
+                if block.columns[place].type == TEXT:
+                    encodings.add(layout, block, name, block.columns[place])
             rows, broken = self._read(split, layout, places, block)
             if first is None and (ragged.count or len(broken)):
                 first = min(

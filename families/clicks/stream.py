@@ -15,6 +15,7 @@ from checkpointing.files import load_checkpoint, save_checkpoint
 from checkpointing.resume import explain_mismatch
 from cli.config import taken_over
 from cli.errors import UserError
+from cli.text import Multiline
 from distributed import collectives
 from engine.tables import overwrite
 from families.clicks.family import STREAM as FLAGS
@@ -83,7 +84,7 @@ class Stream:
                 self.save_state(number, learners)
                 bar.update()
         self.results = self.metrics_by_slot(slots)
-        log.info("\n%s\n", self.describe())
+        log.info("\n%s\n", Multiline(self.describe()))
 
     def take_over(self, state, slots):
         """Take over settings and probabilities. Raises ValueError if they are not of this stream.
@@ -162,7 +163,7 @@ class Stream:
         return whole.set_index("name")[list(self.model.evaluator.metrics)]
 
     def describe(self):
-        """Lines with the metrics of all slots together."""
+        """Multiline with the metrics of all slots together."""
         how = "each is learned from after it was predicted"
         head = f"The test split as a stream of {self.args.slots} slots; {how}:"
         return f"{head}\n\n{self.overall().rename_axis(None).to_string(float_format='%.4f')}"

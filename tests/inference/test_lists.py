@@ -86,6 +86,9 @@ def test_lists_of_a_model_have_its_metrics(work):
         ("user,item\n", "lists.csv has no lists"),
         ("", "lists.csv is no CSV file with a header with user, item"),
         ("user,item\n0,b,5,6\n1,b\n0,c,1\n", "lists.csv"),
+        ('user,item\n0,b\n"0,c\n1,b\n1",c\n', "lists.csv, line 3: a quotation mark opens here"),
+        ('user,item\n0,b\n0,"c\n1,b\n', "lists.csv, line 3: a quotation mark begins a field"),
+        ("user,item\n0,b\0\n", "lists.csv, line 2: a NUL character"),
     ],
 )
 def test_mistakes_are_one_line(data, work, text, words):
@@ -96,10 +99,10 @@ def test_mistakes_are_one_line(data, work, text, words):
 
 
 def test_a_file_that_is_absent_or_no_text(data, work):
-    with pytest.raises(UserError, match=r"lists\.csv cannot be read \(No such file"):
+    with pytest.raises(UserError, match=r"cannot read lists\.csv \(No such file"):
         read_lists("lists.csv", data)
     (work / "lists.csv").write_bytes(b"user,item\n0,\xff\xfe\n")
-    with pytest.raises(UserError, match=r"lists\.csv is no CSV file"):
+    with pytest.raises(UserError, match=r"lists\.csv is not UTF-8 text"):
         read_lists("lists.csv", data)
 
 

@@ -282,3 +282,34 @@ def test_a_model_without_encodings_has_nothing_to_export(cli, work, name):
     assert status == 2
     assert f"{name} scores by the user's items and has no encodings" in stderr
     assert not (work / "out").exists()
+
+
+def test_ids_and_titles_that_command_a_terminal_or_a_spreadsheet(work, command):
+    """Escaped where they are printed, unchanged in CSV, with an apostrophe by --safe_csv."""
+    ids = ["\x1b]0;i\x07", "=1+2", "-3", "plain", "é\x85"]
+    users = ["@SUM(1)", "\x1b[2J"]
+    rows = [f"{user},{item}\n" for user in users for item in ids[:3]]
+    write(work / "datasets/odd/train.csv", "user,item\n" + "".join(rows))
+    write(work / "datasets/odd/test.csv", f"user,item\n{users[0]},{ids[3]}\n{users[1]},{ids[4]}\n")
+    titles = "".join(f'{item},"=T\x1b{item}"\n' for item in ids)
+    write(work / "datasets/odd/items.csv", f"item_id,title\n{titles}")
+    command("--dataset", "odd", *RUN, "--threads", 1)
+    ask = ("--mode", "recommend", *USE, "--users", "all", "--keep_seen")
+
+    printed = command(*ask)
+    assert "\\x1b]0;i\\x07" in printed
+    assert "=T\\x1bé\\x85" in printed
+    assert not [sign for sign in printed if not sign.isprintable() and sign != "\n"]
+    log_text = (work / "runs/mine/log.txt").read_text()
+    assert not [sign for sign in log_text if not sign.isprintable() and sign != "\n"]
+
+    def written(*more):
+        command(*ask, "--output", "recs.csv", *more)
+        table = pd.read_csv("recs.csv", dtype=str, lineterminator="\n")
+        return {name: set(table[name]) for name in ("user", "item", "title")}
+
+    assert written() == {"user": {*users}, "item": {*ids}, "title": {f"=T\x1b{i}" for i in ids}}
+    safe = written("--safe_csv")
+    assert safe["item"] == {ids[0], "'=1+2", "'-3", "plain", ids[4]}
+    assert safe["user"] == {"'@SUM(1)", users[1]}
+    assert all(title.startswith("'=T") for title in safe["title"])

@@ -169,6 +169,7 @@ def test_the_rows_of_a_run_arrive(cli, work, mlflow):
     assert (mlflow.params["dim"], mlflow.params["dataset"]) == ("4", "demo")
     assert "device" not in mlflow.params
     figures = [f"runs/{RUN}/{name}.png" for name in ("curves", "groups")]
+    figures = [f"runs/{RUN}/{name}.png" for name in ("curves", "groups")]
     assert (mlflow.files, mlflow.ends) == (figures, ["FINISHED"])
 
 

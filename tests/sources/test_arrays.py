@@ -1,5 +1,7 @@
 """Data sets of arrays on disk: what they say, what is refused, and a rank's part of them."""
 
+import random
+
 import numpy as np
 import pytest
 from tools import on_ranks, save_arrays, toy_data, train_on_ranks
@@ -130,10 +132,34 @@ def test_what_is_wrong_with_files(tmp_path):
     (folder / "test.indices.npy").write_bytes(whole[:-9])
     with pytest.raises(UserError, match=r"cannot read .*test.indices.npy"):
         load_arrays(folder, validate=False)
-    for text in ("{}", '{"users": 32, "items": Infinity}', '{"users": 32, "items": 5000000000000}'):
+    (folder / "test.indices.npy").write_bytes(whole)
+    wrong = ['{"users": 32.0, "items": 32}', '{"users": true, "items": 32}', "[" * 100_000, "{}"]
+    wrong += [f'{{"users": 32, "items": {number}}}' for number in ("Infinity", 5 * 10**12)]
+    for text in wrong:
         (folder / "about.json").write_text(text)
         with pytest.raises(UserError, match=r"cannot read .*about.json"):
             load_arrays(folder, validate=False)
+
+
+@pytest.mark.parametrize("name", ["about.json", "train.indptr.npy", "test.indices.npy"])
+def test_damaged_files_are_one_line(tmp_path, name):
+    """Bytes of the header above all: NumPy parses it as Python."""
+    folder, rng, lines = save_arrays(tmp_path / "made"), random.Random(name), []
+    whole = (folder / name).read_bytes()
+    for _ in range(160):
+        content = bytearray(whole)
+        place = rng.randrange(min(len(content), 140))
+        new = rng.choice([b"(", b"'", b"9", b"\n", b"\0", b""])
+        content[place : place + rng.randrange(3)] = new
+        (folder / name).write_bytes(content)
+        try:
+            data = load_arrays(folder, validate=False)
+        except UserError as error:
+            lines.append(str(error))
+        else:
+            assert data.train.indices.max() < data.shape[1]
+    assert len(lines) > 40
+    assert not [line for line in lines if "\n" in line or "made" not in line]
 
 
 @pytest.mark.parametrize(

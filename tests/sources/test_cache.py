@@ -85,7 +85,41 @@ def test_a_damaged_copy_is_made_again(folder, caplog, name):
         assert (copy / name).read_bytes() == whole
     (copy / name).unlink()
     same(first, read(folder))
-    assert caplog.text.count("is damaged; reading the files again") == 5
+    assert caplog.text.count(f"the parsed copy {copy} is damaged (") == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("train.items.npy", lambda array: array + 1),
+        ("train.items.npy", lambda array: array - 1),
+        ("train.items.npy", lambda array: array[:-1]),
+        ("train.items.npy", lambda array: array * 1.0),
+        ("train.indptr.npy", lambda array: array[::-1]),
+        ("train.indptr.npy", lambda array: array[1:]),
+        ("test.places.npy", lambda array: array + 1),
+        ("test.times.npy", lambda array: array[:1]),
+        ("test.ratings.npy", lambda array: array.astype(int)),
+    ],
+)
+def test_a_copy_that_contradicts_itself(folder, caplog, monkeypatch, name, change):
+    """Also where its checksums are right."""
+    whole, numpy_save = read(folder), np.save
+    (copy,) = copies(folder)
+    shutil.rmtree(copy)
+
+    def save(path, array, **how):
+        numpy_save(path, change(array) if path.name == name else array, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sources.cache.np.save", save)
+        read(folder)
+    same(whole, read(folder))
+    assert f"the parsed copy {copy} is damaged (" in caplog.text
+    assert " does not fit the others); reading the files again" in caplog.text
+    caplog.clear()
+    same(whole, read(folder))
+    assert not caplog.text
 
 
 def test_the_copy_follows_the_content_of_the_files(folder):

@@ -1,5 +1,6 @@
 """Downloads against a server on this machine that behaves well, badly, slowly or not at all."""
 
+import contextlib
 import hashlib
 import io
 import resource
@@ -20,20 +21,36 @@ from sources.download import REGISTRY, Published, RemoteFile, fetch
 
 FILES = {"train.csv": b"user,item\na,x\nb,y\n" + b"c,z\n" * 5000, "test.csv": b"user,item\na,y\n"}
 
+WAYS = ("good", "short", "slow", "stall", "drops", "words", "endless")
+
 
 class Server(BaseHTTPRequestHandler):
-    """/good/NAME, /short/NAME (cut off), /slow/NAME (in drops), /stall/NAME (endless), or 404."""
+    """/WAY/NAME, or 404.
+
+    The ways: good; short (cut off); slow (in pieces); stall (silent after ten bytes); drops (a byte
+    now and then); words (a Content-Length that is no number); endless (without any).
+    """
 
     def do_GET(self):
         way, name = self.path.strip("/").split("/")
         content = FILES.get(name)
-        if content is None or way not in ("good", "short", "slow", "stall"):
+        if content is None or way not in WAYS:
             self.send_error(404)
             return
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        if way != "endless":
+            self.send_header("Content-Length", "many" if way == "words" else str(len(content)))
         self.end_headers()
-        if way == "good":
+        if way == "endless":
+            with contextlib.suppress(OSError):  # until the program closes the connection
+                while True:
+                    self.wfile.write(bytes(1 << 16))
+        elif way == "drops":
+            with contextlib.suppress(OSError):
+                for place in range(len(content)):
+                    self.wfile.write(content[place : place + 1])
+                    time.sleep(0.1)
+        elif way in ("good", "words"):
             self.wfile.write(content)
         elif way == "slow":
             for position in range(0, len(content), 4000):
@@ -60,6 +77,12 @@ def server():
 def quick(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "TIMEOUT_S", 0.5)
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    monkeypatch.setattr(download, "LARGEST", 4 << 20)
+    monkeypatch.setattr(download, "LONGEST_S", 2)
 
 
 def remote(base, name="train.csv", digest=None):
@@ -93,12 +116,15 @@ def test_kinds_of_digests(server, tmp_path, digest):
         ("short", None, "the connection broke off"),
         ("stall", None, "no answer within 0.5 s"),
         ("none", None, "HTTP 404"),
+        ("drops", None, "not complete after 2 s"),
+        ("words", None, "its Content-Length is no number"),
+        ("endless", None, "more than 4 MiB"),
         ("good", "sha256:" + "0" * 64, "has digest sha256:.*cut off or changed"),
         ("good", "git:" + "0" * 40, "has digest git:.*cut off or changed"),
         ("good", "md5:" + "0" * 32, "has digest md5:.*cut off or changed"),
     ],
 )
-def test_failures_say_where_and_leave_nothing(server, tmp_path, way, digest, reason):
+def test_failures_say_where_and_leave_nothing(server, limits, tmp_path, way, digest, reason):
     wanted = remote(f"{server}/{way}", digest=digest)
     with pytest.raises(UserError, match=reason) as error:
         fetch(wanted, tmp_path)
@@ -196,6 +222,13 @@ def test_archive_that_lacks_a_file(server, tmp_path, monkeypatch):
     file = archive_of("d", f"{server}/good", {"README": "x", "ratings.csv": "x"}, monkeypatch)
     file = replace(file, members=("README", "movies.csv", "ratings.csv"))
     with pytest.raises(UserError, match=r"good/d\.zip lacks d/movies\.csv; correct"):
+        fetch(file, tmp_path / "d")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_archive_that_is_none(server, tmp_path):
+    file = RemoteFile("d", f"{server}/good/test.csv", remote("", "test.csv").digest, ("u.data",))
+    with pytest.raises(UserError, match=r"test\.csv is no zip archive.*by hand"):
         fetch(file, tmp_path / "d")
     assert list(tmp_path.iterdir()) == []
 

@@ -112,7 +112,8 @@ def test_flags_that_do_not_apply(tmp_path, flags, message):
 
 def test_times_that_do_not_fit(tmp_path):
     save_arrays(tmp_path / "made", train_times=np.arange(3))
-    with pytest.raises(
-        UserError, match=r"train.times.npy holds int64 of shape \(3,\); it needs 224"
-    ):
+    with pytest.raises(UserError, match=r"train.times.npy holds 3 times; write 224 whole numbers"):
         arrays.load_arrays(tmp_path / "made", True, Choice(split="last"))
+    save_arrays(tmp_path / "made", train_times=np.arange(224) + np.iinfo(np.int64).min)
+    with pytest.raises(UserError, match=r"train.times.npy holds times above 2\^62"):
+        arrays.load_arrays(tmp_path / "made", True, Choice(split="time"))

@@ -133,6 +133,8 @@ def test_movielens_in_either_encoding(work, encoding):
         ("items.csv", b"\xff\xfe\x00"),
         ("movies.csv", b"movieId,genres\n1,Drama\n"),
         ("movies.csv.gz", b"\x1f\x8b\x08"),
+        ("movies.csv", b'movieId,title\n1,Heat\n2,"Up\n3,Alien\n4,Brazil\n5,Her"\n'),
+        ("items.csv", b'item_id,title\n1,"Heat\n2,Up\n'),
     ],
 )
 def test_broken_files(work, data, name, content):

@@ -1,7 +1,6 @@
 """The encoded copy: ids by a slow reference, nothing of later splits in them; whole or absent."""
 
 import hashlib
-import json
 import os
 import platform
 import tempfile
@@ -101,7 +100,7 @@ def test_the_same_bytes_twice(tmp_path):
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         data = load_clicks("shop", folder_of(tmp_path / name, random_rows()))
-        copies.append({path.name: path.read_bytes() for path in data.folder.iterdir()})
+        copies.append({path.name: path.read_bytes() for path in data.encoded.folder.iterdir()})
         copies[-1]["digest"] = data.digest
     assert copies[0] == copies[1]
     assert {"codes.bin", "labels.bin", "users.bin", "about.json"} <= copies[0].keys()
@@ -138,7 +137,7 @@ def test_a_copy_goes_by_the_content(tmp_path):
     path = tmp_path / "shop" / "clicks.csv"
     before, stat = load_clicks("shop", tmp_path), path.stat()
     os.utime(path, ns=(1, stat.st_mtime_ns + 1))
-    assert load_clicks("shop", tmp_path).folder == before.folder
+    assert load_clicks("shop", tmp_path).encoded.folder == before.encoded.folder
     text = path.read_text()
     path.write_text(text.replace("\n1,", "\nX,").replace("\n0,", "\n1,").replace("\nX,", "\n0,"))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -146,20 +145,6 @@ def test_a_copy_goes_by_the_content(tmp_path):
     after = load_clicks("shop", tmp_path)
     assert (after.rows(0, 200)[1] == 1 - before.rows(0, 200)[1]).all()
     assert after.digest != before.digest
-
-
-@pytest.mark.parametrize("damage", ["cut", "about", "gone"])
-def test_a_damaged_copy_is_made_anew(tmp_path, damage):
-    data = load_clicks("shop", folder_of(tmp_path, random_rows()))
-    if damage == "cut":
-        os.truncate(data.folder / "codes.bin", 100)
-    elif damage == "gone":
-        (data.folder / "labels.bin").unlink()
-    else:
-        (data.folder / "about.json").write_text(json.dumps({"parts": 3}))
-    again = load_clicks("shop", tmp_path)
-    assert again.digest == data.digest
-    assert len(again.rows(0, 200)[0]) == 200
 
 
 @pytest.mark.parametrize("where", ["_write_blocks", "_number_values", "_digest"])
@@ -201,7 +186,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     data = load_clicks("shop", tmp_path)
     assert "no encoded copy kept" in caplog.text
-    assert tmp_path not in data.folder.parents
+    assert tmp_path not in data.encoded.folder.parents
     assert data.digest == load_clicks("shop", tmp_path).digest
 
 

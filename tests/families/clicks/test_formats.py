@@ -285,6 +285,31 @@ def test_movielens_without_what_it_takes(tmp_path):
         find("ml-1m-ctr", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("times", "name", "change", "message"),
+    [
+        (True, "ratings.dat", ("::5::", "::five::"), r"ratings.dat: 'five' is no rating"),
+        (True, "ratings.dat", ("::300", "::¹00"), r"ratings.dat: '.*¹00' is no time"),
+        (False, "latest_with_timestamp.csv", (",300", ",2003"), None),
+        (False, "latest_with_timestamp.csv", (",300", ",2e3"), r"timestamp.csv: '2e3' is no time"),
+        (False, "latest_with_timestamp.csv", ("1,1,4", "2,1,4"), r"user '2' and movie '1' twice"),
+        (True, "users.dat", ("2::M", "1::M"), r"users.dat has user '1' twice; remove one"),
+        (True, "movies.dat", ("2::", "3::"), r"movies.dat has movie '3' twice; remove one"),
+    ],
+)
+def test_movielens_with_mistakes(tmp_path, times, name, change, message):
+    """A user who is there twice would have each rating twice."""
+    movielens_1m(tmp_path, times)
+    path = tmp_path / "ml-1m" / name
+    path.write_bytes(path.read_bytes().replace(*(text.encode() for text in change), 1))
+    source = find("ml-1m-ctr", tmp_path).source
+    if message is None:
+        assert len(source.make()) == 4
+        return
+    with pytest.raises(UserError, match=message):
+        source.make()
+
+
 def test_demo_is_the_same_everywhere():
     frame = demo_clicks()
     assert frame.columns.tolist() == ["label", *CLICK_FIELDS]

@@ -260,7 +260,7 @@ def collect(trials):
     rows = []
     for trial in trials:
         if summary := trial.summary():
-            row = {**trial.swept, "seed": trial.args.seed, "run_name": trial.name}
+            row = {**trial.swept, "seed": trial.args.seed, "run_name": trial.files.name}
             for moment in ("best", "last"):
                 numbers = {name: v for name, v in summary[moment].items() if name != "valid"}
                 row |= {f"{moment}_{name}": value for name, value in numbers.items()}

@@ -172,6 +172,7 @@ def test_what_a_search_leaves(whole_search, cli):
     assert "--refit" in whole_search["started"][5]
     assert len(whole_search["started"]) == 6
     runs = pd.read_csv(folder / "runs.csv")
+    assert runs["run_name"].str.endswith("-refit").all()  # `compare` takes the folder
     assert f"test Recall@20 {runs['best_Recall@20'].mean():.4f}, seeds: 1" in stdout
     assert is_png(folder / "search.png")
 

@@ -194,7 +194,7 @@ class Process:
             if args.lr > 0.1 and self.epoch == 3:
                 self.returncode = 2
             elif self.epoch == args.epochs:
-                (self.run.files / "summary.json").write_text("{}")
+                (self.run.files / "summary.json").write_text('{"best": {}}')
                 self.returncode = 0
             else:
                 self.epoch += 1

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from tools import PATIENCE, ROOT, finish, start
+from rank_tools import children
+from tools import PATIENCE, ROOT, finish, start, write
 
 from checkpointing.files import load_checkpoint
 from cli.signals import defer_interrupts
@@ -105,23 +107,56 @@ def test_deferred_signals_go_to_the_handler_that_was_there():
         signal.signal(signal.SIGUSR1, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_run_says_how_to_go_on_and_that_does(cli, work, number):
-    """The notice waits for the epoch's end, and saves it, also where no checkpoint was due."""
-    flags = ("--dim", 8, "--compile", "off", "--run_name", "told")
-    saves = ("--save_every", 4000 if number == signal.SIGUSR1 else 1)
-    process = start("--epochs", 5000, *flags, *saves)
-    metrics, limit = work / "runs/told/metrics.csv", time.time() + PATIENCE
-    while not metrics.exists() or metrics.read_text().count("\n") < 4:
+def wait_for_rows(rows=4):
+    metrics, limit = Path("runs/long/metrics.csv"), time.time() + PATIENCE
+    while not metrics.exists() or metrics.read_text().count("\n") < rows:
         assert time.time() < limit
         time.sleep(0.01)
-    process.send_signal(number)
+
+
+def saved_epoch():
+    return load_checkpoint(Path("checkpoints/long/last.pt"))["epoch"]
+
+
+def test_a_run_says_how_to_go_on(work):
+    flags = ("--epochs", 5000, "--dim", 8, "--compile", "off", "--save_every", 1)
+    process = start(*flags, "--run_name", "long")
+    wait_for_rows()
+    process.terminate()
     status, _, errors = finish(process)
-    assert (status, errors.count("\n")) == (128 + number, 1)
-    epoch = load_checkpoint(work / "checkpoints/told/last.pt")["epoch"]
-    assert f"go on from epoch {epoch} with: " in errors
-    assert errors.endswith(" --train_mode continue\n")
-    if number == signal.SIGUSR1:
-        assert f"interrupted after epoch {epoch}; " in errors
-    again = cli("--epochs", epoch + 1, *flags, "--train_mode", "continue")
-    assert f"continuing after epoch {epoch}" in again[1]
+    assert (status, errors.count("\n")) == (143, 1)
+    assert f"go on from epoch {saved_epoch()} with: " in errors
+    assert errors.endswith(" --save_every 1 --run_name long --train_mode continue\n")
+
+
+def test_the_job_file_of_the_docs_goes_on(work, monkeypatch):
+    """The notice waits for the epoch's end, and saves it, also where no checkpoint was due."""
+    page = (ROOT / "docs/training.md").read_text()
+    job = page[page.index("#!/bin/bash\n#SBATCH") :].split("```")[0]
+    run = (
+        f"{sys.executable} {ROOT}/main.py --dim 8 --compile off --save_every 5000 --epochs $EPOCHS"
+    )
+    write(work / "job", job.replace("python main.py --dataset 1M", run))
+    for program, what in (("srun", 'exec "$@"'), ("scontrol", 'echo "$@"')):
+        write(work / "bin" / program, f"#!/bin/sh\n{what}\n")
+        (work / "bin" / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{work / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+
+    def start_job(epochs):
+        monkeypatch.setenv("EPOCHS", str(epochs))
+        outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(["bash", "job"], text=True, **outputs)
+
+    process = start_job(5000)
+    wait_for_rows()
+    (run,) = children(process.pid)
+    os.kill(run, signal.SIGUSR1)
+    status, output, errors = finish(process)
+    epoch = saved_epoch()
+    assert (status, output.splitlines()[-1]) == (138, "requeue 7")
+    assert f"interrupted after epoch {epoch}; go on from epoch {epoch} with: " in errors
+    status, output, _ = finish(start_job(epoch + 1))
+    assert status == 0
+    assert f"continuing after epoch {epoch}" in output
+    assert "requeue" not in output

@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 import families
-from cli.errors import UserError, defer_interrupts, status_of
+from cli.errors import UserError, status_of
+from cli.signals import defer_interrupts
 from parse import contradictions, parse_args
 
 
 def main(argv=None):
     """Run the command. Returns the exit status.
 
-    0: success; 2: a mistake of the user, with one line on stderr; 130: Ctrl-C.
+    0: success; 2: a mistake of the user, with one line on stderr; 130: Ctrl-C;
+    143, 129, 138: SIGTERM, SIGHUP, SIGUSR1, see cli.signals.
     """
     args = parse_args(argv)
     return status_of("main.py", run, args)

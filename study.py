@@ -25,8 +25,9 @@ import textwrap
 from pathlib import Path
 
 import families
-from cli.errors import UserError, defer_interrupts, status_of
+from cli.errors import UserError, status_of
 from cli.flags import Flag, Parser, plain_name, whole
+from cli.signals import defer_interrupts
 from cli.text import Multiline
 from sweeps.studies import NAMED, Sweep, parse_run_flags
 

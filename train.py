@@ -18,6 +18,7 @@ from checkpointing.last_and_best import Checkpoints
 from checkpointing.resume import checkpoint_state, explain_mismatch, restore, restore_best
 from cli import launch
 from cli.errors import Diverged, UserError
+from cli.signals import NOTICE, defer_interrupts
 from distributed import collectives
 from distributed.group import note_run_started
 from reports.console import how_to_continue, log_end, log_epoch, log_start
@@ -33,7 +34,8 @@ def fit(model, data, args, asked=None):
     asked: the flags that repeat the run, for flags.toml, if they are not `args`
 
     Returns the best epoch. Raises UserError if the checkpoint does not fit, Diverged if the loss is
-    no longer finite, KeyboardInterrupt, with a line on how to continue, on Ctrl-C.
+    no longer finite, KeyboardInterrupt, with a line on how to continue, on Ctrl-C and the other
+    signals of cli.signals.
     """
     begin, progress = time.perf_counter(), Progress()
     kind = Run if launch.is_main_process() else SilentRun
@@ -148,14 +150,19 @@ def train(model, run, progress, checkpoints, args):
     """Train the epochs after `progress`, with evaluation, early stop and checkpoints.
 
     Returns what was found of each user when the best epoch was evaluated on test, a
-    metrics.found.Found; None if that was not done here.
+    metrics.found.Found; None if that was not done here. A scheduler's notice that the time is
+    nearly over waits until the epoch is saved; then KeyboardInterrupt is raised on all ranks.
     """
     if progress.done(args):
         return None
     steps, found = model.steps_per_epoch, None
     since_row = 0.0  # seconds of training since the last row of metrics.csv
-    with progress_bar("training", args.last_epoch * steps, "step", progress.epoch * steps) as bar:
-        while not progress.done(args):
+    total, noticed = args.last_epoch * steps, False
+    with (
+        defer_interrupts(NOTICE) as notices,
+        progress_bar("training", total, "step", progress.epoch * steps) as bar,
+    ):
+        while not progress.done(args) and not noticed:
             # One epoch.
             epoch, begin, improved = progress.epoch + 1, time.perf_counter(), False
             bar.set_description(f"epoch {epoch}/{args.last_epoch}", refresh=False)
@@ -181,7 +188,10 @@ def train(model, run, progress, checkpoints, args):
                 since_row = 0.0
 
             state = checkpoint_state(model, progress, args)
-            checkpoints.update(state, improved, final=progress.done(args))
+            noticed = not collectives.all_true(not notices)
+            checkpoints.update(state, improved, final=progress.done(args) or noticed)
+    if noticed:  # by another rank: the notice is raised where the block ends
+        raise KeyboardInterrupt
     return found
 
 

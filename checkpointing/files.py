@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from checkpointing import schema
-from cli.errors import UserError, defer_interrupts, message_of
+from cli.errors import UserError, message_of
+from cli.signals import defer_interrupts
 from utils import atomic_file
 
 CHECKPOINT_FORMAT = 1

@@ -1,4 +1,4 @@
-"""Mistakes of the user, reported in one line; how a command ends; Ctrl-C at a bad moment."""
+"""Mistakes of the user, reported in one line; how a command ends."""
 
 import errno
 import logging
@@ -6,9 +6,10 @@ import os
 import re
 import signal
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from cli import launch
+from cli.signals import ending_signals
 from cli.text import escaped
 
 # What torch.distributed says if another process is gone, or does not answer.
@@ -45,17 +46,28 @@ class Diverged(RaisedByAllRanks):
 def status_of(program, action, *arguments):
     """Call action(*arguments) for `program`. Returns the exit status of a command.
 
-    0: success; 2: a mistake of the user, reported in one line on stderr; 130: Ctrl-C. Other
-    exceptions are bugs, and are raised.
+    0: success; 2: a mistake of the user, reported in one line on stderr; 128 + its number: a signal
+    of cli.signals, as Ctrl-C (130), with a line on stderr. Other exceptions are bugs, and are
+    raised.
     """
+    with ending_signals() as received:
+        try:
+            return _status_of(program, action, *arguments)
+        except KeyboardInterrupt as interrupt:
+            # A terminal that was closed takes no line, and must not turn the status into another.
+            with suppress(OSError, UserError):
+                finish_output()
+            with suppress(OSError):
+                if launch.is_main_process():
+                    print(escaped(interrupt) or "interrupted", file=sys.stderr)
+            return 128 + (received or [signal.SIGINT])[0]
+
+
+def _status_of(program, action, *arguments):
     rank = launch.rank()
     try:
         action(*arguments)
         finish_output()
-    except KeyboardInterrupt as interrupt:
-        if not rank:
-            print(escaped(interrupt) or "interrupted", file=sys.stderr)
-        return 130
     except Exception as error:
         message = message_of(error)
         if message is None:
@@ -137,20 +149,3 @@ def should_report(error):
     if isinstance(error, RaisedByAllRanks):
         return launch.is_main_process()
     return not says_rank_is_lost(error) or launch.local_rank() == 0
-
-
-@contextmanager
-def defer_interrupts():
-    """Let Ctrl-C wait until the block ends.
-
-    Ctrl-C while C++ code (an import, torch.save) calls Python would abort the process; so it is
-    raised after the block.
-    """
-    received = []
-    handler = signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if received:
-        raise KeyboardInterrupt

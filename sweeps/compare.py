@@ -11,8 +11,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from cli.errors import UserError, defer_interrupts, status_of
+from cli.errors import UserError, status_of
 from cli.flags import Flag, Parser, text, whole
+from cli.signals import defer_interrupts
 from cli.text import Multiline
 
 log = logging.getLogger("onebp")

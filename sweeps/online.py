@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 
 import families
-from cli.errors import UserError, defer_interrupts, status_of
+from cli.errors import UserError, status_of
 from cli.flags import Flag, Parser, one_of, plain_name, share, whole
 from cli.shared_flags import UPDATE
+from cli.signals import defer_interrupts
 from cli.text import Multiline
 from sweeps.studies import ONLINE, parse_run_flags
 

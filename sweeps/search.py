@@ -18,8 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import families
-from cli.errors import UserError, defer_interrupts, status_of
+from cli.errors import UserError, status_of
 from cli.flags import Flag, Parser, number, plain_name, whole
+from cli.signals import defer_interrupts
 from parse import flags_of
 from sweeps.space import Range, space_of
 from sweeps.studies import parse_run_flags

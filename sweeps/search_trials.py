@@ -176,7 +176,7 @@ class Search:
     def run(self, count, minutes, jobs):
         """Run trials until there are `count`, or the minutes are over; `jobs` at a time.
 
-        On Ctrl-C or SIGTERM, stops the running ones and raises KeyboardInterrupt.
+        On a signal of cli.signals, stops the running ones and raises KeyboardInterrupt.
         """
         for trial in self.trials(*ENDED):  # a kill may have come before their files were removed
             candidate = self.candidate(trial, trial.user_attrs["words"], trial.last_step or 0)

@@ -8,8 +8,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from cli.errors import UserError, defer_interrupts, status_of
+from cli.errors import UserError, status_of
 from cli.flags import Flag, Parser, text
+from cli.signals import defer_interrupts
 from cli.text import Multiline
 from metrics.flags import larger_is_better
 from reports.names import LOG, METRICS, SUMMARY

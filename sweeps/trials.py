@@ -20,6 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 import families
 from checkpointing.files import load_checkpoint
 from cli.errors import UserError
+from cli.signals import Ended
 from parse import Flags
 from reports.names import METRICS, SUMMARY
 from sweeps.studies import as_words, describe
@@ -157,7 +158,7 @@ def plan(fixed, combinations, seeds, folder, kind=Trial):
 def run_all(trials, jobs):
     """Run the unfinished trials, `jobs` at a time. Returns {name: error line} of those that failed.
 
-    On Ctrl-C or SIGTERM, stops the running ones and raises KeyboardInterrupt.
+    On a signal of cli.signals, stops the running ones and raises KeyboardInterrupt.
     """
     waiting = [trial for trial in trials if trial.summary() is None]
     done, failed = len(trials) - len(waiting), {}
@@ -190,18 +191,20 @@ def run_all(trials, jobs):
 def running_processes():
     """Yield a dictionary for `start`. At the end, stop the processes that are still in it.
 
-    SIGTERM raises KeyboardInterrupt in the block, as Ctrl-C does.
+    A signal that ends the block is passed on to them, so that each ends as it would alone.
     """
-    running = {}
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    running, number = {}, signal.SIGTERM
     try:
         with logging_redirect_tqdm([log]):
             yield running
+    except Ended as ended:
+        number = ended.number
+        raise
     finally:
         for process, _, _ in running.values():
-            process.terminate()
+            process.send_signal(number)
+        for process, _, _ in running.values():
             process.wait()
-        signal.signal(signal.SIGTERM, handler)
 
 
 def start(trial, running):

@@ -93,6 +93,7 @@ def started(monkeypatch):
         log.handlers[:] = handlers
         ended = SimpleNamespace(returncode=status, poll=lambda: status)
         ended.terminate = ended.wait = lambda: None
+        ended.send_signal = lambda number: None
         running[trial] = ended, errors, time.perf_counter()
 
     monkeypatch.setattr(trials, "start", start_here)

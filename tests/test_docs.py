@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 FRONT, EXTENDING = ROOT / "README.md", ROOT / "docs" / "extending.md"
 PAGES = [FRONT, *sorted((ROOT / "docs").glob("*.md")), ROOT / "datasets" / "README.md"]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+SLURM = "time signal requeue open"  # of a job file
 TORCHRUN = "standalone nproc_per_node nnodes node_rank master_addr max_restarts rdzv_backend"
 COMMAND = re.compile(r"(python main\.py|python study\.py|torchrun)( .*)?")
 STEP = r"^In `(.+?)`(?:, (.+))?:\n\n```(?:python|text)\n((?:.*\n)+?)```$"
@@ -93,7 +94,7 @@ def check_search(given, fixed):
 
 @every_page
 def test_a_flag_that_a_page_names_exists(page):
-    known = {*declared(), *TORCHRUN.split(), "help"}
+    known = {*declared(), *TORCHRUN.split(), *SLURM.split(), "help"}
     if page == EXTENDING:
         known.add("factors")
     assert {*re.findall(r"(?<![\w-])--([A-Za-z]\w*)", page.read_text())} <= known

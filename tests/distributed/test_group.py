@@ -205,10 +205,24 @@ def test_a_rank_that_does_not_answer_ends_the_run_with_a_line(work, flags):
     assert "--train_mode continue" in errors
 
 
-def test_ctrl_c_says_how_to_go_on_and_that_does(work):
+def terminal(process):
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C
+
+
+def scheduler(process):
+    process.terminate()
+
+
+def notice(process):
+    for rank in children(process.pid):
+        os.kill(rank, signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("end", [terminal, scheduler, notice])
+def test_a_signal_says_once_how_to_go_on_and_that_does(work, end):
     process = torchrun("--epochs", 10_000, *FLAGS, "--run_name", "stopped", start_new_session=True)
     wait_for_epoch("stopped", 3)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    end(process)
     _, _, errors = finish(process)
     (line,) = (line for line in errors.splitlines() if line.startswith("interrupted"))
     assert f"torchrun --standalone --nproc_per_node=2 -- {ROOT / 'main.py'} --epochs 10000" in line

@@ -207,6 +207,9 @@ class Process:
     def terminate(self):
         self.returncode = -15
 
+    def send_signal(self, number):
+        self.returncode = -number
+
     wait = terminate
 
 

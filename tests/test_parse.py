@@ -138,34 +138,18 @@ def test_help_shows_the_flags_of_the_model_with_their_defaults(capsys, model):
     assert all(f"{', '.join(family.models)} {family.title}" in text for family in others)
 
 
+TRAITS = {"gradients", "epochs", "dim", "pairs", "ranking", "personal", "lists", "updates"}
+
+
 def test_declarations_fit_each_other():
     """Choices, traits and suggested flags that a declaration names exist."""
     for family in families.FAMILIES:
         traits = {trait for model in family.models.values() for trait in model.has}
-        assert traits <= {
-            "gradients",
-            "epochs",
-            "dim",
-            "pairs",
-            "ranking",
-            "personal",
-            "lists",
-            "updates",
-        }
+        assert traits <= TRAITS
         for model in family.models:
             declared = flags_of(model)
             for flag in declared.values():
-                assert flag.needs in {
-                    None,
-                    "gradients",
-                    "epochs",
-                    "dim",
-                    "pairs",
-                    "ranking",
-                    "personal",
-                    "lists",
-                    "updates",
-                }
+                assert flag.needs in TRAITS | {None}
                 for choice, values in flag.only.items():
                     assert set(values) <= set(declared[choice].convert.choices)
             suggested = [*family.suggested.get(model, {}).values(), *family.datasets.values()]

@@ -1,6 +1,7 @@
 """Draw figures of one or more panels, readable without colour, into PNG files."""
 
 import itertools
+import textwrap
 import warnings
 from dataclasses import dataclass
 
@@ -250,7 +251,8 @@ class Intervals:
         style = {"fmt": "o", "color": "black", "markersize": 5, "capsize": 4}
         axes.errorbar(table["difference"], places, xerr=lengths, **style)
         axes.axvline(0, color="gray", linestyle="--")
-        axes.set_yticks(places, table["row"])
+        labels = [textwrap.fill(label, 24) for label in table["row"]]
+        axes.set_yticks(places, labels, parse_math=False)
         axes.set_ylim(len(table) - 0.5, -0.5)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set(xlabel=self.xlabel)

@@ -215,9 +215,9 @@ def draw(path, table, run):
 
     first = table["row"].iloc[0]
     panels = [
-        Intervals(rows.iloc[1:], f"{metric}, difference to {first}")
+        Intervals(rows.iloc[1:], f"{metric}, difference")
         for metric, rows in table.groupby("metric", sort=False)
     ]
     users = table["users"].max()
-    title = f"{run.summary['dataset']['name']}, {users:,} users, 95 % bootstrap intervals"
-    save_figure(path, title, panels)
+    title = f"{run.summary['dataset']['name']}, {users:,} users: differences to {first}"
+    save_figure(path, f"{title}\nwith 95 % bootstrap intervals", panels)

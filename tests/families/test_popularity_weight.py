@@ -284,7 +284,7 @@ def test_a_continuation_keeps_the_weight(cli, shop):
     again = ("--train_mode", "continue", "--popularity_weight", 0.5)
     status, _, stderr = cli(*words, *again)
     assert status == 2
-    assert "chose its best epoch by --popularity_weight 0.0; give that" in stderr
+    assert "chose its best epoch by --popularity_weight 0.0; do so again" in stderr
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Full ranking: the top K of all items that a user has not seen, and its metrics (metrics/).
+"""Full ranking: the top K of all items that a user has not seen, and its metrics (engine/metrics).
 
 Shapes: b users of a block, m pairs of a block, U users, I items, D dim, K list length.
 """
@@ -7,12 +7,7 @@ import numpy as np
 import torch
 
 from cli.errors import UserError
-from distributed import collectives
-from engine.tables import UserItems
-from engine.topk import rank_of, stable_topk, topk_group_count
-from metrics.accuracy import Lists
-from metrics.chosen import Chosen
-from metrics.flags import (
+from cli.metrics import (
     CHOSEN,
     CUTOFFS,
     PAIR_METRICS,
@@ -22,9 +17,14 @@ from metrics.flags import (
     mistakes,
     names_of,
 )
-from metrics.found import Found
-from metrics.lists import items_of
-from metrics.pairs import pair_metrics
+from distributed import collectives
+from engine.metrics.accuracy import Lists
+from engine.metrics.chosen import Chosen
+from engine.metrics.found import Found
+from engine.metrics.lists import items_of
+from engine.metrics.pairs import pair_metrics
+from engine.tables import UserItems
+from engine.topk import rank_of, stable_topk, topk_group_count
 from sources.share import item_counts
 
 BLOCK_SCORES = 1 << 23  # scores held at a time, 32 MB
@@ -151,7 +151,7 @@ class Evaluator:
     from_zero: whether a plot of the metrics shows 0
     sizes: {name for summary.json: how many users (pairs, ratings, rows) are evaluated}
     finds_users: whether an evaluation of all users leaves `found`
-    found: what the latest evaluation of all users found of each, a metrics.found.Found, or None
+    found: what the latest evaluation of all users found of each, engine.metrics.found.Found or None
     """
 
     larger_is_better = True
@@ -243,7 +243,7 @@ class Ranking(Evaluator):
 
         split: csr_array (U, I)
         seen: list of csr_array (U, I) that share no pair with it
-        about: metrics.lists.Items; None: for metrics of accuracy, Coverage and Gini
+        about: engine.metrics.lists.Items; None: for metrics of accuracy, Coverage and Gini
         """
         degree = np.diff(split.indptr)
         self.users = torch.as_tensor(np.flatnonzero(degree), device=device)  # (n,)

@@ -12,13 +12,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import families
-from cli import config
+from cli import config, metrics
 from cli import shared_flags as shared
 from cli.errors import UserError
 from cli.flags import Flag, HelpFormatter, Parser, one_of
 from families.contradictions import contradictions
 from inference import flags as inference
-from metrics import flags as metrics
 from regularizers.flags import HELD_OUT
 
 MODEL = Flag(

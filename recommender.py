@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from cli.errors import UserError
+from cli.metrics import monitor_of
 from cli.registry import RANKINGS, REGULARIZERS, find
 from distributed import agreement, collectives
 from distributed.optimizer import optimizer_of_ranks, reads_few_rows
@@ -17,7 +18,6 @@ from engine.adam import BETA2, Adam
 from engine.optimizer import SGD
 from engine.tables import value_and_gradients
 from evaluate import DotProduct, popularity_encodings
-from metrics.flags import monitor_of
 from utils import cpu_threads, make_generator, restore_generator
 
 

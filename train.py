@@ -150,7 +150,7 @@ def train(model, run, progress, checkpoints, args):
     """Train the epochs after `progress`, with evaluation, early stop and checkpoints.
 
     Returns what was found of each user when the best epoch was evaluated on test, a
-    metrics.found.Found; None if that was not done here. A scheduler's notice that the time is
+    engine.metrics.found.Found; None if not done here. A scheduler's notice that the time is
     nearly over waits until the epoch is saved; then KeyboardInterrupt is raised on all ranks.
     """
     if progress.done(args):

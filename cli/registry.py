@@ -33,25 +33,25 @@ REGULARIZERS = {
 RANKINGS = {"users": "evaluate:Ranking", "pairs": "evaluate:PairRanking"}
 # Metrics of each user's list: how many of the user's items it finds, and where.
 ACCURACY = {
-    "Recall": "metrics.accuracy:recall",
-    "Precision": "metrics.accuracy:precision",
-    "F1": "metrics.accuracy:f1",
-    "NDCG": "metrics.accuracy:ndcg",
-    "HR": "metrics.accuracy:hit_rate",
-    "MRR": "metrics.accuracy:reciprocal_rank",
-    "MAP": "metrics.accuracy:average_precision",
+    "Recall": "engine.metrics.accuracy:recall",
+    "Precision": "engine.metrics.accuracy:precision",
+    "F1": "engine.metrics.accuracy:f1",
+    "NDCG": "engine.metrics.accuracy:ndcg",
+    "HR": "engine.metrics.accuracy:hit_rate",
+    "MRR": "engine.metrics.accuracy:reciprocal_rank",
+    "MAP": "engine.metrics.accuracy:average_precision",
 }
 # Metrics of each user's list: which items it has.
 OF_A_LIST = {
-    "MeanPopularity": "metrics.lists:mean_popularity",
-    "Novelty": "metrics.lists:novelty",
-    "TailShare": "metrics.lists:tail_share",
-    "Diversity": "metrics.lists:diversity",
+    "MeanPopularity": "engine.metrics.lists:mean_popularity",
+    "Novelty": "engine.metrics.lists:novelty",
+    "TailShare": "engine.metrics.lists:tail_share",
+    "Diversity": "engine.metrics.lists:diversity",
 }
 # Metrics of all lists together.
 OF_ALL_LISTS = {
-    "Coverage": "metrics.lists:coverage",
-    "Gini": "metrics.lists:gini",
+    "Coverage": "engine.metrics.lists:coverage",
+    "Gini": "engine.metrics.lists:gini",
 }
 METRICS = ACCURACY | OF_A_LIST | OF_ALL_LISTS
 SMALLER_IS_BETTER = {"MeanPopularity", "Gini", "RMSE", "MAE", "MSE", "logloss"}

@@ -1,10 +1,9 @@
 """What contradicts what among the flags of a command. Loads without torch."""
 
 import families
-from cli import launch, shared_flags
+from cli import launch, metrics, shared_flags
 from cli.shared_flags import DATASETS
 from inference import flags as inference
-from metrics import flags as metrics
 
 # The flags that --recommendations uses, beside those that decide which data are loaded.
 OF_LISTS = {"mode", "model", "recommendations", "run_name", "log_root", "no_download", "device"}

@@ -232,7 +232,7 @@ class Run:
     def write_users(self, users, groups):
         """Write users.parquet and groups.png, if there are `users`. Returns {topic: paths}.
 
-        users, groups: from metrics.found.Found.tables
+        users, groups: from engine.metrics.found.Found.tables
         """
         return {} if users is None else {"users": write_users(self.folder, users, groups)}
 

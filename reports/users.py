@@ -9,7 +9,7 @@ def write_users(folder, users, groups):
     """Write users.parquet and groups.png into a folder, each whole or not at all.
 
     users: table with the columns user, interactions and metrics, a row per evaluated user
-    groups: {"users": table, "items": table}, see metrics.found.Found.tables
+    groups: {"users": table, "items": table}, see engine.metrics.found.Found.tables
 
     Returns the paths.
     """

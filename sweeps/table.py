@@ -10,9 +10,9 @@ from pathlib import Path
 
 from cli.errors import UserError, status_of
 from cli.flags import Flag, Parser, text
+from cli.metrics import larger_is_better
 from cli.signals import defer_interrupts
 from cli.text import Multiline
-from metrics.flags import larger_is_better
 from reports.names import LOG, METRICS, SUMMARY
 
 log = logging.getLogger("onebp")

@@ -9,12 +9,12 @@ import pytest
 import torch
 from tools import interactions, matrix, random_matrix, split_per_user
 
+from cli.metrics import CUTOFFS, PAIR_METRICS
 from dataloader import load_dataset
+from engine.metrics.accuracy import Lists
+from engine.metrics.pairs import pair_metrics
 from engine.topk import stable_topk
 from evaluate import DotProduct, PairRanking, Ranking, popularity_encodings
-from metrics.accuracy import Lists
-from metrics.flags import CUTOFFS, PAIR_METRICS
-from metrics.pairs import pair_metrics
 
 METRICS = Ranking.metrics
 

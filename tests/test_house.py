@@ -11,7 +11,7 @@ from tools import ROOT
 import study
 
 # Declarations that load without torch, whatever their folder.
-DECLARATIONS = ("inference.flags", "metrics.flags", "regularizers.flags", "reports.names")
+DECLARATIONS = ("inference.flags", "regularizers.flags", "reports.names")
 # Floors from the top; a room imports rooms on lower floors only. A module that is not named belongs
 # to the room of its folder.
 FLOORS = (
@@ -23,7 +23,7 @@ FLOORS = (
     {"train", "model", "regularizers"},
     {"recommender", "checkpointing"},
     {"evaluate", "sampler"},
-    {"metrics"},
+    {"engine.metrics"},
     {"sources"},
     {"reports"},
     {"distributed"},
@@ -59,7 +59,8 @@ def imported(path, known):
 
 def floor_of(module):
     """(number of the floor, room) of a module."""
-    for room in (module, module.split(".")[0]):
+    parts = module.split(".")
+    for room in (module, ".".join(parts[:2]), parts[0]):
         for number, rooms in enumerate(FLOORS):
             if room in rooms:
                 return number, room

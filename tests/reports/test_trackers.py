@@ -13,7 +13,7 @@ import pytest
 from tools import write
 
 from cli.errors import UserError
-from metrics.flags import CHOSEN, CUTOFFS, names_of
+from cli.metrics import CHOSEN, CUTOFFS, names_of
 from reports.trackers import TRACKERS, MLflow, WandB
 
 METRICS = names_of(CHOSEN, CUTOFFS)

@@ -2,7 +2,7 @@
 
 import torch
 
-from metrics.flags import PAIR_CUTOFFS
+from cli.metrics import PAIR_CUTOFFS
 
 
 def pair_metrics(rank, candidates):

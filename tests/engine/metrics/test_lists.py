@@ -11,8 +11,8 @@ from tools import interactions
 
 from cli.errors import UserError
 from cli.registry import OF_A_LIST, OF_ALL_LISTS
+from engine.metrics.lists import Items, genres_of, gini
 from evaluate import DotProduct, Ranking
-from metrics.lists import Items, genres_of, gini
 
 USERS, ITEMS, CUTOFFS = 1600, 30, [1, 3, 10, 50]
 

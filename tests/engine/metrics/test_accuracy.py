@@ -8,9 +8,9 @@ import torch
 from scipy.sparse import csr_array
 
 from cli.registry import ACCURACY
+from engine.metrics.accuracy import Lists
+from engine.metrics.chosen import Chosen
 from evaluate import DotProduct, Ranking
-from metrics.accuracy import Lists
-from metrics.chosen import Chosen
 
 USERS, ITEMS, CUTOFFS = 1600, 30, [1, 3, 10, 50]
 # Of trec_eval's measures, those that are not named like ours. F1 is made of two of them.

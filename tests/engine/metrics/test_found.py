@@ -12,8 +12,8 @@ from tools import interactions
 
 import train
 from dataloader import load_dataset
+from engine.metrics.found import groups_of
 from evaluate import DotProduct, Ranking
-from metrics.found import groups_of
 
 FAST = ("--epochs", 8)  # epoch 5 is the best
 

@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
+from cli.metrics import BEST_BY, CHOSEN, CUTOFFS, headline_of, monitor_of, names_of
 from evaluate import PairRanking, Ranking
-from metrics.flags import BEST_BY, CHOSEN, CUTOFFS, headline_of, monitor_of, names_of
 from parse import parse_args
 
 OTHERS = ("--metrics", "map", "gini", "--cutoffs", 3, 7)

@@ -68,9 +68,9 @@ class Family:
     contradictions: function(args, given) -> lines about flags that contradict each other
     one_process: function(args) -> choices, as spelled, that cannot run in several processes.
         None: the family runs in one process only.
-    memory: function(args, data, compiles) -> {what: bytes} that training holds, at least, beside the
-        weights of a model trained by batches, their moments and gradients; see families/memory.py.
-        compiles: whether a step may be compiled, which can avoid intermediate results
+    memory: function(args, data, compiles) -> {what: bytes} that training holds, at least, beside
+        the weights of a model trained by batches, their moments and gradients; see
+        families/memory.py. compiles: whether a step may be compiled, and so hold less
     describe: "module:function" of --mode describe: function(data) ->
         reports.description.Description
     """

@@ -82,7 +82,8 @@ def _of_limits(root):
     ):
         most = resource.getrlimit(limit)[0]
         if most != resource.RLIM_INFINITY and field in used:
-            yield most - 1024 * used[field], f"the limit of this process (ulimit -{flag}) leaves {{}}"
+            words = f"the limit of this process (ulimit -{flag}) leaves {{}}"
+            yield most - 1024 * used[field], words
 
 
 class _Heap(ctypes.Structure):

@@ -16,6 +16,7 @@ import pytest
 import torch
 from tools import PATIENCE, checkpoint, finish, start, write
 
+from checkpointing import files
 from checkpointing.files import load_checkpoint, save_checkpoint
 from cli.errors import UserError
 from parse import parse_args
@@ -497,3 +498,14 @@ def test_full_disk_keeps_the_old_checkpoint(tmp_path):
         signal.signal(signal.SIGXFSZ, handler)
     assert load_checkpoint(path)["epoch"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_checkpoint_larger_than_the_memory_is_told(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint(1, table=torch.ones(1000)))
+    size = path.stat().st_size
+    monkeypatch.setattr(files, "free_memory", lambda device: (size - 1, "a test has little"))
+    with pytest.raises(UserError, match=r"last\.pt needs 0 MB, and a test has little"):
+        load_checkpoint(path)
+    monkeypatch.setattr(files, "free_memory", lambda device: (size, "a test has little"))
+    assert load_checkpoint(path)["epoch"] == 1

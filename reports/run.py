@@ -187,7 +187,8 @@ class Run:
         except OSError as error:
             reason = f"cannot write {self.metrics_file} ({error.strerror})"
             raise UserError(
-                f"{reason}; make room, then run again with --train_mode continue"
+                f"{reason}; make room or put its folder back, then run again with "
+                "--train_mode continue"
             ) from error
         if self.tracker:
             self.tracker.add_epoch(values[0], dict(zip(self.columns[1:], values[1:], strict=True)))

@@ -123,8 +123,10 @@ def message_of(error):
     if isinstance(error, OSError) and error.errno in FULL:
         return f"cannot write {error.filename or 'a file'} ({error.strerror}); make room there"
     if is_out_of_memory(error):
-        asked = re.search(r"allocate ([\d.]+ \w+)", str(error))
-        more = f" ({asked[1]} more)" if asked else ""
+        asked = re.search(r"allocate ([\d.]+) (\w+)", str(error))
+        size, unit = asked.groups() if asked else ("", "")
+        size, unit = (f"{int(size) / 1e6:,.0f}", "MB") if unit == "bytes" else (size, unit)
+        more = f" ({size} {unit} more)" if asked else ""
         return f"out of memory{more}; lower --dim, --batch_size, --N or --hidden, or use less data"
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""

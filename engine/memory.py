@@ -11,7 +11,7 @@ import torch
 CONTROL_GROUPS = Path("sys/fs/cgroup")
 # Files of a control group of memory: its folder, its limit, its use, and lines of memory.stat with
 # the copies of files in that use, which the system drops if it needs the memory.
-CACHED = ("inactive_file", "active_file")
+CACHED = ("inactive_file", "active_file", "slab_reclaimable")
 VERSION_1 = "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"
 VERSION_2 = "", "memory.max", "memory.current", ""
 
@@ -45,7 +45,10 @@ def _of_machine(root):
     sizes = _numbers(root / "proc/meminfo")
     if "MemAvailable" not in sizes:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), words
-    return 1024 * (sizes["MemAvailable"] + sizes.get("SwapFree", 0)), words
+    # The cache of ZFS shrinks if memory is needed, but the system does not count it as available.
+    zfs = [line.split() for line in _text(root / "proc/spl/kstat/zfs/arcstats").splitlines()]
+    cache = sum(int(fields[2]) for fields in zfs if fields[:1] == ["size"])
+    return 1024 * (sizes["MemAvailable"] + sizes.get("SwapFree", 0)) + cache, words
 
 
 def _of_control_groups(root):

@@ -86,9 +86,10 @@ def tables(model, trains, by_row):
     sizes = {f"the weights ({', '.join(shapes)})": size_of(weights)}
     if trains:
         trained = size_of(model.trained_weights())
-        # Of several processes, each may have the moments of its piece alone.
-        sizes["their moments"] = MOMENTS[optimizer] * trained // launch.world_size()
-        sizes["their gradients"] = 0 if by_row and optimizer == "Adam" else trained
+        # Of several processes, each may have the moments of its piece alone, and gradients of rows.
+        ranks = launch.world_size()
+        sizes["their moments"] = MOMENTS[optimizer] * trained // ranks
+        sizes["their gradients"] = 0 if ranks > 1 or (by_row and optimizer == "Adam") else trained
     return sizes
 
 

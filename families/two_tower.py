@@ -144,7 +144,7 @@ def memory(args, data, compiles):
         users, items = data.shape
         sums = 2 * min(args.batch_size, users)  # of the items kept, of the others; their gradients
         return {"a batch": 8 * sums * args.dim, "rows of length 1": 4 * items * args.dim}
-    size = min(args.batch_size, data.train.nnz)
+    size = min(args.batch_size, (data.update.new if data.update else data.train).nnz)
     drawn = getattr(args, DRAWN[args.sampler]) if args.sampler in DRAWN else 0
     # The encodings of all items, and their products with the users'.
     encodings = 0 if compiles else 8 * size * (1 + drawn) * args.dim

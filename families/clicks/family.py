@@ -154,7 +154,7 @@ def memory(args, data, compiles):
     if layers:
         rows = min(args.batch_size, counts["train"] // launch.world_size())
         sizes["a batch"] = 4 * rows * (inputs + sum(layers))
-    if args.memory == "knn":
+    if args.memory == "knn" and not args.memory_sigma:  # else it is open how many are stored
         width = min([inputs, *layers[-1:]])
         examples = min(args.memory_size, counts["test"]) // launch.world_size()
         sizes["the examples of --memory knn"] = 4 * examples * (width + 2)

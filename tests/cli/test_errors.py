@@ -14,7 +14,7 @@ from cli.errors import Diverged, UserError, message_of, should_report
 @pytest.mark.parametrize(
     ("allocate", "asked"),
     [
-        (lambda: torch.empty(1 << 50), " (4503599627370496 bytes more)"),
+        (lambda: torch.empty(1 << 50), " (4,503,599,627 MB more)"),
         (lambda: np.empty(1 << 53, np.int8), " (8.00 PiB more)"),
         (lambda: bytearray(1 << 60), ""),
     ],

@@ -48,6 +48,8 @@ def group(top, limit, use, cached, prefix=""):
 
 def test_a_machine_has_what_is_available_and_its_swap(free):
     assert free({}) == (5500, "this machine has 6 MB free")
+    arc = "13 1 0x01 147 39984\nname  type data\nhits  4  77\nsize  4  2048000\nc_max 4 9\n"
+    assert free({"proc/spl/kstat/zfs/arcstats": arc})[0] == 5500 + 2000
 
 
 def test_a_control_group_leaves_its_limit_less_its_use_without_copies_of_files(free):
@@ -78,6 +80,13 @@ def test_limits_of_the_process_count_its_use(free):
     assert (size, words) == (1500, "the limit of this process (ulimit -v) leaves 2 MB")
     limits = {resource.RLIMIT_AS: 2500, resource.RLIMIT_DATA: 1700}
     assert free(own, limits)[0] == 1300
+
+
+def test_a_gpu_has_what_its_driver_says_and_what_pytorch_keeps(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5_000_000_000, 80_000_000_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3_000_000_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1_000_000_000)
+    assert memory.free_memory(torch.device("cuda:1")) == (7_000_000_000, "cuda:1 has 7.0 GB free")
 
 
 def test_memory_that_a_process_frees_counts_as_free():

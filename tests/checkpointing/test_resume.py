@@ -131,12 +131,18 @@ def test_killed_runs_end_like_an_undisturbed_one(cli, work):
 
 
 def test_kill_while_saving(tmp_path):
-    """Forty children that only save are killed at random; the file is always one state, whole."""
+    """Forty children that only save are killed at random; the file is always one state, whole.
+
+    On a busy machine a child saves little in its time: then some more children.
+    """
     path = tmp_path / "last.pt"
     states = [checkpoint(epoch, table=torch.full((500, 400), float(epoch))) for epoch in (1, 2)]
     save_checkpoint(path, states[0])
-    seen = set()
-    for _ in range(40):
+    seen, limit = set(), time.time() + PATIENCE
+    for number in itertools.count():
+        if number >= 40 and seen == {1, 2}:
+            break
+        assert time.time() < limit  # the children did save
         child = os.fork()
         if child == 0:
             while True:
@@ -148,7 +154,6 @@ def test_kill_while_saving(tmp_path):
         found = load_checkpoint(path)
         assert torch.equal(found["table"], states[found["epoch"] - 1]["table"])
         seen.add(found["epoch"])
-    assert seen == {1, 2}  # the children did save
 
 
 def test_interrupt_says_how_to_go_on(cli, work):

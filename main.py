@@ -66,6 +66,7 @@ def train_model(args, device):
     """Load the data, build the model and fit it; --l2_grid and --refit fit more than one."""
     with defer_interrupts():
         from checkpointing.update import begin_update
+        from distributed.agreement import raise_on_all_ranks
         from distributed.collectives import first_rank_says
         from distributed.group import restarted_run
         from distributed.schedule import own_batch_size
@@ -81,9 +82,12 @@ def train_model(args, device):
     if restarted_run() and first_rank_says(last_file.exists()):
         args = args.replace(train_mode="continue")
     model_class = families.model_class(args)
+    own = args.replace(batch_size=own_batch_size(args.batch_size))
+    with raise_on_all_ranks():
+        families.check_memory(own, data, device)
     if args.l2_grid:
         return fit_grid(model_class, device, data, args)
-    model = model_class(data, args.replace(batch_size=own_batch_size(args.batch_size)), device)
+    model = model_class(data, own, device)
     epochs = fit(model, data, args)
     if args.refit:
         del model  # makes room for the next one
@@ -111,6 +115,7 @@ def use_model(args, device):
         return evaluate(Lists(data, args, device), data, args)
 
     def trained(args, state, data):
+        families.check_memory(args, data, device)
         with explain_mismatch(checkpoint_file(args)):
             model = families.model_class(args)(data, args, device)
         take_trained_weights(model, args, state)

@@ -173,6 +173,7 @@ def train(model, run, progress, checkpoints, args):
             trained = time.perf_counter()
             since_row += trained - begin
             progress.epoch = epoch
+            run.check_locks()
 
             # Evaluation: a row of metrics.csv, perhaps a new best epoch.
             if epoch % args.eval_every == 0 or epoch == args.last_epoch:

@@ -254,13 +254,13 @@ def remove_unfinished(folder, name="*", locked=False):
     """
     machine = "*" if locked else glob.escape(platform.node())
     for stale in folder.glob(f".{name}.{machine}.*.tmp"):
-        if locked or not _runs(stale.name.split(".")[-2]):
+        if locked or not is_running(stale.name.split(".")[-2]):
             with suppress(OSError):  # it is another user's, in the system's temporary folder
                 is_folder = stale.is_dir() and not stale.is_symlink()
                 shutil.rmtree(stale) if is_folder else stale.unlink(missing_ok=True)
 
 
-def _runs(process):
+def is_running(process):
     """Whether there is a process of this number, a text."""
     try:
         os.kill(int(process), 0)  # signal 0 only asks

@@ -12,6 +12,7 @@ import torch
 from checkpointing import schema
 from cli.errors import UserError, message_of
 from cli.signals import defer_interrupts
+from engine.memory import free_memory, in_words
 from utils import atomic_file
 
 CHECKPOINT_FORMAT = 1
@@ -46,7 +47,7 @@ def load_checkpoint(path):
     """Read what `save_checkpoint` wrote, to the CPU. Code in the file cannot run.
 
     Raises UserError if the file is absent, cut off, no checkpoint, of another format, or if it
-    lacks what its kind of file holds, see schema.py.
+    lacks what its kind of file holds, see schema.py; and if it is larger than the free memory.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,6 +55,9 @@ def load_checkpoint(path):
             f"no checkpoint at {path}; check --run_name and --checkpoint_dir, or train it first "
             "(--train_mode new)"
         )
+    size, (free, words) = path.stat().st_size, free_memory(torch.device("cpu"))
+    if size > free:
+        raise UserError(f"{path} needs {in_words(size)}, and {words}; take another machine")
     try:
         # torch.load does not check the checksums
         with zipfile.ZipFile(path) as archive:

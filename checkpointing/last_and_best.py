@@ -52,14 +52,18 @@ class Checkpoints:
             self.unsaved_best = copy.deepcopy(state)  # the live tensors go on changing
 
     def _write(self, state):
-        """Write last.pt, and best.pt if there is a new best state."""
+        """Write last.pt, and best.pt if there is a new best state. Raises UserError: full disk."""
         begin = time.perf_counter()
-        if self.unsaved_best is state:
-            shards.save(state, self.data, self.next_file, self.last_file)
-        else:
-            if self.unsaved_best is not None:
-                shards.save(self.unsaved_best, self.data, self.next_file)
-            shards.save(state, self.data, self.last_file)
+        try:
+            if self.unsaved_best is state:
+                shards.save(state, self.data, self.next_file, self.last_file)
+            else:
+                if self.unsaved_best is not None:
+                    shards.save(self.unsaved_best, self.data, self.next_file)
+                shards.save(state, self.data, self.last_file)
+        except UserError as error:
+            then = "; go on from there with --train_mode continue" if self.saved_epoch else ""
+            raise type(error)(f"{error}. {self.describe()}{then}") from None
         if collectives.rank() == 0:
             if self.unsaved_best is not None:
                 self.next_file.replace(self.best_file)

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import re
+import resource
 import signal
 import sys
 from contextlib import suppress
@@ -22,7 +23,8 @@ LOST = (
     "timed out",
 )
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit of sizes
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+# What torch says, on a GPU and on a CPU, and C++, if there is no memory left.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc")
 
 
 class UserError(Exception):
@@ -120,15 +122,29 @@ def message_of(error):
         return str(error)
     if isinstance(error, OSError) and error.errno in FULL:
         return f"cannot write {error.filename or 'a file'} ({error.strerror}); make room there"
+    if is_out_of_memory(error):
+        asked = re.search(r"allocate ([\d.]+) (\w+)", str(error))
+        size, unit = asked.groups() if asked else ("", "")
+        size, unit = (f"{int(size) / 1e6:,.0f}", "MB") if unit == "bytes" else (size, unit)
+        more = f" ({size} {unit} more)" if asked else ""
+        return f"out of memory{more}; lower --dim, --batch_size, --N or --hidden, or use less data"
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; check the path, its permissions and the free disk space"
-    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
-        return "out of memory; lower --dim, --batch_size or --N"
     if launch.world_size() > 1 and says_rank_is_lost(error):
         what = f"another process failed ({first_sentence(error)})"
         return f"{what}; see its own message. Resume with --train_mode continue"
     return None
+
+
+def is_out_of_memory(error):
+    """Whether an error says that there is no memory left: of Python, NumPy, PyTorch, the system."""
+    of_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    words = any(words in str(error) for words in OUT_OF_MEMORY)
+    # Under `ulimit -v` a library may not be loaded; without it the reason is another one.
+    limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    unloaded = isinstance(error, ImportError) and limited and "failed to map" in str(error)
+    return isinstance(error, MemoryError) or of_system or words or unloaded
 
 
 def says_rank_is_lost(error):

@@ -44,6 +44,11 @@ def no_suggestions(given):
     return ()
 
 
+def no_memory(args, data, compiles):
+    """What a family needs of the memory, if it is only tables of weights."""
+    return {}
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """Models that share flags and a kind of data.
@@ -63,6 +68,9 @@ class Family:
     contradictions: function(args, given) -> lines about flags that contradict each other
     one_process: function(args) -> choices, as spelled, that cannot run in several processes.
         None: the family runs in one process only.
+    memory: function(args, data, compiles) -> {what: bytes} that training holds, at least, beside
+        the weights of a model trained by batches, their moments and gradients; see
+        families/memory.py. compiles: whether a step may be compiled, and so hold less
     describe: "module:function" of --mode describe: function(data) ->
         reports.description.Description
     """
@@ -77,6 +85,7 @@ class Family:
     datasets: dict = field(default_factory=dict)
     contradictions: Callable = no_contradictions
     one_process: Callable | None = None
+    memory: Callable = no_memory
     describe: str = "sources.description:describe"
 
     def flags(self):

@@ -36,6 +36,13 @@ def model_class(args):
     return found
 
 
+def check_memory(args, data, device):
+    """Raise UserError if the model that `args` name needs more memory than there is on `device`."""
+    from families.memory import check
+
+    check(family_of(args.model), model_class(args), data, args, device, args.mode == "train")
+
+
 def load_data(args):
     """The data set that the flags `args` name, as their model takes it."""
     return family_of(args.model).load_data(args)

@@ -146,6 +146,25 @@ def load_data(args):
     return load_interactions(args, ratings=False)
 
 
+# Items that a sampler draws for each interaction: the flag that says how many.
+DRAWN = {"uniform": "N", "popularity": "N", "dns": "candidates"}
+
+
+def memory(args, data, compiles):
+    """Bytes of a batch, see Family: of its encodings (4 each number), of the items drawn (8)."""
+    if args.loss in OF_ALL_ITEMS:
+        users, items = data.shape
+        sums = 2 * min(args.batch_size, users)  # of the items kept, of the others; their gradients
+        return {"a batch": 8 * sums * args.dim, "rows of length 1": 4 * items * args.dim}
+    size = min(args.batch_size, (data.update.new if data.update else data.train).nnz)
+    drawn = getattr(args, DRAWN[args.sampler]) if args.sampler in DRAWN else 0
+    # The encodings of all items, and their products with the users'.
+    encodings = 0 if compiles else 8 * size * (1 + drawn) * args.dim
+    # In-batch, the score of each item for each user, and its offset.
+    scores = 8 * size**2 if args.sampler == "inbatch" else 0
+    return {"a batch": 8 * size * drawn + encodings + scores}
+
+
 FAMILY = Family(
     title="two-tower models: OneBP moves the users, TwoBP trains both towers",
     models={
@@ -163,4 +182,5 @@ FAMILY = Family(
     presets=PRESETS,
     contradictions=contradictions,
     one_process=one_process,
+    memory=memory,
 )

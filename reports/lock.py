@@ -1,28 +1,72 @@
-"""A lock file, which keeps other processes away from the folder of a run."""
+"""A lock file, which keeps other processes away from the folder of a run.
+
+The lock is flock's. Some file systems have none, and on some network file systems it does not reach
+other machines. So the file also names its owner. A later process of another machine may become the
+owner; the earlier one sees that after each epoch, and ends.
+"""
 
 import errno
 import fcntl
+import logging
 import os
+import platform
 from contextlib import contextmanager, suppress
 
 from cli.errors import UserError
+from utils import is_running
+
+log = logging.getLogger("onebp")
+
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+
+
+class Lock:
+    """A lock that this process holds.
+
+    path: of its file
+    descriptor: of the file
+    owner: its content: machine, process, and random letters
+    """
+
+    def __init__(self, path, descriptor):
+        self.path, self.descriptor = path, descriptor
+        self.owner = f"{platform.node()} {os.getpid()} {os.urandom(8).hex()}"
+
+    def check(self):
+        """Raise UserError if another process has become the owner."""
+        with suppress(FileNotFoundError):  # somebody removed it: that makes no other owner
+            owner = self.path.read_text(encoding="utf-8", errors="replace")
+            if owner != self.owner:
+                who = _in_words(owner)
+                raise UserError(
+                    f"run {_run_of(self.path)} was started again by {who}, which holds "
+                    f"{self.path} now; this process ends"
+                )
+
+    def release(self):
+        """Remove the file, unless it is another's."""
+        # While it is still held: whoever opened this file meanwhile sees that it is gone.
+        with suppress(OSError, UserError):
+            self.check()
+            if _is_at(self.descriptor, self.path):
+                self.path.unlink()
+        os.close(self.descriptor)
 
 
 @contextmanager
 def locked(path):
     """Hold the lock of `path` for the block; the file is made, and removed at the end.
 
-    Raises UserError if another process holds it, or if it is a link.
+    Yields the Lock. Raises UserError if another process holds it, or if it is a link.
     """
-    descriptor = _take(path)
+    lock = Lock(path, _take(path))
     try:
-        yield
+        os.ftruncate(lock.descriptor, 0)
+        os.pwrite(lock.descriptor, lock.owner.encode(), 0)
+        os.fsync(lock.descriptor)  # other machines see it from now on
+        yield lock
     finally:
-        # While it is still held: whoever opened this file meanwhile sees that it is gone.
-        with suppress(FileNotFoundError):
-            if _is_at(descriptor, path):
-                path.unlink()
-        os.close(descriptor)
+        lock.release()
 
 
 def _take(path):
@@ -35,24 +79,70 @@ def _take(path):
                 raise
             raise UserError(f"{path}, the lock of the run, is a link: remove it") from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            has_locks = _flock(descriptor)
             # The process that held it may have removed the file since it was opened here; then
             # another process may hold a new one.
             if _is_at(descriptor, path):
+                _check_owner(descriptor, path, has_locks)
                 return descriptor
         except BlockingIOError:
             os.close(descriptor)
-            name = path.name.removeprefix(".").removesuffix(".lock")
-            raise UserError(
-                f"run {name} is under way in another process, which holds {path}; wait for it, "
-                "end it, or give another --run_name"
-            ) from None
+            raise UserError(_under_way(path, "another process")) from None
         except FileNotFoundError:
             pass
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _flock(descriptor):
+    """Lock a file. Returns False if its file system has no locks. Raises BlockingIOError."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def _check_owner(descriptor, path, has_locks):
+    """Look at the owner that the file names, which was killed, or does not see this lock.
+
+    Raises UserError if it is a process of this machine that still runs, and there are no locks.
+    """
+    owner = os.pread(descriptor, 1000, 0).decode(errors="replace")
+    machine, process = _parts(owner)
+    if machine != platform.node():
+        if process:
+            text = "warning: %s names %s; if that still runs, it ends after its epoch"
+            log.warning(text, path, _in_words(owner))
+    elif not has_locks and process != str(os.getpid()) and is_running(process):
+        what = _under_way(path, f"process {process}")
+        raise UserError(f"{what}; if that is no training, remove the file")
+
+
+def _under_way(path, who):
+    return (
+        f"run {_run_of(path)} is under way in {who}, which holds {path}; wait for it, end it, or "
+        "give another --run_name"
+    )
+
+
+def _run_of(path):
+    return path.name.removeprefix(".").removesuffix(".lock")
+
+
+def _parts(owner):
+    """(machine, process) that the content of a lock file names, or empty texts."""
+    words = owner.split(" ")
+    return words[:2] if len(words) == 3 else ("", "")
+
+
+def _in_words(owner):
+    machine, process = _parts(owner)
+    return f"process {process} of {machine}" if process else "another process"
 
 
 def _is_at(descriptor, path):

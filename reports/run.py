@@ -58,8 +58,8 @@ class Run:
         # One lock if both lie in one folder.
         places = {folder.parent.resolve(): folder.parent for folder in folders}.values()
         with ExitStack() as locks:
-            for place in places:
-                locks.enter_context(locked(place / f".{self.name}.lock"))
+            files = [place / f".{self.name}.lock" for place in places]
+            self.held = [locks.enter_context(locked(file)) for file in files]
             for folder in folders:
                 remove_unfinished(folder, locked=True)
             self.locks = locks.pop_all()
@@ -75,6 +75,11 @@ class Run:
         self.locks.close()
         if self.tracker:
             self.tracker.end(failed=error is not None)
+
+    def check_locks(self):
+        """Raise UserError if a process of another machine has taken the run over."""
+        for lock in self.held:
+            lock.check()
 
     def set_aside(self):
         """Before a new run: rename an earlier one to <name>.1, or the first free number."""
@@ -182,7 +187,8 @@ class Run:
         except OSError as error:
             reason = f"cannot write {self.metrics_file} ({error.strerror})"
             raise UserError(
-                f"{reason}; make room, then run again with --train_mode continue"
+                f"{reason}; make room or put its folder back, then run again with "
+                "--train_mode continue"
             ) from error
         if self.tracker:
             self.tracker.add_epoch(values[0], dict(zip(self.columns[1:], values[1:], strict=True)))
@@ -304,5 +310,5 @@ class SilentRun(Run):
         """Nothing: the first process has the rows of all users."""
         return {}
 
-    set_aside = mend_metrics = rewind = open_log = add_row = track_result = _do_nothing
-    write_summary = plot = _do_nothing
+    check_locks = set_aside = mend_metrics = rewind = open_log = add_row = _do_nothing
+    track_result = write_summary = plot = _do_nothing

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from cli.errors import UserError
+from engine.memory import free_memory, in_words
 from sources.columns import NAMES, Unclear, Wanted, choose_columns, list_names, say_columns
+from sources.files import PIECE
 from sources.formats import recognise_all
 from sources.lines import ITEM, USER, read_lines
 from sources.records import read_binary, read_json
@@ -22,6 +25,7 @@ from sources.values import MISSING, in_microseconds, ratings_of, times_of, units
 log = logging.getLogger("onebp")
 
 WANTED = Wanted()
+BYTES_OF_ROW = 16  # that reading keeps at least: 30 to 60
 # Names of columns as files spell them, in lower case.
 SPELLINGS = {
     role: pa.array(
@@ -84,6 +88,8 @@ def _read_file(layout, wanted):
     rows = Rows(source=str(layout.path))
     ratings, times, first_gap, first_of_unit = [], [], {}, {}
     for block in blocks:
+        if not rows.users:
+            check_room(layout, block)
         users, items = (_ids(layout, block, places[role], role) for role in ("user", "item"))
         _check_no_header(layout, block, places)
         rows.users.append(users)
@@ -111,6 +117,26 @@ def _read_file(layout, wanted):
     said = say_columns(layout, columns)
     rows.about = f"{layout.describe()}{': ' if said else ''}{said}"
     return rows
+
+
+def check_room(layout, first):
+    """Raise UserError if the rows of a file of text are more than the memory can hold.
+
+    Its first block tells how many there are, about.
+
+    layout (Layout), first (Block)
+    """
+    size, rows = layout.path.stat().st_size, len(next(iter(first.columns.values())))
+    if layout.kind in ("parquet", "arrow") or size <= PIECE:
+        return
+    rows = rows * size // PIECE
+    free, words = free_memory(torch.device("cpu"))
+    if rows * BYTES_OF_ROW > free:
+        raise UserError(
+            f"{layout.path}: its {rows:,} rows, about, need at least "
+            f"{in_words(rows * BYTES_OF_ROW)}, and {words}; leave rows out, or write arrays, "
+            "which stay on disk (datasets/README.md)"
+        )
 
 
 def _blocks(layout, places):

@@ -17,7 +17,7 @@ import dataloader
         (("--device", "gpu"), "--device gpu: "),
         (("--device", "cuda:99"), "--device cuda:99: "),
         (("--device", "meta"), "--device meta: neither cpu nor cuda"),
-        (("--dim", 2_000_000_000), "out of memory; lower --dim"),
+        (("--dim", 2_000_000_000), "; take --dim "),
         (("--lr", "1" * 400), "is not a number above 0"),
     ],
 )

@@ -3,8 +3,6 @@
 Shapes: U users, I items.
 """
 
-import os
-
 import numpy as np
 import torch
 
@@ -21,20 +19,7 @@ class EASE(Linear):
     Source: Steck, arXiv 1905.03375.
     """
 
-    COPIES = 3  # matrices (I, I) in memory at the same time, at most
-
-    def __init__(self, data, args, device):
-        """See Recommender. Raises UserError if the matrices do not fit into memory."""
-        super().__init__(data, args, device)
-        items = data.shape[1]
-        needed, available = self.COPIES * 4 * items**2, memory_size(device)
-        if needed > available:
-            raise UserError(
-                f"EASE needs {needed / 1e9:.0f} GB for its {items:,} x {items:,} matrices, "
-                f"{device} has {available / 1e9:.0f} GB; "
-                "take --model Walk, ItemKNN or SANSA, which need no such matrix"
-            )
-        self.weights = torch.zeros(items, items, device=device)  # B (I, I)
+    weights = None  # B (I, I), once it is solved or loaded
 
     def solve(self):
         """Compute B. Returns the minimum, divided by the number of training interactions."""
@@ -73,11 +58,6 @@ class EASE(Linear):
 
     def load_state_dict(self, state):
         """Take over what `state_dict` returned."""
+        items = self.data.shape[1]
+        self.weights = torch.empty(items, items, device=self.device)
         overwrite(self.weights, state["weights"])
-
-
-def memory_size(device):
-    """Total memory of the device, in bytes."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

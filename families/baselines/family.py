@@ -80,6 +80,17 @@ def load_data(args):
     return load_interactions(args, ratings=False)
 
 
+def memory(args, data, compiles):
+    """Bytes of what is not trained by batches, see Family."""
+    users, items = data.shape
+    if args.model == "EASE":
+        what = f"two matrices {items:,} x {items:,}, which Walk, ItemKNN and SANSA do without"
+        return {what: 2 * 4 * items**2}
+    if args.model == "ALS":
+        return {"the factors": 4 * (users + items) * args.dim}
+    return {}
+
+
 FAMILY = Family(
     title="baselines: popularity, closed forms, walks, neighbours, metric learning",
     models=MODELS,
@@ -87,4 +98,5 @@ FAMILY = Family(
     sections={"baselines": FLAGS},
     suggested=SUGGESTED,
     contradictions=contradictions,
+    memory=memory,
 )

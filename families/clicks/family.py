@@ -1,5 +1,6 @@
 """Models of clicks: LR, FM, DeepFM and DCNv2, with the ReLoop2 memory. Loads without torch."""
 
+from cli import launch
 from cli.family import Family, Model
 from cli.flags import Flag, number, one_of, plain_name, positive, text, whole
 from reports.names import RUN_FILES
@@ -142,6 +143,26 @@ def one_process(args):
     return ()
 
 
+def memory(args, data, compiles):
+    """Bytes of a batch in DeepFM and DCNv2, and of the memory at the end of the stream, see Family.
+
+    4 each number; 8 of the sums of --memory lsh.
+    """
+    counts, sizes = data.counts(), {}
+    inputs = counts["fields"] * (1 if args.model == "LR" else args.dim)  # numbers of an impression
+    layers = [] if "hidden" in args.ignored() else args.hidden
+    if layers:
+        rows = min(args.batch_size, counts["train"] // launch.world_size())
+        sizes["a batch"] = 4 * rows * (inputs + sum(layers))
+    if args.memory == "knn" and not args.memory_sigma:  # else it is open how many are stored
+        width = min([inputs, *layers[-1:]])
+        examples = min(args.memory_size, counts["test"]) // launch.world_size()
+        sizes["the examples of --memory knn"] = 4 * examples * (width + 2)
+    if args.memory == "lsh" and not args.memory_tune:
+        sizes["the buckets of --memory lsh"] = 8 * 3 * (args.memory_k << args.memory_bits)
+    return sizes
+
+
 def load_data(args):
     """The impressions of the data set that `args` name."""
     from families.clicks.dataset import load_click_data
@@ -164,5 +185,6 @@ FAMILY = Family(
     datasets=DATASETS,
     contradictions=contradictions,
     one_process=one_process,
+    memory=memory,
     describe="families.clicks.description:describe",
 )

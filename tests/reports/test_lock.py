@@ -1,7 +1,10 @@
 """The lock of a run: one process at a time, whatever happens to the file."""
 
+import errno
 import fcntl
+import logging
 import os
+import platform
 
 import pytest
 
@@ -25,9 +28,10 @@ def test_one_at_a_time(path):
 
 
 def test_a_file_of_a_killed_process_is_no_lock(path):
-    path.write_text("kept")
-    with locked(path):
-        assert path.read_text() == "kept"
+    for content in ("", "x", f"{platform.node()} {os.getppid()} ab"):
+        path.write_text(content)
+        with locked(path) as lock:
+            assert path.read_text() == lock.owner
 
 
 def test_a_lock_that_was_removed_meanwhile_is_taken_anew(path, monkeypatch):
@@ -69,3 +73,55 @@ def test_a_link_is_refused_and_its_target_kept(path):
         locked(path).__enter__()
     assert target.read_text() == "content"
     assert path.is_symlink()
+
+
+@pytest.fixture(params=[None, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def without_locks(request, monkeypatch):
+    """A file system on which flock reaches no other machine, or fails."""
+
+    def flock(descriptor, how):
+        if request.param:
+            raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    return request.param is not None
+
+
+def test_of_two_machines_the_earlier_process_ends(path, monkeypatch, caplog, without_locks):
+    caplog.set_level(logging.WARNING, "onebp")
+    with locked(path) as earlier:
+        earlier.check()
+        monkeypatch.setattr(platform, "node", lambda: "node7")
+        with locked(path) as later:
+            later.check()
+            assert "run.lock names process" in caplog.text
+            with pytest.raises(
+                UserError, match=rf"run run was started again by process {os.getpid()} of node7"
+            ):
+                earlier.check()
+        assert not path.exists()
+        earlier.check()  # the later one has ended
+
+
+def test_a_file_of_another_is_left_to_it(path, monkeypatch, without_locks):
+    earlier = locked(path)
+    earlier.__enter__()
+    monkeypatch.setattr(platform, "node", lambda: "node7")
+    with locked(path) as later:
+        earlier.__exit__(None, None, None)
+        assert path.read_text() == later.owner
+
+
+def test_without_locks_a_process_of_this_machine_keeps_others_away(path, without_locks):
+    path.write_text(f"{platform.node()} {os.getppid()} ab")
+    if without_locks:
+        with pytest.raises(UserError, match=r"is under way in process \d+, .* remove the file"):
+            locked(path).__enter__()
+    else:  # flock tells who is alive
+        locked(path).__enter__()
+
+
+def test_a_lock_file_that_is_removed_is_no_other_owner(path):
+    with locked(path) as lock:
+        path.unlink()
+        lock.check()

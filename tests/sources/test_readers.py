@@ -5,6 +5,8 @@ import pytest
 from data_tools import pairs_of, ratings_in, read, times_in
 from tools import write
 
+from cli.errors import UserError
+from sources import readers
 from sources.columns import Wanted
 from sources.readers import read_files
 
@@ -76,3 +78,20 @@ def test_files_without_ratings_and_times(tmp_path):
         [write(tmp_path / "file", "a,x,b,5\n")], Wanted(user="1", item="2", rating="4")
     )
     assert (ratings_in(rows), rows.times) == ([5], None)
+
+
+def test_a_file_with_more_rows_than_the_memory_holds_is_refused_at_its_beginning(
+    tmp_path, monkeypatch
+):
+    """Its first block tells how many there are: here 2000 of 6 bytes, by blocks of 150."""
+    path = write(tmp_path / "file.csv", "user,item\n" + "u1,i2\n" * 2000)
+    monkeypatch.setattr("sources.tables.PIECE", 900)
+    monkeypatch.setattr(readers, "PIECE", 900)
+    blocks = []
+    monkeypatch.setattr(readers, "_check_no_header", lambda *about: blocks.append(about))
+    monkeypatch.setattr(readers, "free_memory", lambda device: (30_000, "a test has little"))
+    with pytest.raises(UserError, match=r"file\.csv: its 1,9\d\d rows, about, need at least 0 MB"):
+        read(path)
+    assert blocks == []
+    monkeypatch.setattr(readers, "free_memory", lambda device: (33_000, "a test has little"))
+    assert len(read(path)) == 2000

@@ -8,8 +8,6 @@ import pytest
 import torch
 from tools import build, finish, interactions, made_data, start, toy_data
 
-from cli.errors import UserError
-from families.baselines import ease
 from utils import cpu_threads
 
 
@@ -31,15 +29,6 @@ def test_ease_is_the_least_squares_solution_with_a_zero_diagonal(device):
     scores = torch.empty(3, 12, device=device)
     model.score(users, scores)
     np.testing.assert_allclose(scores.cpu(), (x @ b)[[3, 3, 0]], atol=1e-5)
-
-
-def test_ease_says_what_does_not_fit(monkeypatch):
-    monkeypatch.setattr(ease, "memory_size", lambda device: 1e3)
-    with pytest.raises(
-        UserError,
-        match=r"EASE needs 0 GB for its 32 x 32 matrices, cpu has 0 GB; take --model Walk",
-    ):
-        build("EASE")
 
 
 def test_popularity_scores_by_count():

@@ -1,0 +1,129 @@
+"""What a model needs of the memory, told before any of it is taken.
+
+All of it is a lower bound, so that a run that works is never refused.
+"""
+
+import torch
+
+from cli import launch
+from cli.errors import UserError
+from engine.memory import free_memory, in_words
+from recommender import BatchTrained
+
+MOMENTS = {"Adam": 2, "SGD": 0}  # numbers that an optimizer keeps for each weight
+# Flags that can be lowered, if the need is too large.
+SIZES = ("dim", "batch_size", "hidden", "layers", "N", "candidates", "memory_size", "memory_bits")
+
+
+class NoNumbers(torch.Generator):
+    """Stands for a generator on PyTorch's device "meta": tensors there have a shape, no numbers."""
+
+    device = torch.device("meta")
+
+
+def check(family, model_class, data, args, device, trains):
+    """Raise UserError if a model needs more memory than is free.
+
+    family: cli.family.Family of the model
+    trains: whether it is to be trained, or only used
+    """
+
+    def need(**values):
+        return needed(family, model_class, data, args.replace(**values), trains)
+
+    free, words = free_memory(device)
+    sizes = need()
+    if sum(sizes.values()) <= free:
+        return
+    total = sum(sizes.values())
+    parts = sorted(sizes.items(), key=lambda part: -part[1])
+    parts = ", ".join(f"{in_words(size)} for {what}" for what, size in parts if size > 0.01 * total)
+    advice = "take a machine with more memory"
+    if trains:
+        advice = advice_on(args, lambda **values: sum(need(**values).values()) <= free) or (
+            f"no flag helps alone: {advice}, or another --model"
+        )
+    what = "training" if trains else f"the trained {args.model}"
+    raise UserError(f"{what} needs at least {in_words(total)} ({parts}), and {words}; {advice}")
+
+
+def needed(family, model_class, data, args, trains):
+    """{what: bytes, at least} of the memory of the device. Arguments: see `check`"""
+    # A step is not compiled if no batch is whole.
+    compiles = args.compile != "off" and args.batch_size <= data.counts()["train"]
+    sizes = {}
+    if issubclass(model_class, BatchTrained) and (model := outline(model_class, data, args)):
+        compiles = compiles and model.encoder.compiles
+        sizes = tables(model, trains, by_row=compiles and model.encoder.by_row)
+    return sizes | (family.memory(args, data, compiles) if trains else {})
+
+
+def outline(model_class, data, args):
+    """A BatchTrained with an encoder whose weights have a shape, but no numbers.
+
+    None if the encoder looks at its numbers while it is made: such a model is not counted.
+    """
+    model = model_class.__new__(model_class)
+    model.data, model.args, model.device = data, args, NoNumbers.device
+    model.generator = NoNumbers()
+    try:
+        model.encoder = model.make_encoder()
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return None
+    model.weights = dict(model.encoder.named_parameters())
+    return model
+
+
+def tables(model, trains, by_row):
+    """{what: bytes} of the weights of a model and, to train it, of what each weight has.
+
+    model: from `outline`
+    by_row: whether a step may have the gradients of its batch's rows alone
+    """
+    weights, optimizer = model.weights, model.args.optimizer
+    largest = sorted(weights, key=lambda name: -weights[name].numel())[:2]
+    shapes = (f"{name} {' x '.join(f'{n:,}' for n in weights[name].shape)}" for name in largest)
+    sizes = {f"the weights ({', '.join(shapes)})": size_of(weights)}
+    if trains:
+        trained = size_of(model.trained_weights())
+        # Of several processes, each may have the moments of its piece alone, and gradients of rows.
+        ranks = launch.world_size()
+        sizes["their moments"] = MOMENTS[optimizer] * trained // ranks
+        sizes["their gradients"] = 0 if ranks > 1 or (by_row and optimizer == "Adam") else trained
+    return sizes
+
+
+def size_of(weights):
+    """Bytes of {name: tensor}."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+
+
+def advice_on(args, fits):
+    """The flag that has to be lowered least, alone, and to what; "" if none helps.
+
+    fits: function(flag=value) -> whether the need is small enough
+    """
+    best, advice = 0.0, ""
+    for flag in (flag for flag in SIZES if flag in vars(args).keys() - args.ignored()):
+        value = getattr(args, flag)
+        most = max(value) if isinstance(value, list) else value
+        low, high = 0, most  # the largest value that fits is at least low, and below high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(**{flag: lowered(value, middle)}) else (low, middle)
+        low = rounded_down(low)
+        if low / most > best:
+            text = " ".join(map(str, lowered(value, low))) if isinstance(value, list) else low
+            best, advice = low / most, f"take --{flag} {text} or less"
+    return advice
+
+
+def rounded_down(number):
+    """A whole number with its first two digits: 1719 -> 1700."""
+    zeros = 10 ** max(len(str(number)) - 2, 0)
+    return number // zeros * zeros
+
+
+def lowered(value, most):
+    """A value of a flag, or each of its values, but no more than `most`."""
+    return [min(one, most) for one in value] if isinstance(value, list) else most

@@ -1,6 +1,7 @@
 """Two-tower models, OneBP and TwoBP: their flags. The models themselves are in model.py."""
 
 import regularizers.flags
+from cli import launch
 from cli.family import Family, Model
 from cli.flags import Flag, number, one_of, positive, whole
 from cli.registry import ENCODERS, LOSSES, OF_ALL_ITEMS, SAMPLERS, WITHOUT_NEGATIVES
@@ -155,7 +156,8 @@ def memory(args, data, compiles):
     if args.loss in OF_ALL_ITEMS:
         users, items = data.shape
         sums = 2 * min(args.batch_size, users)  # of the items kept, of the others; their gradients
-        return {"a batch": 8 * sums * args.dim, "rows of length 1": 4 * items * args.dim}
+        own = items // launch.world_size()
+        return {"a batch": 8 * sums * args.dim, "rows of length 1": 4 * own * args.dim}
     size = min(args.batch_size, (data.update.new if data.update else data.train).nnz)
     drawn = getattr(args, DRAWN[args.sampler]) if args.sampler in DRAWN else 0
     # The encodings of all items, and their products with the users'.

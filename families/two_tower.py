@@ -15,26 +15,26 @@ HAS = frozenset({"gradients", "epochs", "dim", "pairs", "ranking", "personal", "
 # cosine: large steps that shrink along a cosine need fewer epochs.
 ALL_ITEMS = {"batch_size": 256, "lr": 0.05, "lr_schedule": "cosine", "dim": 256, "epochs": 60}
 ALL_ITEMS |= {"l2": 0.0, "beta": 0.0}
-_DENSE = {"loss": "ELSA", "sampler": "none", **ALL_ITEMS, "matmul_precision": "medium"}
+_ELSA = {"loss": "ELSA", "sampler": "none", **ALL_ITEMS, "matmul_precision": "medium"}
 _DENSE = {
-    "100k": _DENSE | {"dim": 384, "dropout": 0.45},
-    "1M": _DENSE | {"dim": 512, "dropout": 0.2, "epochs": 20},
+    "100k": _ELSA | {"dim": 384, "dropout": 0.45},
+    "1M": _ELSA | {"dim": 512, "dropout": 0.2, "epochs": 20},
 }
 _SPARSE = {"sampler": "inbatch", "similarity": "cosine", "beta": 0.99}
 _SPARSE |= {"lr": 5e-3, "lr_schedule": "cosine"}
-_GOWALLA = _SPARSE | {"temperature": 0.07}
-_YELP = _SPARSE | {"temperature": 0.1}
+_SMALL = _SPARSE | {"dim": 64, "epochs": 10}
+_LARGE = _SPARSE | {"dim": 256, "epochs": 15}
 PRESETS = {
     "paper": {},
     "fast": {
         **_DENSE,
-        "Gowalla": _GOWALLA | {"dim": 64, "epochs": 10, "popularity_weight": 0.04},
-        "Yelp2018": _YELP | {"dim": 64, "epochs": 10},
+        "Gowalla": _SMALL | {"temperature": 0.07, "popularity_weight": 0.04},
+        "Yelp2018": _SMALL | {"temperature": 0.1},
     },
     "best": {
         **_DENSE,
-        "Gowalla": _GOWALLA | {"dim": 256, "epochs": 15, "popularity_weight": 0.028},
-        "Yelp2018": _YELP | {"dim": 256, "epochs": 15},
+        "Gowalla": _LARGE | {"temperature": 0.06, "popularity_weight": 0.0258},
+        "Yelp2018": _LARGE | {"temperature": 0.08},
     },
     "cosine": {"100k": {"lr": 2e-2, "lr_schedule": "cosine", "epochs": 50}},
 }

@@ -84,9 +84,9 @@ class Family:
     describe: str = "sources.description:describe"
 
     def suggest_by_size(self, dataset, data_dir):
-        """Pairs (origin, {flag: value}) that follow from the size of a data set's files, see `small`.
+        """Pairs (origin, {flag: value}) that follow from the size of a data set, see `small`.
 
-        They are looked at before they are read; none is suggested if there is no file.
+        Its files are looked at before they are read. Without a file nothing is suggested.
         """
         if dataset not in self.small:
             return []

@@ -82,7 +82,8 @@ def train_model(args, device):
     if restarted_run() and first_rank_says(last_file.exists()):
         args = args.replace(train_mode="continue")
     if args.train_mode == "continue":
-        by_size = families.family_of(args.model).suggest_by_size(args.dataset, args.data_dir)
+        where = args.model, args.dataset, args.data_dir
+        by_size = families.family_of(args.model).suggest_by_size(*where)
         args = keep_suggested(args, last_file, by_size)
     model_class = families.model_class(args)
     if args.l2_grid:

@@ -292,7 +292,7 @@ def resolve(model, given, in_file, file):
     sources = [
         (f"suggested for {dataset}", named.get(dataset, {})),
         (f"suggested for {model}", suggested.get("", {}) | suggested.get(dataset, {})),
-        *family.suggest_by_size(dataset, both["data_dir"]),
+        *family.suggest_by_size(model, dataset, both["data_dir"]),
     ]
     for source, flags in ((f"file {file and file.path}", in_file), ("command line", given)):
         preset = flags.get("preset")
@@ -325,7 +325,7 @@ def build_parser(model="OneBP"):
         epilog="Other models (python main.py --model NAME --help shows their flags):\n"
         + "\n".join(lines)
         + "\n\nA named data set and a model bring other values for some flags. The log of a run\n"
-        "says which value came from where." + family.help_on_small(),
+        "says which value came from where." + family.help_on_small(model),
         formatter_class=HelpFormatter,
         help_command=f"python main.py --model {model} --help",
     )

@@ -58,8 +58,8 @@ class Family:
     suggested: {model: {data set: {flag: value}}}; data set "" is any. They replace defaults.
     suggest: function(given) -> pairs (origin, {flag: value}): values that other flags bring along.
         given: {flag: value} of the command line
-    small: {data set: (bytes, {flag: value})}: values that replace these if the files in the data
-        set's folder have fewer bytes in all
+    small: {data set: (bytes, {model: {flag: value}})}: values that replace these if the files in
+        the data set's folder have fewer bytes in all
     presets: {value of --preset: {data set: {flag: value}}}
     datasets: {name: {flag: value}}: named data sets that only this family reads, with suggested
         values. If there are any, the family reads no other named data set but demo.
@@ -83,7 +83,7 @@ class Family:
     one_process: Callable | None = None
     describe: str = "sources.description:describe"
 
-    def suggest_by_size(self, dataset, data_dir):
+    def suggest_by_size(self, model, dataset, data_dir):
         """Pairs (origin, {flag: value}) that follow from the size of a data set, see `small`.
 
         Its files are looked at before they are read. Without a file nothing is suggested.
@@ -93,17 +93,17 @@ class Family:
         files = (Path(data_dir) / dataset).glob("*")
         size = sum(path.stat().st_size for path in files if path.is_file())
         limit, values = self.small[dataset]
-        return [(self.origin_of_small(dataset), values)] if 0 < size < limit else []
+        return [(self.origin_of_small(dataset), values[model])] if 0 < size < limit else []
 
     def origin_of_small(self, dataset):
         """In words: where the values of `small` come from."""
         return f"suggested for {dataset} under {self.small[dataset][0] / 1e6:.0f} MB"
 
-    def help_on_small(self):
+    def help_on_small(self, model):
         """Lines for --help, each after a line break: the values of `small`."""
         return "".join(
             f"\nFlags, {self.origin_of_small(dataset)}: "
-            + " ".join(f"{flag}={value}" for flag, value in values.items())
+            + " ".join(f"{flag}={value}" for flag, value in values[model].items())
             for dataset, (_, values) in self.small.items()
         )
 

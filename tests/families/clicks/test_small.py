@@ -10,6 +10,7 @@ import families
 from parse import parse_args
 
 LIMIT, VALUES = families.family_of("DeepFM").small["criteo"]
+DEEP = VALUES["DeepFM"]
 ORIGIN = "suggested for criteo under 200 MB"
 
 
@@ -32,8 +33,9 @@ def test_small_files_suggest_other_values(work, model):
     for size, is_small in ((LIMIT - 1, True), (LIMIT, False), (11_147_184_845, False)):
         os.truncate(file, size)
         args = parsed("--model", model)
-        assert {flag: getattr(args, flag) for flag in VALUES} == (
-            VALUES if is_small else {flag: getattr(usual, flag) for flag in VALUES}
+        own = VALUES[model]
+        assert {flag: getattr(args, flag) for flag in own} == (
+            own if is_small else {flag: getattr(usual, flag) for flag in own}
         )
         assert (args.origin["l2"] == ORIGIN) == is_small
     assert parsed("--model", model, "--data_dir", "elsewhere").l2 == 1e-5
@@ -42,7 +44,7 @@ def test_small_files_suggest_other_values(work, model):
 def test_a_flag_or_a_preset_goes_before(work):
     criteo(work)
     args = parsed("--model", "DeepFM", "--l2", 1e-5)
-    assert (args.l2, args.batch_size) == (1e-5, VALUES["batch_size"])
+    assert (args.l2, args.batch_size) == (1e-5, DEEP["batch_size"])
     published = parsed("--model", "DeepFM", "--preset", "x4_001")
     assert (published.l2, published.batch_size) == (1e-5, 10_000)
     write(work / "f.toml", "batch_size = 4096\nl2 = 1e-5")
@@ -59,7 +61,7 @@ def test_help_says_it(capsys):
 def test_a_run_says_it_and_is_repeated_by_its_flags_and_continued_with_its_own(cli, work):
     """Though its flags came from elsewhere than those of the continuation."""
     criteo(work)
-    flags = ("--model", "LR", "--dataset", "criteo", "--slots", 2)
+    flags = ("--model", "FM", "--dim", 2, "--dataset", "criteo", "--slots", 2, "--patience", 9)
     status, stdout, stderr = cli(*flags, "--epochs", 1, "--run_name", "suggested")
     assert (status, stderr) == (0, "")
     assert f"flags, {ORIGIN}: batch_size=1024 l2=0.001\n" in stdout
@@ -78,4 +80,4 @@ def test_a_run_says_it_and_is_repeated_by_its_flags_and_continued_with_its_own(c
         whole, parts = (work / "checkpoints" / folder / name for folder in ("whole", "parts"))
         assert whole.read_bytes() == parts.read_bytes()
     _, stdout, _ = cli(*flags, *again, "--epochs", 4, "--l2", 1e-3)
-    assert "warning: it has --l2 1e-05, not 0.001; for that, --train_mode new" in stdout
+    assert "warning: --l2 was 1e-05 up to epoch 3, now it is 0.001" in stdout

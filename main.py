@@ -65,6 +65,7 @@ def split_data(args):
 def train_model(args, device):
     """Load the data, build the model and fit it; --l2_grid and --refit fit more than one."""
     with defer_interrupts():
+        from checkpointing.resume import keep_suggested
         from checkpointing.update import begin_update
         from distributed.agreement import raise_on_all_ranks
         from distributed.collectives import first_rank_says
@@ -81,6 +82,10 @@ def train_model(args, device):
     last_file = Path(args.checkpoint_dir) / args.run_name / "last.pt"
     if restarted_run() and first_rank_says(last_file.exists()):
         args = args.replace(train_mode="continue")
+    if args.train_mode == "continue":
+        where = args.model, args.dataset, args.data_dir
+        by_size = families.family_of(args.model).suggest_by_size(*where)
+        args = keep_suggested(args, last_file, by_size)
     model_class = families.model_class(args)
     own = args.replace(batch_size=own_batch_size(args.batch_size))
     with raise_on_all_ranks():

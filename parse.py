@@ -271,8 +271,9 @@ def without_effect(args, given, flags):
 def resolve(model, given, in_file, file):
     """The Flags that follow from {flag: value} as typed, and as the FlagsFile `file` gives them.
 
-    Later sources win: default, suggested for the data set, for the model; what the file gives,
-    after the values that its preset and other flags of it bring along; the command line likewise.
+    Later sources win: default, suggested for the data set, for the model, for the size of the data;
+    what the file gives, after the values that its preset and other flags of it bring along; the
+    command line likewise.
     """
     family = families.family_of(model)
     values = {name: flag.default for name, flag in flags_of(model).items()}
@@ -291,6 +292,7 @@ def resolve(model, given, in_file, file):
     sources = [
         (f"suggested for {dataset}", named.get(dataset, {})),
         (f"suggested for {model}", suggested.get("", {}) | suggested.get(dataset, {})),
+        *family.suggest_by_size(model, dataset, both["data_dir"]),
     ]
     for source, flags in ((f"file {file and file.path}", in_file), ("command line", given)):
         preset = flags.get("preset")
@@ -323,7 +325,7 @@ def build_parser(model="OneBP"):
         epilog="Other models (python main.py --model NAME --help shows their flags):\n"
         + "\n".join(lines)
         + "\n\nA named data set and a model bring other values for some flags. The log of a run\n"
-        "says which value came from where.",
+        "says which value came from where." + family.help_on_small(model),
         formatter_class=HelpFormatter,
         help_command=f"python main.py --model {model} --help",
     )

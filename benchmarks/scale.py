@@ -54,7 +54,9 @@ def seconds_of_epochs(given, kind, size):
     from distributed import collectives, group
     from distributed.schedule import own_batch_size
     from parse import parse_args
+    from utils import keep_freed_memory
 
+    keep_freed_memory()  # as main.py does
     seconds, device = {}, torch.device("cpu")
     with group.process_group(device, 600):
         flags = f"{KINDS[kind][0].format(**vars(given))} --batch_size {size} --compile on"

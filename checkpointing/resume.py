@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 from checkpointing import shards
+from checkpointing.files import load_checkpoint
 from cli.errors import UserError, message_of
 from distributed import agreement
 
@@ -59,6 +60,21 @@ def restore(model, progress, checkpoints, args):
     checkpoints.recover(progress.epoch, progress.best_epoch)
     checkpoints.saved_epoch = progress.epoch
     return changed_flags(state, args)
+
+
+def keep_suggested(args, path, suggested):
+    """The flags of a continuation: the checkpoint's values replace those that are only suggested.
+
+    path: of the checkpoint; if it is absent, `restore` says so
+    suggested: pairs (origin, {flag: value}) of values that need not be those of the checkpoint
+    """
+    flags = {flag for origin, values in suggested for flag in values if args.origin[flag] == origin}
+    if not flags or not path.is_file():
+        return args
+    with agreement.raise_on_all_ranks(), explain_mismatch(path):
+        trained = args.trained(load_checkpoint(path)["flags"])
+    kept = {flag: trained[flag] for flag in flags & trained.keys()}
+    return args.replace(origin=f"of the run {path.parent.name}", **kept)
 
 
 def restore_best(model, checkpoints, args):

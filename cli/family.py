@@ -6,6 +6,7 @@ in families/__init__.py. parse.py, the loop, checkpoints and studies take the re
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cli.flags import Flag
 
@@ -62,6 +63,8 @@ class Family:
     suggested: {model: {data set: {flag: value}}}; data set "" is any. They replace defaults.
     suggest: function(given) -> pairs (origin, {flag: value}): values that other flags bring along.
         given: {flag: value} of the command line
+    small: {data set: (bytes, {model: {flag: value}})}: values that replace these if the files in
+        the data set's folder have fewer bytes in all
     presets: {value of --preset: {data set: {flag: value}}}
     datasets: {name: {flag: value}}: named data sets that only this family reads, with suggested
         values. If there are any, the family reads no other named data set but demo.
@@ -81,12 +84,37 @@ class Family:
     sections: dict[str, list[Flag]] = field(default_factory=dict)
     suggested: dict = field(default_factory=dict)
     suggest: Callable = no_suggestions
+    small: dict = field(default_factory=dict)
     presets: dict = field(default_factory=lambda: {"paper": {}})
     datasets: dict = field(default_factory=dict)
     contradictions: Callable = no_contradictions
     one_process: Callable | None = None
     memory: Callable = no_memory
     describe: str = "sources.description:describe"
+
+    def suggest_by_size(self, model, dataset, data_dir):
+        """Pairs (origin, {flag: value}) that follow from the size of a data set, see `small`.
+
+        Its files are looked at before they are read. Without a file nothing is suggested.
+        """
+        if dataset not in self.small:
+            return []
+        files = (Path(data_dir) / dataset).glob("*")
+        size = sum(path.stat().st_size for path in files if path.is_file())
+        limit, values = self.small[dataset]
+        return [(self.origin_of_small(dataset), values[model])] if 0 < size < limit else []
+
+    def origin_of_small(self, dataset):
+        """In words: where the values of `small` come from."""
+        return f"suggested for {dataset} under {self.small[dataset][0] / 1e6:.0f} MB"
+
+    def help_on_small(self, model):
+        """Lines for --help, each after a line break: the values of `small`."""
+        return "".join(
+            f"\nFlags, {self.origin_of_small(dataset)}: "
+            + " ".join(f"{flag}={value}" for flag, value in values[model].items())
+            for dataset, (_, values) in self.small.items()
+        )
 
     def flags(self):
         """Its own flags, by name."""

@@ -210,5 +210,5 @@ def contradictions(args, given):
         yield f"--lr_dc and --lr_dc_epoch need --lr_schedule step; here it is cosine ({origin})"
     if args.lr_dc != 1 and not args.lr_dc_epoch:
         yield "--lr_dc needs --lr_dc_epoch, the epochs after which to decay"
-    if args.lr_dc_epoch and "lr_dc" not in given:
+    if args.lr_dc_epoch and args.lr_dc == 1 and "lr_dc" not in given:
         yield "--lr_dc_epoch needs --lr_dc, the factor"

@@ -46,6 +46,20 @@ def start_all_reduce(tensor):
     return completion([dist.all_reduce(tensor, async_op=True)], tensor)
 
 
+def start_sum(tensors):
+    """Start to sum {name: tensor} over all ranks, in one exchange. Result: {name: sum}."""
+    if world_size() == 1 or not tensors:
+        return lambda: tensors
+    sizes = [tensor.numel() for tensor in tensors.values()]
+    wait = start_all_reduce(torch.cat([tensor.flatten() for tensor in tensors.values()]))
+
+    def summed():
+        pieces = zip(tensors.items(), wait().split(sizes), strict=True)
+        return {name: piece.view_as(tensor) for (name, tensor), piece in pieces}
+
+    return summed
+
+
 def start_all_gather(whole):
     """Start to fill in the other ranks' rows of a tensor. Result: the tensor.
 
@@ -68,6 +82,23 @@ def start_all_gather_padded(rows, width):
     whole = rows.new_zeros(world_size() * width, *rows.shape[1:])
     whole[rank() * width :][: len(rows)] = rows
     return start_all_gather(whole)
+
+
+def start_all_gather_sized(rows, sizes):
+    """Start to gather the rows of all ranks. Result: a list of (size, ...), one of each rank.
+
+    rows (n, ...): of this rank
+    sizes: n of each rank
+    """
+    if rows.is_cuda:
+        wait = start_all_gather_padded(rows, max(sizes))
+        return lambda: [
+            piece[:size] for piece, size in zip(wait().split(max(sizes)), sizes, strict=True)
+        ]
+    pieces = [rows.new_zeros(size, *rows.shape[1:]) for size in sizes]
+    works = start_send_receive([rows] * world_size(), pieces)
+    pieces[rank()] = rows
+    return completion(works, pieces)
 
 
 def start_reduce_scatter(whole):
@@ -98,13 +129,13 @@ def start_send_receive(outgoing, incoming):
     return works + [dist.isend(outgoing[other], other) for other in others]
 
 
-def completion(works, tensor):
-    """Return a function that waits for all handles `works` and returns the tensor."""
+def completion(works, result):
+    """Return a function that waits for all handles `works` and returns the result."""
 
     def arrived():
         for work in works:
             work.wait()
-        return tensor
+        return result
 
     return arrived
 

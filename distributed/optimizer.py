@@ -170,9 +170,15 @@ class ShardedOptimizer(Optimizer):
         touched rows, sum: the summed gradient
         own piece, or a table with a row per user: the gradient as it is
         """
-        arriving = {name: self._start(name, gradient) for name, gradient in gradients.items()}
+        summed = {name: x for name, x in gradients.items() if self.ways.get(name) == "sum"}
+        arriving = {
+            name: self._start(name, gradient)
+            for name, gradient in gradients.items()
+            if name not in summed
+        }
+        arriving_sums = collectives.start_sum(summed)
         meanwhile()
-        arrived = {name: wait() for name, wait in arriving.items()}
+        arrived = {name: wait() for name, wait in arriving.items()} | arriving_sums()
         rows = {name: (wait(), arrived[name]) for name, wait in self.arriving_rows.items()}
         return arrived | rows
 
@@ -189,8 +195,6 @@ class ShardedOptimizer(Optimizer):
             return collectives.start_all_gather_padded(gradient, self.most_rows[name])
         if way == "touched rows":
             return self._start_touched(gradient, self.index[name])
-        if way == "sum":
-            return collectives.start_all_reduce(gradient)
         return lambda: gradient
 
     @staticmethod
@@ -204,14 +208,18 @@ class ShardedOptimizer(Optimizer):
         rows = is_read.nonzero()[:, 0]
         sizes = collectives.all_gather_ints(len(rows))
         columns = rows, gradient.index_select(0, rows)
-        arriving = [collectives.start_all_gather_padded(column, max(sizes)) for column in columns]
+        arriving = [collectives.start_all_gather_sized(column, sizes) for column in columns]
 
         def summed():
-            # All ranks add in the same order, so that they have equal bits.
-            gradient.index_fill_(0, rows, 0)
-            pieces = [wait().split(max(sizes)) for wait in arriving]
-            for size, of_rank, added in zip(sizes, *pieces, strict=True):
-                gradient.index_add_(0, of_rank[:size], added[:size])
+            pieces = list(zip(*(wait() for wait in arriving), strict=True))
+            # All ranks need equal bits. Of two, each adds the other's rows to its own, as a + b =
+            # b + a; more of them add all in the same order.
+            if len(pieces) == 2:
+                del pieces[collectives.rank()]
+            else:
+                gradient.index_fill_(0, rows, 0)
+            for of_rank, added in pieces:
+                gradient.index_add_(0, of_rank, added)
             return gradient
 
         return summed

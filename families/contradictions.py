@@ -53,8 +53,8 @@ def wrong_dataset(args, family):
             models = " or ".join(other.models)
             yield f"{args.dataset} is for --model {models}, not {args.model}"
     if family.datasets and args.dataset in DATASETS.keys() - {"demo"}:
-        known = " and ".join(family.datasets)
-        yield f"{args.dataset} is not for --model {args.model}; demo, {known} are"
+        known = ", ".join(["demo", *family.datasets])
+        yield f"{args.dataset} is not for --model {args.model}, only {known}"
 
 
 def one_process(args, family):

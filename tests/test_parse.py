@@ -369,7 +369,7 @@ def test_what_flags_decide():
         ("--model LR --dim 3", "--dim does nothing with --model LR"),
         (
             "--model FM --dataset 1m",
-            "1M is not for --model FM; demo, criteo and ml-1m-ctr are",
+            "1M is not for --model FM, only demo, criteo, ml-1m-ctr, AmazonElectronics_x1, ",
         ),
         (
             "--dataset Criteo",

@@ -276,7 +276,7 @@ def impressions(device, seed, span, batch_size=7):
         ids = np.stack([numbers, numbers + 1000], axis=1).astype(np.int32)
         return ids, (numbers % 3 == 0).astype(np.uint8)
 
-    data, args = SimpleNamespace(rows_at=rows_at), SimpleNamespace(batch_size=batch_size)
+    data, args = SimpleNamespace(rows_at=rows_at, width=1), SimpleNamespace(batch_size=batch_size)
     return ImpressionBatches(data, span, args, make_generator(seed, device))
 
 

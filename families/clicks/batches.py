@@ -1,6 +1,6 @@
 """Batches of click data in a shuffled order; each rank reads its share of every batch.
 
-Shapes: n rows of a pool, F fields, B rows of a batch on this rank.
+Shapes: n rows of a pool, W ids of a row, B rows of a batch on this rank.
 """
 
 import numpy as np
@@ -9,15 +9,17 @@ import torch
 from distributed import collectives
 from sampler import Batches
 
-POOL = 1 << 20  # rows that are shuffled together
+POOL = 1 << 20  # rows that are shuffled together, at most
+POOL_IDS = 1 << 26  # their ids, at most: 256 MB
 PIECE = 1 << 14  # consecutive rows of a pool
 
 
 class ImpressionBatches(Batches):
     """Batches of click data: every row of a split is in one of them. Large data stay on disk.
 
-    Rows are shuffled in pools of at most POOL rows. A pool consists of pieces of PIECE rows from
-    random places of the split. The order of the rows does not depend on the number of ranks.
+    Rows are shuffled in pools of at most POOL rows, or POOL_IDS ids. A pool consists of pieces of
+    PIECE rows from random places of the split. The order of the rows does not depend on the number
+    of ranks.
     """
 
     def __init__(self, data, span, args, generator):
@@ -38,10 +40,10 @@ class ImpressionBatches(Batches):
         self.size = batches * self.batch_size + min(max(rest - self.first, 0), self.batch_size)
 
     def epoch(self):
-        """Yield (ids (B, F), labels (B,)) until every row was in one batch."""
+        """Yield (ids (B, W), labels (B,)) until every row was in one batch."""
         device = self.generator.device
         order = torch.randperm(len(self.pieces), device=device, generator=self.generator).tolist()
-        pieces_per_pool = POOL // PIECE
+        pieces_per_pool = max(1, min(POOL, POOL_IDS // self.data.width) // PIECE)
         rest = torch.empty(0, dtype=torch.int64, device=device)
         for first in range(0, len(order), pieces_per_pool):
             # Shuffle the rows of the next pool.
@@ -68,7 +70,7 @@ class ImpressionBatches(Batches):
         return rows[(place >= 0) & (place < self.batch_size)]
 
     def read(self, rows):
-        """Read rows (n,) onto the device. Returns ids (n, F) and labels (n,)."""
+        """Read rows (n,) onto the device. Returns ids (n, W) and labels (n,)."""
         rows = rows.cpu().numpy()
         order = np.argsort(rows)
         place = torch.empty(len(rows), dtype=torch.int64)

@@ -1,6 +1,6 @@
 """The encoded copy of click data: ids instead of values, in files that can be mapped into memory.
 
-Shapes: n rows, F fields, m rows of a block.
+Shapes: n rows, F fields, H histories, W = F + H * LENGTH ids of a row, m rows of a block.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import numpy as np
 
 from cli.errors import UserError
 from families.clicks.encoded import TYPES, map_rows, write_metadata
+from families.clicks.histories import columns_of
 from utils import atomic_folder, progress_bar
 
 
@@ -29,6 +30,7 @@ def encode(source, cache_folder, name, threshold, ratios):
     parts: {"train", "valid", "test": (first row, row after the last)}
     has_users: whether the user of each row is known
     clicks: fraction of clicks in the train split
+    histories: ClickSource.histories, if there are any
     skipped: [number of broken lines left out, number of the first], or [] if there is none
     digest: sha256 of all this and of the files
     skipped_of, unordered_of, latin_of: ClickSource.skipped, .unordered and .latin
@@ -42,8 +44,10 @@ def encode(source, cache_folder, name, threshold, ratios):
         with atomic_folder(cache_folder) as folder:
             blocks, rows = _write_blocks(source, folder)
             splits = _split_rows(name, rows, ratios)
-            vocabularies, sizes = _number_values(folder, blocks, splits["train"][1], threshold)
-            _replace_codes(folder, blocks, vocabularies, sizes)
+            vocabularies, sizes = _number_values(
+                folder, blocks, source, splits["train"][1], threshold
+            )
+            _replace_codes(folder, blocks, source, vocabularies, sizes)
             (folder / "values.bin").unlink()
             clicks = _check_labels(name, folder, splits, source.splits)
 
@@ -57,6 +61,7 @@ def encode(source, cache_folder, name, threshold, ratios):
                 "clicks": clicks,
                 "skipped": [sum(count for count, _ in skipped), skipped[0][1]] if skipped else [],
             }
+            metadata |= {"histories": source.histories} if source.histories else {}
             metadata |= {"digest": _digest(folder, metadata), "skipped_of": source.skipped}
             metadata |= {"unordered_of": source.unordered, "latin_of": source.latin}
             write_metadata(folder, metadata)
@@ -69,8 +74,8 @@ def encode(source, cache_folder, name, threshold, ratios):
 def _write_blocks(source, folder):
     """Write codes.bin, labels.bin, users.bin and values.bin, which holds the hashes of the values.
 
-    Returns a list with (number of rows, [number of distinct values of each field]) per block, and
-    {split of the source: number of rows}.
+    Returns a list with (number of rows, [number of distinct values of each field and history]) per
+    block, and {split of the source: number of rows}.
     """
     blocks, rows = [], dict.fromkeys(source.splits, 0)
     with ExitStack() as stack:
@@ -79,8 +84,8 @@ def _write_blocks(source, folder):
             for name in (*TYPES, "values")
         }
         for block in source.blocks():
-            codes = np.stack(block.codes, axis=1).astype(TYPES["codes"])  # F of (m,) -> (m, F)
-            codes.tofile(files["codes"])
+            codes = np.column_stack(block.codes)  # F of (m,), H of (m, LENGTH) -> (m, W)
+            codes.astype(TYPES["codes"]).tofile(files["codes"])
             block.labels.tofile(files["labels"])
             np.concatenate(block.values).astype("<u8").tofile(files["values"])
             if block.users is not None:
@@ -113,45 +118,72 @@ def _split_rows(name, rows, ratios):
     return {"train": (0, train), "valid": (train, valid_end), "test": (valid_end, test_end)}
 
 
-def _each_block(folder, blocks, what, mode="r"):
-    """Yield (first row, codes (m, F), [hashes of each field]) per block, with a progress bar."""
+def _each_block(folder, blocks, source, what, mode="r"):
+    """Yield (first row, [codes (m, 1 or LENGTH)], [hashes]) per block, with a progress bar.
+
+    The lists are of the fields and then of the histories. The codes are mapped from disk.
+    """
+    columns = columns_of(source.fields, source.histories)
     first_row = first_value = 0
     with progress_bar(what, len(blocks), "block") as bar:
         for rows, distinct in blocks:
-            codes = map_rows(folder, "codes", first_row, first_row + rows, len(distinct), mode)
+            stop = first_row + rows
+            codes = map_rows(folder, "codes", first_row, stop, columns[-1].stop, mode)
             hashes = np.fromfile(
                 folder / "values.bin", "<u8", sum(distinct), offset=8 * first_value
             )
+            codes = [codes[:, own] for own in columns]
             yield first_row, codes, np.split(hashes, np.cumsum(distinct)[:-1])
-            first_row, first_value = first_row + rows, first_value + sum(distinct)
+            first_row, first_value = stop, first_value + sum(distinct)
             bar.update()
 
 
-def _number_values(folder, blocks, train_rows, threshold):
+def _number_values(folder, blocks, source, train_rows, threshold):
     """Give an id to each value that occurs `threshold` times or more in the train split.
 
+    source: ClickSource
     train_rows: number of rows of the train split, which come first
 
     Returns a list with (hashes, sorted; their ids) per field, and a list with the number of ids per
     field. A field's ids begin with 1, for the most frequent value; 0 stands for all other values.
+    The values of a field's histories have ids, too: of the counts of a column each, the largest
+    counts, as in FuxiCTR's Tokenizer.merge_vocab.
     """
     # Count the values.
-    counters = [Counts() for _ in blocks[0][1]]
-    for first_row, codes, hashes in _each_block(folder, blocks, "counting"):
-        codes = codes[: max(0, train_rows - first_row)]
-        for counter, column, values in zip(counters, codes.T, hashes, strict=True):
-            counter.add(values, np.bincount(column, minlength=len(values)))
+    owners = [*source.fields, *source.histories.values()]
+    counters = [Counts() for _ in owners]
+    for first_row, codes, hashes in _each_block(folder, blocks, source, "counting"):
+        for counter, column, values in zip(counters, codes, hashes, strict=True):
+            # Count NOTHING, too, as the first value, and leave it out.
+            column = column[: max(0, train_rows - first_row)].ravel() + 1
+            counter.add(values, np.bincount(column, minlength=len(values) + 1)[1:])
+    totals = [counter.total() for counter in counters]
 
     # Number the frequent ones by falling count; equal counts by hash.
     vocabularies = []
-    for counter in counters:
-        hashes, counts = counter.total()
+    for field in source.fields:
+        own = [total for total, owner in zip(totals, owners, strict=True) if owner == field]
+        hashes, counts = _largest_counts(own)
         hashes, counts = hashes[counts >= threshold], counts[counts >= threshold]
         order = np.argsort(-counts, kind="stable")
         ids = np.empty(len(hashes), TYPES["codes"])
         ids[order] = np.arange(1, len(hashes) + 1)
         vocabularies.append((hashes, ids))
     return vocabularies, [len(ids) + 1 for _, ids in vocabularies]
+
+
+def _largest_counts(totals):
+    """The distinct hashes of several columns, sorted, and of each the largest of its counts.
+
+    totals: [(hashes, counts)] of each column
+    """
+    if len(totals) == 1:
+        return totals[0]
+    hashes, counts = map(np.concatenate, zip(*totals, strict=True))
+    hashes, place = np.unique(hashes, return_inverse=True)
+    largest = np.zeros(len(hashes), np.int64)
+    np.maximum.at(largest, place, counts)
+    return hashes, largest
 
 
 class Counts:
@@ -179,20 +211,25 @@ class Counts:
         return self.hashes, self.counts
 
 
-def _replace_codes(folder, blocks, vocabularies, sizes):
+def _replace_codes(folder, blocks, source, vocabularies, sizes):
     """Rewrite codes.bin in place as ids.
 
-    Each field has its own range of ids; its first id stands for values out of the vocabulary.
+    Each field has its own range of ids; its first id stands for values out of the vocabulary. The
+    id after all of them, sum(sizes), stands where a history has fewer values.
     """
-    offsets = np.cumsum([0, *sizes[:-1]])
-    for _, codes, hashes in _each_block(folder, blocks, "encoding", "r+"):
-        for field, ((known, ids), values) in enumerate(zip(vocabularies, hashes, strict=True)):
+    owner = {name: number for number, name in enumerate(source.fields)}
+    owners = [*owner.values(), *(owner[field] for field in source.histories.values())]
+    offsets = np.cumsum([0, *sizes])
+    for _, codes, hashes in _each_block(folder, blocks, source, "encoding", "r+"):
+        for column, field, values in zip(codes, owners, hashes, strict=True):
             # Look up the id of each distinct value of the block, then of each row.
+            known, ids = vocabularies[field]
             position = np.searchsorted(known, values).clip(max=max(len(known) - 1, 0))
             is_known = known[position] == values if len(known) else np.zeros(len(values), bool)
-            id_of_code = np.zeros(len(values), TYPES["codes"])
-            id_of_code[is_known] = ids[position[is_known]]
-            codes[:, field] = id_of_code[codes[:, field]] + offsets[field]
+            id_of_code = np.full(len(values) + 1, offsets[field], TYPES["codes"])
+            id_of_code[:-1][is_known] += ids[position[is_known]]
+            id_of_code[-1] = offsets[-1]  # the code NOTHING is -1
+            column[:] = id_of_code[column]
 
 
 def _check_labels(name, folder, splits, own):

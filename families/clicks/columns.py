@@ -157,7 +157,9 @@ def say(layout, source):
     ):
         if count:
             said.append(f"{count} {kind} field{'s' * (count > 1)}")
-    used = {source.label, source.user, *source.fields}
+    histories = [f"{name} (of {field})" for name, field in source.histories.items()]
+    said += [f"histories {', '.join(histories)}"] if histories else []
+    used = {source.label, source.user, *source.fields, *source.histories}
     if unused := [name for name in layout.names if name not in used]:
         said.append(f"not used: {', '.join(unused)[:80]}")
     return f"{layout.path}: {layout.describe()}: {', '.join(said)}"

@@ -1,6 +1,6 @@
 """Load click data by name: rows in the order of time, read from an encoded copy on disk.
 
-Shapes: n rows, F fields, m rows of a block, B batch.
+Shapes: n rows, W ids of a row, F fields, m rows of a block, B batch.
 """
 
 import hashlib
@@ -74,6 +74,7 @@ class Clicks:
     """A click data set in the order of time: each row has a label and an id of each field.
 
     fields: names of the fields
+    histories: {name of a history: the field whose ids it has}, see histories.py
     sizes: number of ids of each field
     splits: {"train", "valid", "test": (first row, row after the last)}; valid may be empty
     encoded: the rows of the encoded copy
@@ -84,11 +85,13 @@ class Clicks:
     protocol: {topic: line} on how the splits were made, for summary.json
 
     Each field has its own range of ids: a field's ids begin where those of the field before end. A
-    field's first id stands for all values out of its vocabulary.
+    field's first id stands for all values out of its vocabulary. A row has W ids: one of each field
+    and histories.LENGTH of each history, of which `padding` stands for no value.
     """
 
     name: str
     fields: list[str]
+    histories: dict[str, str]
     sizes: list[int]
     splits: dict
     encoded: EncodedRows
@@ -103,12 +106,22 @@ class Clicks:
         """First id of each field (F,)."""
         return np.cumsum([0, *self.sizes[:-1]])
 
+    @property
+    def padding(self):
+        """The id of no value: the one after all others."""
+        return sum(self.sizes)
+
+    @property
+    def width(self):
+        """W, ids of a row."""
+        return self.encoded.widths["codes"]
+
     def counts(self):
         """Return {name: count} of rows, fields, values, and the rows of each split."""
         rows = {split: stop - start for split, (start, stop) in self.splits.items()}
         return {
             "rows": sum(rows.values()),
-            "fields": len(self.fields),
+            "fields": len(self.fields) + len(self.histories),
             "values": sum(self.sizes),
             **rows,
         }
@@ -123,7 +136,7 @@ class Clicks:
     def rows(self, start, stop):
         """Read the rows from `start` to before `stop` into memory.
 
-        Returns ids (m, F) int32 and labels (m,) uint8.
+        Returns ids (m, W) int32 and labels (m,) uint8.
         """
         return self.encoded.read("codes", start, stop), self.labels(start, stop)
 
@@ -134,7 +147,7 @@ class Clicks:
     def rows_at(self, numbers):
         """Read single rows into memory. numbers (m,): in ascending order, to read the disk in order
 
-        Returns ids (m, F) int32 and labels (m,) uint8.
+        Returns ids (m, W) int32 and labels (m,) uint8.
         """
         return self.encoded.take("codes", numbers), self.encoded.take("labels", numbers)[:, 0]
 
@@ -158,7 +171,7 @@ class RowRange:
         return self.blocks(collectives.rank(), collectives.world_size())
 
     def blocks(self, rank=0, ranks=1):
-        """Yield (ids (m, F) int64, labels (m,) float32): portion `rank` of `ranks` of each block.
+        """Yield (ids (m, W) int64, labels (m,) float32): portion `rank` of `ranks` of each block.
 
         The portions follow each other, so rows keep their order if the ranks' are concatenated.
         """
@@ -173,7 +186,7 @@ class RowRange:
 
     def labels(self):
         """Return the labels (n,) float32."""
-        return torch.cat([labels for _, labels in self.blocks()])
+        return torch.from_numpy(self.data.labels(self.start, self.stop)).to(self.device).float()
 
     def users(self):
         """Return the users (n,) int64, or None if they are not known."""
@@ -236,6 +249,7 @@ def load_clicks(
         chosen = [source.label, source.above, source.fields, source.numeric, source.user]
         settings = [ENCODED_FORMAT, name, files, threshold, ratios, skip_bad_lines]
         settings += [chosen, wanted.format, wanted.separator]
+        settings += [source.histories] if source.histories else []
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
         cache_folder = folder / ".cache" / f"{name}.{key[:16]}"
 
@@ -265,6 +279,7 @@ def load_clicks(
     return Clicks(
         name=name,
         fields=metadata["fields"],
+        histories=metadata.get("histories", {}),
         sizes=metadata["sizes"],
         splits={split: tuple(span) for split, span in metadata["parts"].items()},
         encoded=encoded,

@@ -5,11 +5,12 @@ from reports.description import Description, aligned
 
 def describe(data):
     """The Description of Clicks: the rows and clicks of each split, the values of each field."""
+    sizes = dict(zip(data.fields, data.sizes, strict=True))
     numbers = {
         "rows": sum(stop - start for start, stop in data.splits.values()),
         "skipped": data.skipped,
         "splits": {split: count_clicks(data, *span) for split, span in data.splits.items()},
-        "values": dict(zip(data.fields, data.sizes, strict=True)),
+        "values": sizes | {name: sizes[field] for name, field in data.histories.items()},
     }
     return Description(numbers, text_of(numbers))
 

@@ -4,7 +4,7 @@ An encoded copy is a folder of <name>.bin for the names of TYPES, and about.json
 it, and a wrong id would train a wrong model without a word. The checksums are CRC-32: they find
 damage, not forgery.
 
-Shapes: n rows, F fields, m rows of a block.
+Shapes: n rows, W ids of a row, m rows of a block.
 """
 
 import json
@@ -16,6 +16,7 @@ from contextlib import suppress
 import numpy as np
 
 from cli.errors import UserError
+from families.clicks.histories import columns_of
 
 log = logging.getLogger("onebp")
 
@@ -60,8 +61,23 @@ def write_metadata(folder, metadata):
 
 def widths(metadata):
     """{file: numbers per row}"""
-    width = {"codes": len(metadata["fields"]), "labels": 1, "users": 1}
+    columns = columns_of(metadata["fields"], metadata.get("histories", ()))
+    width = {"codes": columns[-1].stop, "labels": 1, "users": 1}
     return {name: width[name] for name in TYPES if name != "users" or metadata["has_users"]}
+
+
+def id_ranges(metadata):
+    """The lowest and the highest id of each column of codes.bin (W,), see cache._replace_codes."""
+    fields, histories = metadata["fields"], metadata.get("histories", {})
+    owners = [*fields, *histories.values()]
+    columns = columns_of(fields, histories)
+    field = np.repeat(
+        [fields.index(owner) for owner in owners], [own.stop - own.start for own in columns]
+    )
+    ends = np.cumsum(metadata["sizes"])
+    highs = (ends - 1)[field]
+    highs[len(fields) :] = ends[-1]
+    return (ends - metadata["sizes"])[field], highs
 
 
 def spans(rows):
@@ -91,14 +107,13 @@ class EncodedRows:
                 raise Damaged(f"{ABOUT} has changed")
             self.metadata, self.checksums = about["metadata"], about["checksums"]
             self.widths, self.rows = widths(self.metadata), self.metadata["parts"]["test"][1]
-            ends = np.cumsum(self.metadata["sizes"])
+            lows, highs = id_ranges(self.metadata)
             self.spans, self.size = spans(self.rows), 0
             if any(len(self.checksums[name]) != len(self.spans) for name in self.widths):
                 raise Damaged(f"{ABOUT} lacks checksums")
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise Damaged(f"{ABOUT}: {getattr(error, 'strerror', None) or error}") from None
-        # The ids of a field, from low to high
-        self.limits = {"codes": (ends - self.metadata["sizes"], ends - 1), "labels": (0, 1)}
+        self.limits = {"codes": (lows, highs), "labels": (0, 1)}
         for name, width in self.widths.items():
             path = folder / f"{name}.bin"
             wanted = self.rows * width * TYPES[name].itemsize

@@ -1,4 +1,4 @@
-"""Find click data by name: Criteo's log, own tables, MovieLens 1M, the demo."""
+"""Find click data by name: Criteo's log, those of BARS, own tables, MovieLens 1M, the demo."""
 
 import logging
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cli.errors import UserError
-from families.clicks import movielens
+from families.clicks import bars, movielens
 from families.clicks.columns import say, table_log
 from families.clicks.reader import Block, ClickLog, ClickSource, hash_values
 from sources import demo
@@ -22,6 +22,7 @@ log = logging.getLogger("onebp")
 NUMBERS = [f"I{i}" for i in range(1, 14)]
 CATEGORIES = [f"C{i}" for i in range(1, 27)]
 # Published names: what is read if there is no folder of the name
+BY_HAND = ("criteo", *bars.DATASETS)  # files with known columns, in a folder of this name
 PUBLISHED = {"demo": "the generated demo", "ml-1m-ctr": "what is made of the folder ml-1m"}
 
 
@@ -41,6 +42,7 @@ class ClickTable(ClickSource):
     numeric: list = field(default_factory=list)
     above: float | None = None
     skip: bool = False
+    histories: dict = field(default_factory=dict)
     skipped: dict = field(default_factory=dict)
     unordered: dict = field(default_factory=dict)
     latin: dict = field(default_factory=dict)
@@ -89,12 +91,14 @@ def find_clicks(name, data_dir, columns, wanted, download, skip=False):
     """
     spelled = name.lower()
     folder = data_dir / name if _is_present(name, data_dir) else None
+    known = {other.lower(): other for other in (*BY_HAND, *PUBLISHED)}
     if folder and spelled in PUBLISHED:
         log.info("%s is read, not %s", folder, PUBLISHED[spelled])
-    elif spelled in ("criteo", *PUBLISHED):
-        _check_flags(spelled, columns, wanted)
-        return _published(spelled, folder or data_dir / spelled, data_dir, download, skip)
-    folder = find_folder(name, data_dir, ["criteo", *PUBLISHED])
+    elif spelled in known:
+        name = known[spelled]
+        _check_flags(name, columns, wanted)
+        return _published(name, folder or data_dir / name, data_dir, wanted, download, skip)
+    folder = find_folder(name, data_dir, known.values())
     advice = "put a table with a header there, a row per impression, in order of time"
     files = find_files(folder, ("clicks.*",), advice)
     source, about = table_log(files, columns, wanted, skip)
@@ -125,8 +129,8 @@ def _check_flags(name, columns, wanted):
         )
 
 
-def _published(name, folder, data_dir, download, skip):
-    """The Found of demo, ml-1m-ctr or criteo. folder: of Criteo's log"""
+def _published(name, folder, data_dir, wanted, download, skip):
+    """The Found of PUBLISHED or BY_HAND. folder: of what is got by hand"""
     if name == "demo":
         table = ClickTable(demo.demo_clicks, demo.CLICK_FIELDS, "listener")
         return Found(name, None, {}, table, [])
@@ -137,6 +141,8 @@ def _published(name, folder, data_dir, download, skip):
         files = {kind: layout.path for kind, layout in layouts.items()}
         about = [f"{layout.path}: {layout.describe()}" for layout in layouts.values()]
         return Found(name, folder, files, table, about)
+    if name in bars.DATASETS:
+        return Found(name, folder, *bars.find_published(name, folder, wanted, skip))
     advice = "get its train.txt by hand (licence): https://ailab.criteo.com/ressources/"
     path = find_table(folder, ("train.*",), advice)
     layout = known_table(path, ["label", *NUMBERS, *CATEGORIES], "\t")

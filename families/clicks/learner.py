@@ -1,6 +1,6 @@
 """StreamLearner: a model, with a memory of its errors, that learns from a stream slot by slot.
 
-Shapes: n rows of a slot, m rows of a block, F fields, d numbers of a key.
+Shapes: n rows of a slot, m rows of a block, d numbers of a key.
 """
 
 import math

@@ -135,7 +135,7 @@ class ClickMetrics(Evaluator):
         }
 
     def sums(self, predict):
-        """The metrics, float64. predict: function of ids (m, F) that returns probabilities (m,)."""
+        """The metrics, float64. predict: function of ids (m, W) that returns probabilities (m,)."""
         blocks = [collectives.all_gather_rows(predict(ids)) for ids, _ in self.rows.own_blocks()]
         if not self.computes:
             return [torch.zeros(len(self.metrics), dtype=torch.float64)]

@@ -1,6 +1,6 @@
 """ClickModel: the networks of networks.py, trained on clicks, then streamed over the test split.
 
-Shapes: B batch, m rows, F fields, d numbers of a key.
+Shapes: B batch, m rows, W ids of a row, d numbers of a key.
 """
 
 import numpy as np
@@ -63,7 +63,7 @@ class ClickModel(BatchTrained):
         return ["embedding"]
 
     def rows_per_step(self):
-        return {"embedding": self.args.batch_size * len(self.data.fields)}
+        return {"embedding": self.args.batch_size * self.data.width}
 
     def make_optimizer(self, trained, rows):
         # A batch has many values several times: count the different ones of the first rows.
@@ -82,14 +82,14 @@ class ClickModel(BatchTrained):
     def predict(self, ids, key):
         """Predict clicks on impressions. Returns probabilities (m,) and keys (m, d).
 
-        ids (m, F)
+        ids (m, W)
         key: the field of networks.Outputs to return as keys of a memory
         """
         outputs = self.encoder(self.weights, ids)
         return outputs.logits.sigmoid(), getattr(outputs, key)
 
     def scorer(self):
-        """Function of ids (m, F) that returns probabilities (m,)."""
+        """Function of ids (m, W) that returns probabilities (m,)."""
         return lambda ids: self.predict(ids, "hidden")[0]
 
     def baselines(self):

@@ -1,6 +1,7 @@
 """The networks of the click models: LR, FM, DeepFM and DCNv2, all on one table of embeddings.
 
-Shapes: B batch, F fields, D dim, V ids over all fields, H numbers of the last hidden layer.
+Shapes: B batch, F fields and histories, W ids of a row, D dim, V ids over all fields, H numbers of
+the last hidden layer.
 """
 
 from itertools import pairwise
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.tables import Weights, look_up
+from families.clicks.histories import LENGTH
 
 STD = 1e-4  # standard deviation of the embeddings before training, as in FuxiCTR
 
@@ -38,13 +40,16 @@ class LogisticRegression(Weights):
         """
         super().__init__()
         self.generator, self.dim = generator, self.embedding_dim(args)
-        table = self.normal(sum(data.sizes), self.dim + self.linear_columns, std=STD)
+        self.fields, self.padding = len(data.fields), data.padding
+        rows = sum(data.sizes) + bool(data.histories)  # with one of zeros, for the padding
+        table = self.normal(rows, self.dim + self.linear_columns, std=STD)
         table[:, self.dim :] = 0
         # A value out of the vocabulary starts without an effect: with zeros.
         table[torch.as_tensor(data.offsets, device=generator.device)] = 0
+        table[data.padding :] = 0
         self.register("embedding", table)  # (V, D + linear_columns)
         self.register("bias", torch.zeros(1, device=generator.device))
-        self.add_layers(len(data.fields) * self.dim, args)
+        self.add_layers((len(data.fields) + len(data.histories)) * self.dim, args)
 
     def embedding_dim(self, args):
         """Return D, numbers of an embedding."""
@@ -71,13 +76,27 @@ class LogisticRegression(Weights):
             self.register(f"{name}{number}_bias", torch.zeros(m, device=self.generator.device))
 
     def forward(self, weights, ids):
-        """Return Outputs for ids (B, F).
+        """Return Outputs for ids (B, W).
 
         weights: {name: tensor}; the table `embedding` holds both embeddings and linear weights
         """
-        values = look_up(weights["embedding"], ids)  # (B, F, D + linear_columns)
+        values = look_up(weights["embedding"], ids[:, : self.fields])
+        if ids.shape[1] > self.fields:
+            means = self.means_of_histories(weights["embedding"], ids[:, self.fields :])
+            values = torch.cat([values, means], dim=1)  # (B, F, D + linear_columns)
         linear = values[:, :, self.dim :].flatten(1)  # (B, F), DCNv2: (B, 0)
         return self.outputs(weights, values[:, :, : self.dim], linear)
+
+    def means_of_histories(self, table, ids):
+        """Return the mean of the rows of each history, 0 for one without a value.
+
+        table (V, ...), ids (B, histories * LENGTH)
+
+        As `feature_encoder: layers.MaskedAveragePooling()` of FuxiCTR.
+        """
+        bags = ids.reshape(-1, LENGTH)
+        means = functional.embedding_bag(bags, table, mode="mean", padding_idx=self.padding)
+        return means.unflatten(0, (len(ids), -1))
 
     def outputs(self, weights, embedding, linear):
         """Return Outputs.

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from cli.errors import UserError
 from families.clicks.encoding import Encodings
+from families.clicks.histories import split_histories
 from families.clicks.order import TimeOrder
 from sources.layout import Broken
 from sources.records import as_text, read_binary, read_json
@@ -34,8 +35,9 @@ class Block(NamedTuple):
 
     split: str  # "train", "valid" or "test"; "interactions" if the rows are still to be split
     labels: np.ndarray  # (m,) uint8, 0 or 1
-    codes: list  # per field (m,) int32: index into `values` of each row's value
-    values: list  # per field (n,) uint64: hashes of the values, some perhaps twice
+    codes: list  # per field (m,) int32: index into `values` of each row's value; per history
+    # (m, LENGTH), see histories.split_histories
+    values: list  # per field and history (n,) uint64: hashes of the values, some perhaps twice
     users: np.ndarray | None  # (m,) int64, equal for rows of the same user; or NO_USER
 
 
@@ -46,6 +48,8 @@ class ClickSource:
     label: name of the label's column
     fields: names of the columns to predict from, in the order of a Block
     numeric: list of the fields that hold numbers, see `discretise`
+    histories: {name of a column of histories: the field whose values it holds}, see histories.py;
+        a Block has them after the fields
     user: name of the column of users, or None
     above: a number; labels are numbers, and greater ones are clicks. None: labels are LABELS
     skip: whether broken lines are left out
@@ -59,6 +63,7 @@ class ClickSource:
     label: str
     fields: list
     numeric: list
+    histories: dict
     user: str | None
     above: float | None
     skip: bool
@@ -87,6 +92,7 @@ class ClickLog(ClickSource):
     user: str | None = None
     above: float | None = None
     skip: bool = False
+    histories: dict = field(default_factory=dict)
     skipped: dict = field(default_factory=dict)
     unordered: dict = field(default_factory=dict)
     latin: dict = field(default_factory=dict)
@@ -105,8 +111,8 @@ class ClickLog(ClickSource):
 
     def _blocks_of(self, split, layout, encodings):
         """Yield the rows of a file as Blocks, and count the lines that are left out."""
-        names = dict.fromkeys([self.label, *self.fields, *[self.user] * bool(self.user)])
-        places = {name: layout.names.index(name) for name in names}
+        names = [self.label, *self.fields, *self.histories, *[self.user] * bool(self.user)]
+        places = {name: layout.names.index(name) for name in dict.fromkeys(names)}
         # ragged: lines that could not be divided into columns.
         ragged, n_broken, first = Broken(), 0, None
         order = TimeOrder(layout)
@@ -157,6 +163,10 @@ class ClickLog(ClickSource):
             buckets, is_bad = discretise(texts)
             columns[name] = codes, buckets
             is_broken[name] = is_bad[codes]
+        for name in self.histories:
+            codes, texts = columns[name]
+            of_text, values = split_histories(texts)
+            columns[name] = of_text[codes], values
 
         # Report the first broken row, or leave all broken rows out.
         whole = kept.copy()
@@ -171,7 +181,8 @@ class ClickLog(ClickSource):
             kept[rows] = False
 
         # Hash each distinct value once. The user's hash also identifies the user.
-        names = {*self.fields, self.user} - {None}
+        inputs = [*self.fields, *self.histories]
+        names = {*inputs, self.user} - {None}
         hashes = {name: hash_values(columns[name][1]) for name in names}
         users = None
         if self.user:
@@ -179,8 +190,8 @@ class ClickLog(ClickSource):
         read = Block(
             split,
             labels[kept],
-            [columns[name][0][kept] for name in self.fields],
-            [hashes[name] for name in self.fields],
+            [columns[name][0][kept] for name in inputs],
+            [hashes[name] for name in inputs],
             users,
         )
         return read, np.flatnonzero(whole & ~kept)

@@ -52,7 +52,8 @@ def own_batches(seed, span, batch_size):
     args = SimpleNamespace(batch_size=collectives.own_portion(batch_size))
     with mock.patch.multiple("families.clicks.batches", POOL=40, PIECE=8):
         generator = make_generator(seed, CPU)
-        batches = ImpressionBatches(SimpleNamespace(rows_at=rows_at), span, args, generator)
+        data = SimpleNamespace(rows_at=rows_at, width=2)
+        batches = ImpressionBatches(data, span, args, generator)
         epochs = [[ids[:, 0].tolist() for ids, _ in batches.epoch()] for _ in range(2)]
         assert len(batches.empty_batch()[0]) == 0
     return epochs, batches.size

@@ -10,6 +10,7 @@ from tools import (
 )
 
 from distributed import collectives
+from distributed.optimizer import ShardedOptimizer
 from engine import adam, tables
 
 
@@ -118,3 +119,22 @@ def test_however_tables_are_exchanged_a_continuation_is_exact(tmp_path, made, wa
     for weights, again, found in on_ranks(two_epochs, tmp_path, *made):
         assert found == ways
         assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def exchanged():
+    """This rank's gradients before they are exchanged, the sum of rows, and the sums of others."""
+    generator = torch.Generator().manual_seed(collectives.rank())
+    index = torch.randint(9, (4 * collectives.rank(),), generator=generator)  # the first reads none
+    table = torch.zeros(9, 2).index_fill_(0, index, 1) * torch.randn(9, 2, generator=generator)
+    small = {"a": torch.randn(3, generator=generator), "b": torch.randn(2, 2, generator=generator)}
+    before = table.clone(), *(gradient.clone() for gradient in small.values())
+    summed = ShardedOptimizer._start_touched(table, index)()
+    return before, (summed, *collectives.start_sum(small)().values())
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_summed_gradients_have_equal_bits_on_all_ranks(count):
+    befores, sums = zip(*on_ranks(exchanged, count=count), strict=True)
+    for gradients, found in zip(zip(*befores, strict=True), zip(*sums, strict=True), strict=True):
+        torch.testing.assert_close(found[0], torch.stack(gradients).sum(0))
+        assert all(torch.equal(other, found[0]) for other in found)

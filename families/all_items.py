@@ -69,9 +69,8 @@ class Histories(Shuffled):
         users, row, items, kept = batch
         count, own = sum(sizes), collectives.own_piece(self.n_items)
         if len(sizes) > 1:
-            columns = torch.stack(
-                [row + sum(sizes[: collectives.rank()]), items, kept], 1
-            )  # (n, 3)
+            begin = sum(sizes[: collectives.rank()])
+            columns = torch.stack([begin + row, items, kept], 1)  # (n, 3)
             row, items, kept = collectives.all_gather_rows(columns.int()).long().unbind(1)
             kept = kept == 1
         size = torch.bincount(row + count * ~kept, minlength=2 * count)

@@ -33,6 +33,7 @@ class Batches:
     """
 
     same_items_on_all_ranks = False  # whether the batches of all ranks read the same items
+    own_piece_of_items = False  # whether each rank reads its piece of the items, for all ranks
 
     def epoch(self):
         """Yield the batches of an epoch, tuples whose first element has one entry per example."""
@@ -71,46 +72,6 @@ class Shuffled(Batches):
         if self.replay:
             return self.replay.order(self.generator)
         return torch.randperm(len(self.users), device=self.device, generator=self.generator)
-
-
-class Histories(Shuffled):
-    """Every user with training interactions is in one batch of an epoch, with all of them.
-
-    There are no negatives: a loss over all items needs none.
-    """
-
-    def __init__(self, train, args, generator):
-        """train: csr_array (U, I)
-        args: the flags; uses batch_size, in users, and dropout
-        generator: draws all random numbers, on the device where the batches are wanted
-        """
-        self.device, self.generator = generator.device, generator
-        self.batch_size, self.dropout = args.batch_size, args.dropout
-        self.users = torch.as_tensor(np.flatnonzero(np.diff(train.indptr)), device=self.device)
-        self.items = UserItems(train, self.device)
-        self.item_rows_per_step = train.shape[1]
-
-    def are_new(self, new):
-        return torch.as_tensor(np.diff(new.indptr) > 0, device=self.device)[self.users]
-
-    def epoch(self):
-        """Yield (users (B,), row (n,), items (n,), kept (n,)).
-
-        The n interactions are those of the users; `row` is the place of their user in the batch.
-        kept: whether an interaction is in the history that the user is encoded from; it is left
-        out with the probability --dropout
-        """
-        for users in self.users[self.order()].split(self.batch_size):
-            yield self.batch_of(users)
-
-    def batch_of(self, users):
-        """The batch of some users (B,)."""
-        row, items = self.items.pairs_of(users)
-        drawn = torch.rand(len(items), device=self.device, generator=self.generator)
-        return users, row, items, drawn >= self.dropout
-
-    def empty_batch(self):
-        return self.batch_of(self.users[:0])
 
 
 class Sampler(Shuffled):

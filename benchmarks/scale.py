@@ -30,7 +30,7 @@ ITEMS = "--dataset {dataset} --dim {dim} "
 # {kind: (flags, batch sizes, epochs timed in each round)}
 KINDS = {
     "uniform": (ITEMS + "--lr 1e-3", (1024, 4096, 16384, 65536, 262144), 3),
-    "in-batch": (ITEMS + "--preset inbatch", (1024, 4096), 1),
+    "in-batch": (ITEMS + "--preset best", (1024, 4096), 1),
     "all-items": (ITEMS + "--loss ELSA", (256,), 3),  # batches of users
     "clicks": ("--model DeepFM --dataset criteo", (10_000,), 1),
 }

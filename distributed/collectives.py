@@ -190,6 +190,12 @@ def broadcast_(tensors):
             dist.broadcast(tensor, 0)
 
 
+def own_piece(count):
+    """The slice of `count` rows that is this rank's, of W equal ones: the last may reach beyond."""
+    size = -(-count // world_size())
+    return slice(rank() * size, (rank() + 1) * size)
+
+
 def own_portion(number):
     """Return this rank's portion of an integer. The ranks' portions differ by 1 at most."""
     return number // world_size() + (rank() < number % world_size())

@@ -1,6 +1,6 @@
-"""A table's Gram matrix and sums of its rows, which processes that all have the table compute.
+"""A table's Gram matrix and sums of its rows, which processes compute from a piece each.
 
-Shapes: I rows, D dim, m sums.
+Shapes: I rows of the piece that this process has, all if it is the only one, D dim, m sums.
 """
 
 from contextlib import contextmanager
@@ -16,7 +16,8 @@ BLOCK = 1 << 17  # numbers that a CPU computes with at a time, so that they stay
 class SumsAndGram(torch.autograd.Function):
     """M A (m, D) and A^T A (D, D), differentiable by W (I, D): A is W with rows of length 1.
 
-    Each process has its own M, and multiplies its part of the rows of A.
+    Both are summed over the processes. Then all compute the same loss from them, and each has the
+    gradient of its own piece of W: only these two are exchanged, whatever the number of rows.
 
     For the gradients S by M A and G by A^T A, A gets R = M^T S + A (G + G^T): one product of A's
     size, where autograd makes two. W gets (R - (R A^T)_ii A) / |W| in each row i.
@@ -24,34 +25,28 @@ class SumsAndGram(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, table, matrix, transposed, precision="highest"):
-        """table (I, D): W, the same in all processes
+        """table (I, D): W; matrix (m, I), transposed (I, m): M and M^T, sparse
 
-        matrix (m, I), transposed (I, m): M and M^T, sparse
         precision: of the dense products, see matmul_precision
         """
         a, length = torch.empty_like(table), table.new_empty(len(table), 1)
         for rows in blocks(table):
             torch.linalg.vector_norm(table[rows], dim=1, keepdim=True, out=length[rows])
             torch.div(table[rows], length[rows].clamp_(min=SMALLEST), out=a[rows])
-        size = -(-len(a) // collectives.world_size())
-        ctx.own = slice(collectives.rank() * size, (collectives.rank() + 1) * size)
+        sums = collectives.start_all_reduce(matrix @ a)
         with matmul_precision(precision):
-            gram = a[ctx.own].T @ a[ctx.own]
-        arriving = collectives.start_all_reduce(gram)
+            gram = collectives.start_all_reduce(a.T @ a)
         ctx.transposed, ctx.precision = transposed, precision
         ctx.save_for_backward(a, length)
-        return matrix @ a, arriving()
+        return sums(), gram()
 
     @staticmethod
     def backward(ctx, by_sums, by_gram):
-        """The gradients of all processes add up to that by the sum of their losses."""
         a, length = ctx.saved_tensors
-        arriving = collectives.start_all_reduce(by_gram + by_gram.T)
         # Add in place: a product of a sparse matrix that makes a new one takes many times longer.
         result = torch.zeros_like(a).addmm_(ctx.transposed, by_sums)  # (I, D)
-        by_gram = arriving()
         with matmul_precision(ctx.precision):
-            result[ctx.own].addmm_(a[ctx.own], by_gram)
+            result.addmm_(a, by_gram + by_gram.T)
         for rows in blocks(a):
             along = (result[rows] * a[rows]).sum(1, keepdim=True)
             result[rows].addcmul_(along, a[rows], value=-1).div_(length[rows])

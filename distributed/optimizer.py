@@ -43,7 +43,7 @@ class ShardedOptimizer(Optimizer):
     """An optimizer that keeps the shared tables equal on all ranks: it sums the ranks' gradients.
 
     Tables with a row per user are not shared: each rank updates the rows of its users. A shared
-    table is exchanged in one of four ways:
+    table is exchanged in one of five ways:
 
     rows: a step reads few of its rows. The ranks exchange the indices and gradients of these rows;
         if all ranks read the same rows, they sum the gradients. Each rank updates all these rows.
@@ -52,6 +52,8 @@ class ShardedOptimizer(Optimizer):
     pieces: a step reads many of its rows. The table is cut into W pieces. Each rank receives the
         summed gradient of its piece, updates the piece and sends it to the others. Only this rank
         has the moments of the piece (Rajbhandari et al., ZeRO, arXiv 1910.02054, stage 1).
+    own piece: each rank has computed the whole gradient of its piece and updates that. The others
+        get the piece after an epoch. The ranks exchange what the loss needs of the pieces.
     sum: it is small and not read by rows. The gradients are summed; each rank updates the table.
     """
 
@@ -66,15 +68,13 @@ class ShardedOptimizer(Optimizer):
         schedule: Schedule of the epoch's steps
         """
         self.tables, self.by_row, self.schedule, self.number = tables, by_row, schedule, 0
-        # This rank's fraction of the interactions of the step, and the position of its first
-        # interaction in the whole batch.
         self.share = torch.ones((), device=next(iter(tables.values())).device)
-        self.begin = 0
         read = {name: rows[name] for name in tables if name in rows}
         self.most_rows = {name: max(collectives.all_gather_ints(n)) for name, n in read.items()}
         self.same_items = schedule.sampler.same_items_on_all_ranks
+        self.own_pieces = schedule.sampler.own_piece_of_items
         self.ways = {name: self._way(name) for name in tables if name not in per_user}
-        in_pieces = [name for name, way in self.ways.items() if way == "pieces"]
+        in_pieces = [name for name, way in self.ways.items() if way in ("pieces", "own piece")]
         self.padded = {name: self._pad(tables[name]) for name in in_pieces}
         own = {name: self._own_piece(padded) for name, padded in self.padded.items()}
         self.optimizer = make(tables | own)
@@ -86,6 +86,8 @@ class ShardedOptimizer(Optimizer):
         """Choose how a shared table is exchanged, see the class."""
         if name not in self.most_rows:
             return "sum"
+        if self.own_pieces:
+            return "own piece"
         read = self.most_rows[name] * (1 if self.same_items else collectives.world_size())
         if not self.by_row and FEW * read >= len(self.tables[name]):
             return "pieces"
@@ -96,6 +98,9 @@ class ShardedOptimizer(Optimizer):
 
         With "sum" and "pieces" two things are sent: gradients to be summed, then the results.
         """
+        if way == "own piece":
+            log.info("gradients of %s: each rank computes those of its piece, none is sent", name)
+            return
         few = way in ("rows", "touched rows")
         size = self.most_rows[name] if few else len(self.tables[name])
         if not few or self.same_items:
@@ -118,7 +123,7 @@ class ShardedOptimizer(Optimizer):
     @staticmethod
     def _own_piece(padded):
         """Return this rank's piece (n, D) of a padded table (W * n, D)."""
-        return padded.chunk(collectives.world_size())[collectives.rank()]
+        return padded[collectives.own_piece(len(padded))]
 
     def prepare(self, lr):
         sizes = self.schedule.sizes(self.number)
@@ -130,6 +135,7 @@ class ShardedOptimizer(Optimizer):
     def finish(self):
         self.number = 0
         self.optimizer.finish()
+        self._send("own piece")
 
     def announce(self, index):
         """Start exchanging the indices of the rows that the ranks read.
@@ -162,7 +168,7 @@ class ShardedOptimizer(Optimizer):
         rows: indices (W * M,) and gradients (W * M, D) of the rows that all ranks read; (M,) and
             (M, D) if they read the same rows
         touched rows, sum: the summed gradient
-        a table with a row per user: the gradient as it is
+        own piece, or a table with a row per user: the gradient as it is
         """
         arriving = {name: self._start(name, gradient) for name, gradient in gradients.items()}
         meanwhile()
@@ -244,8 +250,12 @@ class ShardedOptimizer(Optimizer):
         self.optimizer.count()
 
     def publish(self):
-        """Send this rank's updated pieces to the others, and receive theirs."""
-        for wait in [collectives.start_all_gather(padded) for padded in self.padded.values()]:
+        self._send("pieces")
+
+    def _send(self, way):
+        """Send this rank's pieces of the tables with a way to the others, and receive theirs."""
+        tables = [padded for name, padded in self.padded.items() if self.ways[name] == way]
+        for wait in [collectives.start_all_gather(padded) for padded in tables]:
             wait()
 
     def state_dict(self):

@@ -13,7 +13,8 @@ class Optimizer:
 
     Attributes: `tables`; `by_row`, whether a step reads and writes only the rows of its batch;
     `moments`, {name: tuple of tensors like the table}, the running averages of its gradients;
-    `share`, this process's share of the interactions of the step.
+    `share`, this process's share of the interactions of the step; `begin`, the place of its first
+    one in the whole batch.
 
     An epoch makes these calls, in this order:
 
@@ -33,7 +34,7 @@ class Optimizer:
     `prepare` and `finish` are never compiled; the calls between them can be.
     """
 
-    by_row, share = False, 1.0
+    by_row, share, begin = False, 1.0, 0
 
     def prepare(self, lr):
         """Prepare the numbers of a step, with learning rate `lr`. Call before each step."""

@@ -1,19 +1,82 @@
 """OneBP and TwoBP trained against all items: --loss ELSA. Batches are of users, with all they have.
 
-Shapes: B users of a batch, n interactions of them, U users, I items, D dim.
+Shapes: B users of a batch, A users of the batches of all ranks, n interactions, U users, I items, D
+dim.
 """
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 import model
+from distributed import collectives
 from distributed.gram import SumsAndGram
 from engine.all_items import cosine_error, sums_matrices
-from engine.tables import Weights, csr_tensor
-from sampler import Histories
+from engine.tables import UserItems, Weights, csr_tensor
+from sampler import Shuffled
+
+
+class Histories(Shuffled):
+    """Every user with training interactions is in one batch of an epoch, with all of them.
+
+    There are no negatives: a loss over all items needs none.
+    """
+
+    own_piece_of_items = True
+
+    def __init__(self, train, args, generator):
+        """train: csr_array (U, I)
+        args: the flags; uses batch_size, in users, and dropout
+        generator: draws all random numbers, on the device where the batches are wanted
+        """
+        self.device, self.generator = generator.device, generator
+        self.batch_size, self.dropout = args.batch_size, args.dropout
+        self.users = torch.as_tensor(np.flatnonzero(np.diff(train.indptr)), device=self.device)
+        self.items = UserItems(train, self.device)
+        self.item_rows_per_step = self.n_items = train.shape[1]
+
+    def are_new(self, new):
+        return torch.as_tensor(np.diff(new.indptr) > 0, device=self.device)[self.users]
+
+    def epoch(self):
+        """Yield (users (B,), row (n,), items (n,), kept (n,)).
+
+        The n interactions are those of the users; `row` is the place of their user in the batch.
+        kept: whether an interaction is in the history that the user is encoded from; it is left
+        out with the probability --dropout
+        """
+        for users in self.users[self.order()].split(self.batch_size):
+            yield self.batch_of(users)
+
+    def batch_of(self, users):
+        """The batch of some users (B,)."""
+        row, items = self.items.pairs_of(users)
+        drawn = torch.rand(len(items), device=self.device, generator=self.generator)
+        return users, row, items, drawn >= self.dropout
+
+    def empty_batch(self):
+        return self.batch_of(self.users[:0])
+
+    def exchange(self, batch, sizes):
+        """(users (B,), the two matrices of engine.all_items.sums_matrices, size (2 A,)).
+
+        The matrices add up this rank's piece of the items, for the users of all ranks in order.
+        size: how many rows each sum has on all ranks together
+        """
+        users, row, items, kept = batch
+        count, own = sum(sizes), collectives.own_piece(self.n_items)
+        if len(sizes) > 1:
+            columns = torch.stack([row + sum(sizes[: collectives.rank()]), items, kept], 1)  # (n, 3)
+            row, items, kept = collectives.all_gather_rows(columns.int()).long().unbind(1)
+            kept = kept == 1
+        size = torch.bincount(row + count * ~kept, minlength=2 * count)
+        if len(sizes) > 1:
+            mine = (items >= own.start) & (items < own.stop)
+            row, items, kept = row[mine], items[mine] - own.start, kept[mine]
+        return users, *sums_matrices(row, items, kept, (count, own.stop - own.start)), size
 
 
 class Items(Weights):
@@ -58,18 +121,22 @@ class TwoBP(model.TwoBP):
     def rows_of(self, *batch):
         return {"item": None}  # all
 
-    def loss(self, trained, constant, place, users, row, items, kept):
-        table = trained["item"]  # (I, D)
-        matrices = sums_matrices(row, items, kept, (len(users), len(table)))
-        sums, gram = SumsAndGram.apply(table, *matrices, self.args.matmul_precision)
-        some, others = sums.chunk(2)  # (B, D) each
-        sizes = matrices[0].crow_indices().diff().to(table.dtype)  # (2 B,)
-        size_of_some, size_of_others = sizes.chunk(2)
+    def loss(self, trained, constant, place, users, matrix, transposed, sizes):
+        """The mean loss of all ranks' users; its gradient is that of this rank's piece of items."""
+        table = trained["item"]
+        sums, gram = SumsAndGram.apply(table, matrix, transposed, self.args.matmul_precision)
+        some, others = sums.chunk(2)  # (A, D) each
+        size_of_some, size_of_others = sizes.to(table.dtype).chunk(2)  # (A,) each
         p, total = self.encode(some), some + others
-        self.sums = total.detach()
+        begin = self.optimizer.begin
+        self.sums = total.detach()[begin : begin + len(users)]  # (B, D) of this rank's users
         size = size_of_some + size_of_others
-        errors = self.loss_of(p, total, some, gram, size, size_of_some)
-        return errors.sum() / max(len(users), 1)  # a process may be left without users
+        return self.loss_of(p, total, some, gram, size, size_of_some).mean()
+
+    def weighted_loss(self, *arguments):
+        """This rank's share of the loss, with the whole gradient: see `loss`."""
+        loss = self.loss(*arguments)
+        return loss - (1 - self.optimizer.share) * loss.detach()
 
     def encode(self, sums):
         """The users' encodings (B, D) from the sums of their items."""

@@ -49,7 +49,7 @@ def test_preset():
         "command line",
         "suggested for 100k",
     ]
-    args = parse_args(["--dataset", "gowalla", "--preset", "inbatch", "--dim", "64"])
+    args = parse_args(["--dataset", "gowalla", "--preset", "best", "--dim", "64"])
     assert (args.sampler, args.similarity, args.dim, args.batch_size) == (
         "inbatch",
         "cosine",
@@ -99,8 +99,8 @@ def test_other_spellings():
         ("--run_name a/b", "'a/b' is not a plain name for a file or folder"),
         ("--run_name a\x07b", "is not a plain name for a file or folder"),
         (
-            "--preset inbatch --dataset 1M",
-            "there is no --preset inbatch for 1M, only for Gowalla and Yelp2018",
+            "--preset cosine --dataset 1M",
+            "there is no --preset cosine for 1M, only for 100k",
         ),
         ("--valid_ratio 0.1", "--valid_ratio needs --select valid"),
         ("--lr_dc 0.5", "--lr_dc needs --lr_dc_epoch"),

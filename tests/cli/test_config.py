@@ -170,7 +170,7 @@ def test_what_the_command_line_leaves_without_effect_is_left_out(work):
         "--loss DirectAU --gamma 3 --popularity_weight auto --select valid --refit",
         "--regularizer lambdaopt --granularity dui --split last",
         "--dataset 100K --preset fast --fold 1",
-        "--dataset Gowalla --preset inbatch --sampler dns",
+        "--dataset Gowalla --preset best --sampler dns",
         "--model Walk --walk_beta auto --select valid",
         "--model ALS --min_rating 4 --split time --test_from 2003-01-31 --user_column 1",
         "--model CML --separator ; --format table",

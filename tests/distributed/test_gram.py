@@ -71,14 +71,16 @@ def test_a_low_precision_is_near_the_highest_and_leaves_the_sums_alone():
 
 
 def one_step(*made):
-    """This rank's weights before and after a step, its batch, and its share of the loss."""
+    """This rank's weights before and after a step, its users, the step's sums, its loss."""
     model = made_model(*made)
     before = {name: table.clone() for name, table in model.weights.items()}
-    batch = next(model.schedule.batches())
+    users, matrix, transposed, size = next(model.schedule.batches())
     model.optimizer.prepare(0.5)
-    loss = model.step(batch)
+    loss = model.step((users, matrix, transposed, size))
     model.optimizer.finish()
-    return before, dict(model.weights), (batch[0] + model.data.first, *batch[1:]), loss
+    assert (transposed.to_dense() == matrix.to_dense().T).all()
+    sums = matrix.to_dense(), size
+    return before, dict(model.weights), users + model.data.first, sums, loss
 
 
 @pytest.mark.parametrize("groups", [4, 5])
@@ -86,18 +88,22 @@ def one_step(*made):
 def test_a_step_is_that_of_one_process(kind, groups, count):
     """The loss to float32, and the weights: also those of a moved user, with --beta."""
     flags = (*FLAGS, "--beta", 0.5) if kind == "OneBP" else FLAGS
-    befores, afters, batches, losses = zip(
+    befores, afters, users, sums, losses = zip(
         *on_ranks(one_step, kind, groups, *flags, count=count), strict=True
     )
     model = made_model(kind, groups, *flags)
     for name, table in model.weights.items():
         table.copy_(whole(name, befores))
-    users, rows, items, kept = zip(*batches, strict=True)
     assert len({len(own) for own in users}) == 2  # the ranks have different shares
-    begins = [sum(map(len, users[:rank])) for rank in range(count)]
-    row = torch.cat([own + begin for own, begin in zip(rows, begins, strict=True)])
+    pieces, sizes = zip(*sums, strict=True)
+    matrix = torch.cat(pieces, 1)[:, : model.data.shape[1]]  # the last piece may reach beyond
+    assert all(torch.equal(size, matrix.sum(1)) for size in sizes)
+    some, others = matrix.bool().chunk(2)
+    known = torch.as_tensor(model.data.train[torch.cat(users).numpy()].toarray())
+    assert torch.equal(some ^ others, known.bool())
     model.optimizer.prepare(0.5)
-    loss = model.train_step((torch.cat(users), row, torch.cat(items), torch.cat(kept)))
+    matrices = matrix.to_sparse_csr(), matrix.T.to_sparse_csr()
+    loss = model.train_step((torch.cat(users), *matrices, sizes[0]))
     assert sum(own.item() for own in losses) == pytest.approx(loss.item(), rel=1e-6)
     for name, table in model.weights.items():
         torch.testing.assert_close(whole(name, afters), table, rtol=1e-5, atol=1e-6)

@@ -5,8 +5,9 @@ import torch
 from tools import matrix
 
 from engine.replay import Replay
+from families.all_items import Histories
 from parse import parse_args
-from sampler import Histories, InBatch, Uniform
+from sampler import InBatch, Uniform
 
 
 def generator(seed=1):

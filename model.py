@@ -68,11 +68,11 @@ class MLP(Encoder):
         super().__init__(data, args, generator)
         device = generator.device
         for tower in towers:
-            matrices = [torch.empty(args.dim, args.dim, device=device) for _ in range(args.layers)]
-            for matrix in matrices:
+            matrices = torch.empty(args.layers, args.dim, args.dim, device=device)
+            for matrix in matrices.unbind():
                 nn.init.xavier_normal_(matrix, generator=generator)
             biases = torch.zeros(args.layers, args.dim, device=device)
-            self.register(f"{tower}_matrices", torch.stack(matrices), of=tower)  # (L, D, D)
+            self.register(f"{tower}_matrices", matrices, of=tower)  # (L, D, D)
             self.register(f"{tower}_biases", biases, of=tower)  # (L, D)
 
     def forward(self, weights, users=None, items=None):

@@ -4,6 +4,7 @@ All of it is a lower bound, so that a run that works is never refused.
 """
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from cli import launch
 from cli.errors import UserError
@@ -15,10 +16,28 @@ MOMENTS = {"Adam": 2, "SGD": 0}  # numbers that an optimizer keeps for each weig
 SIZES = ("dim", "batch_size", "hidden", "layers", "N", "candidates", "memory_size", "memory_bits")
 
 
-class NoNumbers(torch.Generator):
+class NoGenerator(torch.Generator):
     """Stands for a generator on PyTorch's device "meta": tensors there have a shape, no numbers."""
 
     device = torch.device("meta")
+
+
+class NoNumbers(TorchFunctionMode):
+    """Skips what only changes the numbers of a tensor that has none.
+
+    There would be nothing to do, but PyTorch would first load 800 modules, which takes 2 s.
+    """
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        options = options or {}
+        name = getattr(function, "__name__", "")
+        tensor = arguments[0] if arguments else options.get("tensor")
+        in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+        if in_place and isinstance(tensor, torch.Tensor) and tensor.is_meta:
+            return tensor
+        if isinstance(options.pop("generator", None), NoGenerator):  # torch.randn and the like
+            function = torch.empty
+        return function(*arguments, **options)
 
 
 def check(family, model_class, data, args, device, trains):
@@ -64,10 +83,11 @@ def outline(model_class, data, args):
     None if the encoder looks at its numbers while it is made: such a model is not counted.
     """
     model = model_class.__new__(model_class)
-    model.data, model.args, model.device = data, args, NoNumbers.device
-    model.generator = NoNumbers()
+    model.data, model.args, model.device = data, args, NoGenerator.device
+    model.generator = NoGenerator()
     try:
-        model.encoder = model.make_encoder()
+        with NoNumbers():
+            model.encoder = model.make_encoder()
     except (AttributeError, NotImplementedError, RuntimeError):
         return None
     model.weights = dict(model.encoder.named_parameters())

@@ -60,7 +60,7 @@ class LogisticRegression(Weights):
 
     def normal(self, *shape, std):
         """Draw normal random numbers."""
-        return std * torch.randn(*shape, generator=self.generator, device=self.generator.device)
+        return torch.randn(*shape, generator=self.generator, device=self.generator.device).mul_(std)
 
     def register_layers(self, name, sizes, start=1):
         """Register linear layers between sizes, <name><number>_weight and <name><number>_bias.

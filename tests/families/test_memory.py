@@ -1,6 +1,7 @@
 """What a model needs of the memory: as much as PyTorch then allocates, and refusals."""
 
 import json
+import os
 import re
 import resource
 
@@ -169,13 +170,17 @@ def test_an_encoder_that_looks_at_its_numbers_is_not_counted(work, free, monkeyp
 
 
 def test_a_limit_of_the_process_is_told(work):
-    """`ulimit -v`: torch has room, the tables do not."""
+    """`ulimit -v`: torch has room, the tables do not. To say it takes no time to load modules."""
     limit = 5 << 30
     process = start(
-        *("--dim", 1_000_000),
+        *("--encoder", "MLP", "--dim", 20_000),
+        env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )
     status, _, stderr = finish(process)
+    assert "families.memory" in stderr
+    assert "sympy" not in stderr  # what PyTorch loads to compute with shapes
+    stderr = re.sub("(?m)^import time:.*\n", "", stderr)
     assert (status, stderr.count("\n")) == (2, 1)
     assert "the limit of this process (ulimit -v) leaves" in stderr
     assert "take --dim" in stderr

@@ -1,0 +1,106 @@
+"""Runs that are killed at random moments and go on: they must end as if nothing had happened."""
+
+import csv
+import json
+import random
+import time
+
+from .places import ALWAYS, Found, Places, left_behind
+from .processes import run, spelled
+
+SMALL = ("--compile", "off", "--dim", "4", "--save_every", "1", "--run_name", "r")
+SHOP = ("--dataset", "shop", "--epochs", "6", *SMALL)
+NEW = ("--train_mode", "update", "--run_name", "g", "--update_from", "datasets/more.csv")
+# fmt: off
+COMMANDS = {
+    "OneBP": SHOP,
+    "TwoBP, LightGCN": ("--model", "TwoBP", "--encoder", "LightGCN", *SHOP),
+    "TwoBP, ELSA": ("--model", "TwoBP", "--loss", "ELSA", *SHOP),
+    "SVD": ("--model", "SVD", *SHOP),
+    "EASE": ("--model", "EASE", "--dataset", "shop", "--run_name", "r"),
+    "DeepFM, memory, stream": (
+        "--model", "DeepFM", "--dataset", "ads", "--hidden", "8", "--batch_size", "64",
+        "--epochs", "3", "--memory", "knn", "--incremental", "--slots", "6", *SMALL,
+    ),
+    "TwoBP, lambdaopt": ("--model", "TwoBP", "--loss", "BPR", "--regularizer", "lambdaopt", *SHOP),
+    "OneBP, update": NEW,
+    "OneBP, refit": ("--select", "valid", "--refit", *SHOP),
+    "OneBP, l2_grid": ("--select", "valid", "--l2_grid", "1", "0.1", *SHOP),
+}
+# fmt: on
+# Entries of summary.json that an undisturbed run has, too.
+REPEATED = ("seed", "dataset", "protocol", "best", "last", "baselines", "chosen_flags", "stream")
+MOST = 4  # kills of one run
+
+
+class Kills:
+    """Undisturbed runs, made when they are needed, and runs to kill."""
+
+    def __init__(self, seed):
+        self.seed, self.whole = seed, {}
+        base = ("--model", "OneBP", "--dataset", "shop", "--epochs", "2", *SMALL, "--run_name", "g")
+        self.places = Places([base])
+
+    def make(self, number, kinds=tuple(COMMANDS)):
+        """Kill run `number`, of one of the kinds, and go on until it ends. Returns Found."""
+        kind = kinds[number % len(kinds)]
+        if kind not in self.whole:
+            self.whole[kind] = self._undisturbed(kind)
+        results, changes, seconds = self.whole[kind]
+        rng = random.Random(f"{self.seed}:kills:{number}")
+        folder, said, kills = self.places.fresh(), [], rng.randint(1, MOST)
+        for left in range(kills, -1, -1):
+            words, kill = to_go_on(kind, folder), None
+            if left and rng.random() < 0.5:
+                kill = ("event", rng.randint(1, changes))
+            elif left:
+                kill = ("seconds", rng.uniform(0, seconds))
+            ended = run(folder, words, kill=kill)
+            said.append(f"{kill or 'to the end'}: {spelled(words)}")
+            if not kill:
+                break
+        fault = ended.fault() or left_behind(folder) or difference(results, results_in(folder))
+        if ended.status and not fault:
+            fault = f"it does not go on: {ended.errors}"
+        return Found(kind, "worked", fault, "\n    ".join(said), kills)
+
+    def _undisturbed(self, kind):
+        folder = self.places.fresh()
+        count, begin = folder.parent / "tmp/count", time.monotonic()
+        ended = run(folder, to_go_on(kind, folder), count=count)
+        seconds = time.monotonic() - begin
+        if ended.status:
+            raise RuntimeError(f"{kind}: {ended.errors}")
+        return results_in(folder), int(count.read_text()), seconds
+
+
+def to_go_on(kind, folder):
+    """The words that start a run or, after a kill, go on with it."""
+    if kind == "OneBP, update" and (folder / "checkpoints/g-update").exists():
+        return ["--train_mode", "continue", "--run_name", "g-update", *ALWAYS]
+    # That of a grid is in the runs of its members.
+    begun = any(folder.glob("checkpoints/r*/last.pt"))
+    return [*COMMANDS[kind], *ALWAYS, *(("--train_mode", "continue") if begun else ())]
+
+
+def results_in(folder):
+    """{path: content that an undisturbed run has, too} of all files that runs left in a folder."""
+    results = {}
+    for path in [*folder.glob("runs/*/*"), *folder.glob("checkpoints/*/*")]:
+        name, aside = path.name, path.parent.suffix[1:].isdecimal()  # <name>.1, and <name>-l2=0.1
+        if name == "log.txt" or (aside and path.parent.with_suffix("").exists()):
+            continue
+        content = path.read_bytes()
+        if name == "summary.json":
+            content = {key: json.loads(content).get(key) for key in REPEATED}
+        elif name in ("metrics.csv", "grid.csv"):
+            rows = csv.DictReader(content.decode().splitlines())
+            content = [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+        results[str(path.relative_to(folder))] = content
+    return results
+
+
+def difference(results, others):
+    """What differs between two results, a text, or None."""
+    wrong = [name for name in sorted({*results, *others}) if results.get(name) != others.get(name)]
+    return f"other than undisturbed: {', '.join(wrong)}" if wrong else None

@@ -1,0 +1,101 @@
+"""Small data sets and trained runs for the faults, and what a command must not leave."""
+
+import json
+import random
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .processes import run
+
+ALWAYS = ("--no_download",)  # what every command line of the faults has
+TRAIN = ("--compile", "off", "--epochs", "3", "--dim", "4", "--save_every", "1")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of one fault that was made.
+
+    kind: row of the table
+    end: its column: worked, refused, out of memory, stopped
+    fault: what is wrong, or None
+    what: was made, a text
+    kills: how many processes were killed
+    """
+
+    kind: str
+    end: str
+    fault: str | None
+    what: str
+    kills: int = 0
+
+
+def end_of(ended):
+    """The column of the table for a process that ended."""
+    if ended.out_of_memory:
+        return "out of memory"
+    return {0: "worked", 2: "refused"}.get(ended.status, "stopped")
+
+
+def write_data(folder):
+    """Write the data sets: shop (ratings), more of shop, ads (clicks), grid (arrays)."""
+    rng = random.Random(1)
+    pairs = sorted({(rng.randrange(40), int(30 * rng.random() ** 2)) for _ in range(700)})
+    rows = [(user, item, rng.randint(1, 5), 10**9 + 60 * n) for n, (user, item) in enumerate(pairs)]
+    rng.shuffle(rows)
+    _write_table(folder / "shop/ratings.csv", "userId,movieId,rating,timestamp", rows)
+    rows = [(40 + n % 3, n % 33, 5, 2 * 10**9 + n) for n in range(40)]
+    _write_table(folder / "more.csv", "userId,movieId,rating,timestamp", rows)
+    clicks = [(rng.randrange(2), n % 20, rng.randrange(15), rng.randrange(24)) for n in range(600)]
+    _write_table(folder / "ads/clicks.csv", "label,user,movie,hour", clicks)
+    for split, size in (("train", 6), ("test", 2)):
+        (folder / "grid").mkdir(exist_ok=True)
+        items = [sorted(np.random.default_rng(n).permutation(12)[:8][-size:]) for n in range(10)]
+        if split == "test":
+            items = [sorted(np.random.default_rng(n).permutation(12)[:2]) for n in range(10)]
+        np.save(folder / f"grid/{split}.indptr.npy", np.arange(11) * size)
+        np.save(folder / f"grid/{split}.indices.npy", np.concatenate(items).astype(np.int32))
+    (folder / "grid/about.json").write_text(json.dumps({"users": 10, "items": 12}))
+
+
+def _write_table(path, header, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [header, *(",".join(map(str, row)) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+class Places:
+    """Folders for one command after the other, each a copy of a folder that is made once."""
+
+    def __init__(self, commands=()):
+        """commands: command lines to run in the folder that is copied"""
+        self.root = tempfile.TemporaryDirectory(prefix="onebp-faults-")
+        self.model = Path(self.root.name) / "model/work"
+        write_data(self.model / "datasets")
+        for words in commands:
+            ended = run(self.model, [*words, *ALWAYS])
+            if ended.status:
+                raise RuntimeError(f"{words}: {ended.errors}")
+
+    def fresh(self):
+        """A new copy of the folder; the one before is removed."""
+        place = Path(self.root.name) / "place"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(self.model, place / "work", symlinks=True)
+        return place / "work"
+
+
+def left_behind(folder):
+    """What a command left that it must not leave, a text, or None.
+
+    Locks, temporary files, and anything beside the current directory `folder`.
+    """
+    place = folder.parent
+    beside = [path for path in place.iterdir() if path.name not in ("work", "tmp")]
+    hidden = [path for path in folder.rglob(".*") if path.suffix in (".tmp", ".lock")]
+    inside = list((place / "tmp").glob("[!t]*"))  # but torchinductor's folder
+    found = [str(path.relative_to(place)) for path in (*beside, *hidden, *inside)]
+    return f"left behind: {', '.join(found)}" if found else None

@@ -42,10 +42,8 @@ def main():
             found = maker.make(number)
             count(rows, part, found)
             if found.fault or given.only:
-                faults += bool(found.fault)
-                print(
-                    f"--only {part}:{number} --seed {given.seed}: {found.fault}\n    {found.what}"
-                )
+                again = f"--only {part}:{number} --seed {given.seed}"
+                print(f"{again}: {found.fault}\n    {escaped(found.what, lines=True)}", flush=True)
     rows["all"] = {column: sum(row.get(column, 0) for row in rows.values()) for column in COLUMNS}
     show(f"Faults that were made, seed {given.seed}", rows)
     return 1 if rows["all"]["faults"] else 0

@@ -16,14 +16,24 @@ class Ended(KeyboardInterrupt):
         self.number = number
 
 
+def end_silently():
+    """Let Ctrl-C end the program without a traceback where `ending_signals` is not in effect.
+
+    That is before and after the work. Called once, by the program that was started.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
-def ending_signals():
+def ending_signals(received):
     """In the block, the first signal of ENDING raises Ended; further ones are ignored.
 
-    Yields a list of the numbers of those that came. A signal that was ignored when the program was
-    started (`nohup`, a script in the background) stays ignored.
+    received: a list, which gets the numbers of those that come
+
+    It may be raised at the edges of the block, too: catch it outside. A signal that was ignored
+    when the program was started (`nohup`, a script in the background) stays ignored.
     """
-    received = []
 
     def receive(number, frame):
         received.append(number)
@@ -33,7 +43,7 @@ def ending_signals():
     heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
     handlers = {number: signal.signal(number, receive) for number in heeded}
     try:
-        yield received
+        yield
     finally:
         if not received:  # else a second Ctrl-C while Python exits would print a traceback
             for number, handler in handlers.items():

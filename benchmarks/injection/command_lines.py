@@ -1,5 +1,6 @@
 """Command lines of random flags with random values: the program does it, or refuses in one line."""
 
+import argparse
 import contextlib
 import io
 import random
@@ -10,13 +11,29 @@ from parse import flags_of, parse_args, serves
 from .places import ALWAYS, TRAIN, Found, Places, end_of, left_behind
 from .processes import run, spelled
 
-TIME = 3  # seconds after which a command is asked to end: many epochs are no mistake
+TIME = 5  # seconds after which a command is asked to end: many epochs are no mistake
+TRAINED = {
+    "one": ("--dataset", "shop"),
+    "svd": ("--model", "SVD", "--dataset", "shop"),
+    "deep": ("--model", "DeepFM", "--dataset", "ads", "--hidden", "8"),
+}
 # fmt: off
 NUMBERS = [
     "0", "1", "2", "3", "7", "-1", "0.5", "0.1", "-0.0", "1e-320", "1e308", "1e999", "nan", "inf",
     "2147483647", "2147483648", "9223372036854775808", "100000", "5000000", "1_0", "٣", "0x10",
     "1e3", " 4", "+2", "4.0", ".5", "1,5", "True",
 ]
+# Values with which flags of texts have something to do.
+USEFUL = {
+    "dataset": ["shop", "ads", "grid"], "user_column": ["userId", "1", "movieId"],
+    "item_column": ["movieId", "2", "timestamp"], "rating_column": ["rating", "3", "userId"],
+    "time_column": ["timestamp", "4", "rating"], "categorical": ["movie", "hour"],
+    "numeric": ["hour"], "label": ["label", "hour"], "users": ["0,1", "all", "0", "@lists.csv"],
+    "history": ["datasets/more.csv"], "recommendations": ["lists.csv"],
+    "update_from": ["datasets/more.csv"], "config": ["runs/one/flags.toml"],
+    "like": ["one", "svd", "runs/deep"], "blend": ["one", "svd"], "run_name": [*TRAINED, "new"],
+    "monitor": ["NDCG@10", "Recall@20"], "test_from": ["2001-09-09", "1000000000.0"],
+}
 WORDS = [
     "", " ", "x", "auto", "none", "all", "-", "--", "--dim", "@", "@absent", "@datasets", "a,b",
     '"', "'", "\\", "a" * 300, "ü", "\N{BEETLE}", "\udcff", "\n", "\t", "\x1b]0;a\x07", "%s", "{}",
@@ -37,11 +54,6 @@ NEEDED = {"recommend": {"users": ["all"]}, "export": {"output": ["out"]}}
 NEEDED["split"] = NEEDED["export"]
 LEFT_OUT = {"log", "compile"}  # they need other programs
 SMALL = {"compile": ["off"], "epochs": ["2"], "dim": ["4"], "save_every": ["1"]}
-TRAINED = {
-    "one": ("--dataset", "shop"),
-    "svd": ("--model", "SVD", "--dataset", "shop"),
-    "deep": ("--model", "DeepFM", "--dataset", "ads", "--hidden", "8"),
-}
 
 
 class CommandLines:
@@ -67,7 +79,8 @@ class CommandLines:
 
 def command_line(rng):
     """(model, words): a command that would work, with one to four other flags."""
-    model, mode = rng.choice(list(families.models())), rng.choice(MODES)
+    family, mode = rng.choice(families.FAMILIES), rng.choice(MODES)
+    model = rng.choice(list(family.models))
     given = {"model": [model], "dataset": ["ads" if model in CLICKS else "shop"]}
     if mode == "train":
         given |= {flag: words for flag, words in SMALL.items() if serves(flag, model)}
@@ -103,8 +116,12 @@ def with_effect(given):
             args = parse_args(words_of(given))
         except SystemExit:
             return None
-    ignored = args.ignored()
-    return [flag for flag in vars(args) if flag not in ignored]
+    ignored, declared = args.ignored(), flags_of(args.model)
+    used = args.mode in ("evaluate", "recommend", "export")  # a checkpoint, with its own flags
+    useful = [flag for flag in vars(args) if flag not in ignored]
+    if used:
+        useful = [flag for flag in useful if declared[flag].decides in ("evaluation", "nothing")]
+    return useful
 
 
 def values(flag, rng):
@@ -116,12 +133,20 @@ def values(flag, rng):
 
 
 def value(flag, rng):
-    """A word for a flag."""
-    choices = getattr(flag.convert, "choices", None)
-    if rng.random() < 0.15:
-        return rng.choice(NUMBERS + WORDS + PATHS)
-    if choices:
-        return rng.choice(choices)
-    if getattr(flag.convert, "metavar", "").startswith(("N", "X")):
-        return rng.choice(NUMBERS)
-    return rng.choice(WORDS + PATHS)
+    """A word for a flag: four of five times one that its converter takes."""
+    words = NUMBERS + WORDS + PATHS
+    if rng.random() < 0.2:
+        return rng.choice(words)
+    if flag.name in USEFUL and rng.random() < 0.7:
+        return rng.choice(USEFUL[flag.name])
+    choices = getattr(flag.convert, "choices", ())
+    return rng.choice([word for word in choices or words if takes(flag, word)])
+
+
+def takes(flag, word):
+    """Whether the converter of a flag takes a word."""
+    try:
+        flag.convert(word)
+    except (ValueError, argparse.ArgumentTypeError):
+        return False
+    return True

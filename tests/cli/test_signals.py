@@ -13,6 +13,7 @@ from rank_tools import children
 from tools import PATIENCE, ROOT, finish, start, write
 
 from checkpointing.files import load_checkpoint
+from cli.errors import status_of
 from cli.signals import ENDING, defer_interrupts
 
 # A program that ends slowly, in its own code and when Python exits.
@@ -109,6 +110,55 @@ def test_deferred_signals_go_to_the_handler_that_was_there():
         assert numbers == outer == [signal.SIGUSR1]
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+# Ctrl-C where the program is loaded, and where Python exits.
+MOMENTS = """
+import atexit, importlib.abc, runpy, signal, sys
+
+class Loading(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "families":
+            signal.raise_signal(signal.SIGINT)
+
+_, program, moment = sys.argv
+if moment == "loaded":
+    sys.meta_path.insert(0, Loading())
+else:
+    atexit.register(signal.raise_signal, signal.SIGINT)
+sys.argv = [program, "--help"]
+runpy.run_path(program, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("program", ["main.py", "study.py"])
+@pytest.mark.parametrize("moment", ["loaded", "exits"])
+def test_a_signal_beside_the_work_leaves_no_traceback(program, moment):
+    command = [sys.executable, "-c", MOMENTS, ROOT / program, moment]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=heed)
+    assert (found.returncode, found.stderr) == (-signal.SIGINT, "")
+    assert ("--help" in found.stdout) == (moment == "exits")
+
+
+@pytest.mark.parametrize("edge", range(2 * len(ENDING)))
+def test_a_signal_at_the_edges_of_the_work(edge, monkeypatch, capsys):
+    """Where a handler is set, before the work, and where it is put back."""
+    real, calls = signal.signal, []
+
+    def install(number, handler):
+        calls.append(real(number, handler))
+        if len(calls) == edge + 1:
+            signal.raise_signal(signal.SIGINT)
+        return calls[-1]
+
+    before = {number: signal.getsignal(number) for number in ENDING}
+    monkeypatch.setattr(signal, "signal", install)
+    try:
+        assert status_of("slow", lambda: None) == 130
+    finally:
+        for number, handler in before.items():
+            real(number, handler)
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def wait_for_rows(rows=4):

@@ -23,6 +23,7 @@ from common import options, show
 from injection.command_lines import CommandLines
 from injection.kills import Kills
 from injection.mutations import Mutations
+from injection.places import Places
 
 from cli.text import escaped
 
@@ -35,9 +36,9 @@ def main():
     if given.only:
         part, number = given.only.split(":")
         numbers = {part: [int(number)]}
-    rows = {}
+    rows, places = {}, Places()
     for part in numbers:
-        maker = PARTS[part](given.seed)
+        maker = PARTS[part](places, given.seed)
         for number in numbers[part]:
             found = maker.make(number)
             count(rows, part, found)

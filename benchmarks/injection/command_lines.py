@@ -8,15 +8,10 @@ import random
 import families
 from parse import flags_of, parse_args, serves
 
-from .places import ALWAYS, TRAIN, Found, Places, end_of, left_behind
+from .places import ALWAYS, RUNS, Found, end_of, left_behind
 from .processes import run, spelled
 
 TIME = 5  # seconds after which a command is asked to end: many epochs are no mistake
-TRAINED = {
-    "one": ("--dataset", "shop"),
-    "svd": ("--model", "SVD", "--dataset", "shop"),
-    "deep": ("--model", "DeepFM", "--dataset", "ads", "--hidden", "8"),
-}
 # fmt: off
 NUMBERS = [
     "0", "1", "2", "3", "7", "-1", "0.5", "0.1", "-0.0", "1e-320", "1e308", "1e999", "nan", "inf",
@@ -31,7 +26,7 @@ USEFUL = {
     "numeric": ["hour"], "label": ["label", "hour"], "users": ["0,1", "all", "0", "@lists.csv"],
     "history": ["datasets/more.csv"], "recommendations": ["lists.csv"],
     "update_from": ["datasets/more.csv"], "config": ["runs/one/flags.toml"],
-    "like": ["one", "svd", "runs/deep"], "blend": ["one", "svd"], "run_name": [*TRAINED, "new"],
+    "like": ["one", "svd", "runs/deep"], "blend": ["one", "svd"], "run_name": [*RUNS, "new"],
     "monitor": ["NDCG@10", "Recall@20"], "test_from": ["2001-09-09", "1000000000.0"],
 }
 WORDS = [
@@ -57,19 +52,16 @@ SMALL = {"compile": ["off"], "epochs": ["2"], "dim": ["4"], "save_every": ["1"]}
 
 
 class CommandLines:
-    """A folder with data sets and trained runs, in which the command lines are run."""
+    """Runs random command lines in copies of `places`."""
 
-    def __init__(self, seed):
-        self.seed = seed
-        trained = [[*words, *TRAIN, "--run_name", name] for name, words in TRAINED.items()]
-        lists = ("--mode", "recommend", "--users", "all", "--topk", "3", "--run_name", "one")
-        self.places = Places([*trained, [*lists, "--output", "lists.csv"]])
-        (self.places.model / "loop").symlink_to("loop")
+    def __init__(self, places, seed):
+        self.places, self.seed = places, seed
 
     def make(self, number):
         """Run a random command line. Returns what was Found."""
         rng = random.Random(f"{self.seed}:command_lines:{number}")
         folder = self.places.fresh()
+        (folder / "loop").symlink_to("loop")
         model, words = command_line(rng)
         ended = run(folder, words, seconds=TIME)
         fault = None if ended.out_of_memory else ended.fault() or left_behind(folder)
@@ -87,7 +79,7 @@ def command_line(rng):
     elif mode in ("describe", "split"):
         given["mode"] = [mode]
     else:
-        given = {"run_name": [rng.choice(list(TRAINED))], "mode": [mode]}
+        given = {"run_name": [rng.choice(list(RUNS))], "mode": [mode]}
     given |= NEEDED.get(mode, {})
     declared = flags_of(model)
     useful = with_effect(given) or list(declared)

@@ -5,12 +5,11 @@ import json
 import random
 import time
 
-from .places import ALWAYS, Found, Places, left_behind
+from .places import ALWAYS, RUNS, UPDATE, Found, left_behind
 from .processes import run, spelled
 
 SMALL = ("--compile", "off", "--dim", "4", "--save_every", "1", "--run_name", "r")
 SHOP = ("--dataset", "shop", "--epochs", "6", *SMALL)
-NEW = ("--train_mode", "update", "--run_name", "g", "--update_from", "datasets/more.csv")
 # fmt: off
 COMMANDS = {
     "OneBP": SHOP,
@@ -23,7 +22,7 @@ COMMANDS = {
         "--epochs", "3", "--memory", "knn", "--incremental", "--slots", "6", *SMALL,
     ),
     "TwoBP, lambdaopt": ("--model", "TwoBP", "--loss", "BPR", "--regularizer", "lambdaopt", *SHOP),
-    "OneBP, update": NEW,
+    "OneBP, update": (*UPDATE, "--run_name", "one"),
     "OneBP, refit": ("--select", "valid", "--refit", *SHOP),
     "OneBP, l2_grid": ("--select", "valid", "--l2_grid", "1", "0.1", *SHOP),
 }
@@ -36,17 +35,15 @@ MOST = 4  # kills of one run
 class Kills:
     """Undisturbed runs, made when they are needed, and runs to kill."""
 
-    def __init__(self, seed):
-        self.seed, self.whole = seed, {}
-        base = ("--model", "OneBP", "--dataset", "shop", "--epochs", "2", *SMALL, "--run_name", "g")
-        self.places = Places([base])
+    def __init__(self, places, seed):
+        self.places, self.seed, self.whole = places, seed, {}
 
     def make(self, number, kinds=tuple(COMMANDS)):
         """Kill run `number`, of one of the kinds, and go on until it ends. Returns Found."""
         kind = kinds[number % len(kinds)]
         if kind not in self.whole:
             self.whole[kind] = self._undisturbed(kind)
-        results, changes, seconds = self.whole[kind]
+        names, results, changes, seconds = self.whole[kind]
         rng = random.Random(f"{self.seed}:kills:{number}")
         folder, said, kills = self.places.fresh(), [], rng.randint(1, MOST)
         for left in range(kills, -1, -1):
@@ -59,7 +56,9 @@ class Kills:
             said.append(f"{kill or 'to the end'}: {spelled(words)}")
             if not kill:
                 break
-        fault = ended.fault() or left_behind(folder) or difference(results, results_in(folder))
+        fault = (
+            ended.fault() or left_behind(folder) or difference(results, results_in(folder, names))
+        )
         if ended.status and not fault:
             fault = f"it does not go on: {ended.errors}"
         return Found(kind, "worked", fault, "\n    ".join(said), kills)
@@ -71,24 +70,25 @@ class Kills:
         seconds = time.monotonic() - begin
         if ended.status:
             raise RuntimeError(f"{kind}: {ended.errors}")
-        return results_in(folder), int(count.read_text()), seconds
+        names = {path.name for path in folder.glob("runs/*")} - RUNS.keys() - {"one-update"}
+        return names, results_in(folder, names), int(count.read_text()), seconds
 
 
 def to_go_on(kind, folder):
     """The words that start a run or, after a kill, go on with it."""
-    if kind == "OneBP, update" and (folder / "checkpoints/g-update").exists():
-        return ["--train_mode", "continue", "--run_name", "g-update", *ALWAYS]
+    if kind == "OneBP, update" and (folder / "checkpoints/one-update2").exists():
+        return ["--train_mode", "continue", "--run_name", "one-update2", *ALWAYS]
     # That of a grid is in the runs of its members.
     begun = any(folder.glob("checkpoints/r*/last.pt"))
     return [*COMMANDS[kind], *ALWAYS, *(("--train_mode", "continue") if begun else ())]
 
 
-def results_in(folder):
-    """{path: content that an undisturbed run has, too} of all files that runs left in a folder."""
+def results_in(folder, names):
+    """{path: content that an undisturbed run has, too} of all files of the runs of some names."""
     results = {}
     for path in [*folder.glob("runs/*/*"), *folder.glob("checkpoints/*/*")]:
-        name, aside = path.name, path.parent.suffix[1:].isdecimal()  # <name>.1, and <name>-l2=0.1
-        if name == "log.txt" or (aside and path.parent.with_suffix("").exists()):
+        name = path.name
+        if name == "log.txt" or path.parent.name not in names:
             continue
         content = path.read_bytes()
         if name == "summary.json":

@@ -3,27 +3,10 @@
 import random
 
 from .damage import damage
-from .places import ALWAYS, TRAIN, Found, Places, end_of, left_behind
+from .places import ALWAYS, RECOMMEND, UPDATE, Found, end_of, left_behind, trained
 from .processes import run, spelled
 
-# fmt: off
-RUNS = {
-    "one": ("--dataset", "shop"),
-    "elsa": ("--model", "TwoBP", "--loss", "ELSA", "--dataset", "shop"),
-    "svd": ("--model", "SVD", "--dataset", "shop"),
-    "deep": (
-        "--model", "DeepFM", "--dataset", "ads", "--hidden", "8", "--memory", "knn",
-        "--incremental", "--slots", "3",
-    ),
-    "lambda": ("--model", "TwoBP", "--loss", "BPR", "--regularizer", "lambdaopt",
-               "--dataset", "shop"),
-    "ease": ("--model", "EASE", "--dataset", "shop"),
-    "grid": ("--dataset", "grid"),
-}
-# fmt: on
 UPDATED = {"one", "one-update", "elsa"}
-UPDATE = ("--train_mode", "update", "--update_from", "datasets/more.csv")
-RECOMMEND = ("--mode", "recommend", "--users", "all")
 # {row of the table: patterns of the files to damage}
 FILES = {
     "last.pt, best.pt": ("checkpoints/*/last.pt", "checkpoints/*/best.pt"),
@@ -37,22 +20,11 @@ FILES = {
 }
 
 
-def trained(name):
-    """The words that train one of RUNS."""
-    if name == "ease":
-        return [*RUNS[name], "--run_name", name]
-    own = RUNS[name.removesuffix("-update")]
-    return [*own, *TRAIN, "--run_name", name]
-
-
 class Mutations:
-    """Trained runs and their data, to be damaged."""
+    """Damages files of trained runs and of their data, in copies of `places`."""
 
-    def __init__(self, seed):
-        self.seed = seed
-        lists = (*RECOMMEND, "--run_name", "one", "--topk", "3", "--output", "lists.csv")
-        update = (*UPDATE, "--run_name", "one")
-        self.places = Places([*map(trained, RUNS), update, lists])
+    def __init__(self, places, seed):
+        self.places, self.seed = places, seed
 
     def make(self, number):
         """Damage a file and run a command that reads it. Returns what was Found."""

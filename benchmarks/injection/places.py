@@ -9,9 +9,26 @@ from pathlib import Path
 
 import numpy as np
 
-from .processes import run
+from .processes import load, run
 
 ALWAYS = ("--no_download",)  # what every command line of the faults has
+# fmt: off
+RUNS = {
+    "one": ("--dataset", "shop"),
+    "elsa": ("--model", "TwoBP", "--loss", "ELSA", "--dataset", "shop"),
+    "svd": ("--model", "SVD", "--dataset", "shop"),
+    "deep": (
+        "--model", "DeepFM", "--dataset", "ads", "--hidden", "8", "--memory", "knn",
+        "--incremental", "--slots", "3",
+    ),
+    "lambda": ("--model", "TwoBP", "--loss", "BPR", "--regularizer", "lambdaopt",
+               "--dataset", "shop"),
+    "ease": ("--model", "EASE", "--dataset", "shop"),
+    "grid": ("--dataset", "grid"),
+}
+# fmt: on
+UPDATE = ("--train_mode", "update", "--update_from", "datasets/more.csv")
+RECOMMEND = ("--mode", "recommend", "--users", "all")
 TRAIN = ("--compile", "off", "--epochs", "3", "--dim", "4", "--save_every", "1")
 
 
@@ -38,6 +55,14 @@ def end_of(ended):
     if ended.out_of_memory:
         return "out of memory"
     return {0: "worked", 2: "refused"}.get(ended.status, "stopped")
+
+
+def trained(name):
+    """The words that train one of RUNS."""
+    if name == "ease":
+        return [*RUNS[name], "--run_name", name]
+    own = RUNS[name.removesuffix("-update")]
+    return [*own, *TRAIN, "--run_name", name]
 
 
 def write_data(folder):
@@ -68,14 +93,15 @@ def _write_table(path, header, rows):
 
 
 class Places:
-    """Folders for one command after the other, each a copy of a folder that is made once."""
+    """Folders for one command after the other, each a copy of one with the trained RUNS."""
 
-    def __init__(self, commands=()):
-        """commands: command lines to run in the folder that is copied"""
+    def __init__(self):
+        load()
         self.root = tempfile.TemporaryDirectory(prefix="onebp-faults-")
         self.model = Path(self.root.name) / "model/work"
         write_data(self.model / "datasets")
-        for words in commands:
+        lists = (*RECOMMEND, "--topk", "3", "--output", "lists.csv", "--run_name", "one")
+        for words in (*map(trained, RUNS), [*UPDATE, "--run_name", "one"], lists):
             ended = run(self.model, [*words, *ALWAYS])
             if ended.status:
                 raise RuntimeError(f"{words}: {ended.errors}")
@@ -96,6 +122,6 @@ def left_behind(folder):
     place = folder.parent
     beside = [path for path in place.iterdir() if path.name not in ("work", "tmp")]
     hidden = [path for path in folder.rglob(".*") if path.suffix in (".tmp", ".lock")]
-    inside = list((place / "tmp").glob("[!t]*"))  # but torchinductor's folder
+    inside = [path for path in (place / "tmp").glob("*") if "torchinductor" not in path.name]
     found = [str(path.relative_to(place)) for path in (*beside, *hidden, *inside)]
     return f"left behind: {', '.join(found)}" if found else None

@@ -21,18 +21,16 @@ import main
 import study
 
 PROGRAMS = {"main.py": main.main, "study.py": study.main}
-# Loaded before the first fork, so that not each process has to load them.
 # fmt: off
-for module in (
+LOADED = (
     "checkpointing.update", "families.all_items", "families.clicks.description",
     "families.clicks.stream", "families.ratings.svd", "inference.export", "inference.lists",
     "inference.recommend", "inference.use", "pyarrow.csv", "pyarrow.parquet",
     "regularizers.lambdaopt", "reports.figures", "sources.demo", "sources.description",
-    "sources.split_files", "sweeps.compare", "sweeps.l2_grid", "sweeps.table",
-):
-    importlib.import_module(module)
+    "sources.split_files", "sweeps.compare", "sweeps.l2_grid", "sweeps.table", "torch._inductor",
+    "matplotlib.backends.backend_agg", "matplotlib.figure",
+)
 # fmt: on
-
 PATIENCE = 120  # seconds until a process is taken to hang, also when it was asked to end
 MEMORY = 1 << 30  # bytes that a process may have more than this one
 LARGEST_FILE = 1 << 28  # bytes
@@ -67,6 +65,12 @@ class Ended:
     def out_of_memory(self):
         """Whether the limit of memory ended it, with or without the program's line for that."""
         return any(words in self.errors for words in ("out of memory", "bad_alloc", "allocate"))
+
+
+def load():
+    """Load what the program loads late, so that not each process has to."""
+    for module in LOADED:
+        importlib.import_module(module)
 
 
 def run(folder, words, program="main.py", seconds=PATIENCE, kill=None, count=None):

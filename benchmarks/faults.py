@@ -3,9 +3,10 @@
 python benchmarks/faults.py [--kills 300] [--mutations 3000] [--command_lines 1000] [--seed 1]
 python benchmarks/faults.py --only mutations:17
 
-- kills: a small run of each kind is killed (kill -9) at one to four random moments: between two
-  changes of files, or after a random time. After each it goes on with --train_mode continue. It
-  must end with the bytes of an undisturbed run, without temporary files and locks.
+- kills: a small run of each kind is killed (kill -9) at one to four random moments: before a change
+  of files, or after a random time; one in four is asked to end, as by Ctrl-C. After each it goes on
+  with --train_mode continue. It must end with the bytes of an undisturbed run, without temporary
+  files and locks.
 - mutations: a file is damaged (its bytes; one of its values; another file in its place), and a
   command reads it. It must work, or refuse in one line with exit status 2, without a change of the
   checkpoints and data, or a file beside its folders.

@@ -54,13 +54,17 @@ def status_of(program, action, *arguments):
     try:
         with ending_signals(received):
             return _status_of(program, action, *arguments)
-    except KeyboardInterrupt as interrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        # C++ code that calls Python may make another error of a signal's exception.
+        if not (received or isinstance(error, KeyboardInterrupt)):
+            raise
+        how = escaped(error) if isinstance(error, KeyboardInterrupt) else ""
         # A terminal that was closed takes no line, and must not turn the status into another.
         with suppress(OSError, UserError):
             finish_output()
         with suppress(OSError):
             if launch.is_main_process():
-                print(escaped(interrupt) or "interrupted", file=sys.stderr)
+                print(how or "interrupted", file=sys.stderr)
         return 128 + (received or [signal.SIGINT])[0]
 
 

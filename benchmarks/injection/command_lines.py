@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import random
+import signal
 
 import families
 from parse import flags_of, parse_args, serves
@@ -63,7 +64,7 @@ class CommandLines:
         folder = self.places.fresh()
         (folder / "loop").symlink_to("loop")
         model, words = command_line(rng)
-        ended = run(folder, words, seconds=TIME)
+        ended = run(folder, words, end=(signal.SIGTERM, TIME))
         fault = None if ended.out_of_memory else ended.fault() or left_behind(folder)
         family = families.family_of(model).title.split(":")[0]
         return Found(family, end_of(ended), fault, spelled(words))

@@ -3,10 +3,14 @@
 import csv
 import json
 import random
+import re
+import signal
 import time
 
+from cli.signals import ENDING
+
 from .places import ALWAYS, RUNS, UPDATE, Found, left_behind
-from .processes import run, spelled
+from .processes import END, run, spelled
 
 SMALL = ("--compile", "off", "--dim", "4", "--save_every", "1", "--run_name", "r")
 SHOP = ("--dataset", "shop", "--epochs", "6", *SMALL)
@@ -33,7 +37,7 @@ MOST = 4  # kills of one run
 
 
 class Kills:
-    """Undisturbed runs, made when they are needed, and runs to kill."""
+    """Undisturbed runs, made when they are needed, and runs to kill or to interrupt."""
 
     def __init__(self, places, seed):
         self.places, self.seed, self.whole = places, seed, {}
@@ -47,20 +51,22 @@ class Kills:
         rng = random.Random(f"{self.seed}:kills:{number}")
         folder, said, kills = self.places.fresh(), [], rng.randint(1, MOST)
         for left in range(kills, -1, -1):
-            words, kill = to_go_on(kind, folder), None
-            if left and rng.random() < 0.5:
-                kill = ("event", rng.randint(1, changes))
-            elif left:
-                kill = ("seconds", rng.uniform(0, seconds))
-            ended = run(folder, words, kill=kill)
-            said.append(f"{kill or 'to the end'}: {spelled(words)}")
-            if not kill:
+            words, how = to_go_on(kind, folder), {}
+            if left:
+                way = rng.choice(("event", "event", signal.SIGKILL, rng.choice(ENDING)))
+                how = {"event": rng.randint(1, changes)}
+                if way != "event":
+                    how = {"end": (way, rng.uniform(0, seconds))}
+            ended = run(folder, words, **how)
+            said.append(f"{how or 'to the end'}: {spelled(words)}")
+            # Before the work a signal ends it at once, and SIGKILL always does.
+            died = left and ended.status in (-signal.SIGKILL, -how.get("end", END)[0])
+            fault = None if died else ended.fault()
+            if ended.status == 2:
+                fault = f"it does not go on: {ended.errors}"
+            if fault or not left:
                 break
-        fault = (
-            ended.fault() or left_behind(folder) or difference(results, results_in(folder, names))
-        )
-        if ended.status and not fault:
-            fault = f"it does not go on: {ended.errors}"
+        fault = fault or left_behind(folder) or difference(results, results_in(folder, names))
         return Found(kind, "worked", fault, "\n    ".join(said), kills)
 
     def _undisturbed(self, kind):
@@ -96,6 +102,8 @@ def results_in(folder, names):
         elif name in ("metrics.csv", "grid.csv"):
             rows = csv.DictReader(content.decode().splitlines())
             content = [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+        elif path.suffix == ".log":
+            content = re.sub(rb"\S+ \S+ |eval_time.*", b"", content)
         results[str(path.relative_to(folder))] = content
     return results
 

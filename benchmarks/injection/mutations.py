@@ -86,8 +86,9 @@ def that_read_data(parts, rng):
     """Command lines that read a data set. parts: of the path of its file"""
     readers = {"shop": ("one", "elsa", "svd", "ease"), "ads": ("deep",), "grid": ("grid",)}
     name = next((name for name in readers if name in parts), None)
-    if not name:
-        return [[*UPDATE, "--run_name", "one", *ALWAYS]]
+    if not name:  # more.csv
+        history = ["--mode", "recommend", "--history", "datasets/more.csv"]
+        return [[*words, "--run_name", "one", *ALWAYS] for words in (UPDATE, history)]
     train = [*trained(rng.choice(readers[name])), *ALWAYS]
     model = ["--model", "LR"] if name == "ads" else []
     describe = ["--mode", "describe", "--dataset", name, *model, *ALWAYS]

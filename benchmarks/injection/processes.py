@@ -19,6 +19,7 @@ from pathlib import Path
 
 import main
 import study
+from cli.signals import ENDING
 
 PROGRAMS = {"main.py": main.main, "study.py": study.main}
 # fmt: off
@@ -32,6 +33,7 @@ LOADED = (
 )
 # fmt: on
 PATIENCE = 120  # seconds until a process is taken to hang, also when it was asked to end
+END = signal.SIGTERM, PATIENCE
 MEMORY = 1 << 30  # bytes that a process may have more than this one
 LARGEST_FILE = 1 << 28  # bytes
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -48,15 +50,15 @@ class Ended:
 
     @property
     def asked_to_end(self):
-        """Whether it ended as a program does that SIGTERM asks to."""
-        return self.status == 128 + signal.SIGTERM
+        """Whether it ended as a program does that a signal asks to, such as Ctrl-C."""
+        return (self.status or 0) - 128 in ENDING
 
     def fault(self):
         """What is wrong with this end, a text; None if it worked or refused in one line."""
         lines = self.errors.splitlines()
         if "Traceback" in self.errors:
             return f"traceback: {lines[-1]}"
-        if self.status in (0, 2, 128 + signal.SIGTERM):
+        if self.status in (0, 2) or self.asked_to_end:
             wanted = self.status > 0
             return None if len(lines) == wanted else f"{len(lines)} lines on stderr: {lines[:2]}"
         return f"status {self.status}: {' '.join(lines[-1:])}"
@@ -73,31 +75,23 @@ def load():
         importlib.import_module(module)
 
 
-def run(folder, words, program="main.py", seconds=PATIENCE, kill=None, count=None):
+def run(folder, words, program="main.py", end=END, event=None, count=None):
     """Run the program in `folder`, in a process group of its own. Returns Ended.
 
-    words: its command line; the first line of `output` says nothing of it
-    seconds: then it is asked to end by SIGTERM
-    kill: ("event", n): kill -9 before its n-th change of files; ("seconds", s): after so long
+    words: its command line
+    end: (signal, seconds): the signal that it gets after so long
+    event: number of a change of files, from 1, before which it gets SIGKILL
     count: a file that is to hold the number of those changes
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         sys.stdout.flush()
         process = os.fork()
         if not process:
-            _be(folder, words, program, (output, errors), kill, count)
-        status = None
-        if kill and kill[0] == "seconds":
-            status = _wait(process, kill[1])
-            if status is None:
-                os.killpg(process, signal.SIGKILL)
-        else:
-            status = _wait(process, seconds)
-            if status is None:
-                os.kill(process, signal.SIGTERM)
-        if status is None and (status := _wait(process, PATIENCE)) is None:
-            os.killpg(process, signal.SIGKILL)
-            status = _wait(process, PATIENCE)
+            _be(folder, words, program, (output, errors), event, count)
+        for number, seconds in (end, (signal.SIGKILL, PATIENCE), (signal.SIGKILL, PATIENCE)):
+            if (status := _wait(process, seconds)) is not None:
+                break
+            os.killpg(process, number)
         texts = []
         for file in (output, errors):
             file.seek(0)
@@ -119,7 +113,7 @@ def _wait(process, seconds):
         pause = min(2 * pause, 0.05)
 
 
-def _be(folder, words, program, streams, kill, count):
+def _be(folder, words, program, streams, event, count):
     """Be the new process, to its end."""
     status = 1
     try:
@@ -128,7 +122,7 @@ def _be(folder, words, program, streams, kill, count):
             os.dup2(file.fileno(), number)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         sys.argv = [program, *words]
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        for number in ENDING:
             signal.signal(number, signal.SIG_DFL)
         log = logging.getLogger("onebp")
         log.handlers.clear()
@@ -145,8 +139,8 @@ def _be(folder, words, program, streams, kill, count):
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             limit = pages * resource.getpagesize() + MEMORY
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        if count or (kill and kill[0] == "event"):
-            _watch(kill[1] if kill else None, count)
+        if event or count:
+            _watch(event, count)
         status = PROGRAMS[program](list(words))
     except SystemExit as exit:
         status = exit.code

@@ -1,5 +1,6 @@
 """Signals that end the program: once, with a line and a status; ignored ones stay ignored."""
 
+import contextlib
 import os
 import pty
 import signal
@@ -140,7 +141,7 @@ def test_a_signal_beside_the_work_leaves_no_traceback(program, moment):
     assert ("--help" in found.stdout) == (moment == "exits")
 
 
-@pytest.mark.parametrize("edge", range(2 * len(ENDING)))
+@pytest.mark.parametrize("edge", range(2 * len(ENDING) + 2))
 def test_a_signal_at_the_edges_of_the_work(edge, monkeypatch, capsys):
     """Where a handler is set, before the work, and where it is put back."""
     real, calls = signal.signal, []
@@ -151,14 +152,57 @@ def test_a_signal_at_the_edges_of_the_work(edge, monkeypatch, capsys):
             signal.raise_signal(signal.SIGINT)
         return calls[-1]
 
-    before = {number: signal.getsignal(number) for number in ENDING}
     monkeypatch.setattr(signal, "signal", install)
-    try:
-        assert status_of("slow", lambda: None) == 130
-    finally:
-        for number, handler in before.items():
-            real(number, handler)
+    assert status_of("slow", lambda: None) == 130
+    monkeypatch.undo()
+    heed_as_tests_do()
     assert capsys.readouterr().err == "interrupted\n"
+
+
+class Destructor:
+    """Python drops what is raised here, with a warning on stderr."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def dropped(error=None):
+    """As C code does that calls Python."""
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    if error:
+        raise error
+
+
+@pytest.mark.parametrize("drop", [Destructor, dropped])
+def test_a_signal_whose_exception_is_dropped_comes_again(drop, capfd):
+    done = []
+
+    def work():
+        drop()
+        time.sleep(20)
+        done.append(True)
+
+    hook = sys.unraisablehook
+    assert status_of("slow", work) == 143
+    assert (done, capfd.readouterr().err) == ([], "interrupted\n")
+    assert sys.unraisablehook is hook
+    heed_as_tests_do()
+
+
+def test_a_signal_whose_exception_becomes_another_one(capfd):
+    assert status_of("slow", dropped, ValueError("Invalid bounding box")) == 143
+    assert capfd.readouterr().err == "interrupted\n"
+    heed_as_tests_do()
+    with pytest.raises(ValueError, match="a bug"):
+        status_of("slow", int, "a bug")
+
+
+def heed_as_tests_do():
+    """After a signal its handlers stay, to ignore further ones while Python exits."""
+    for number in (*ENDING, signal.SIGALRM):
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, default)
 
 
 def wait_for_rows(rows=4):

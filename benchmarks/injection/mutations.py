@@ -93,5 +93,5 @@ def that_read_data(parts, rng):
     model = ["--model", "LR"] if name == "ads" else []
     describe = ["--mode", "describe", "--dataset", name, *model, *ALWAYS]
     if name == "ads":
-        return [train, describe]
-    return [train, describe, ["--mode", "split", "--output", "out", *describe[2:]]]
+        return [train, describe, describe]
+    return [train, describe, describe, ["--mode", "split", "--output", "out", *describe[2:]]]

@@ -103,7 +103,7 @@ class Places:
         lists = (*RECOMMEND, "--topk", "3", "--output", "lists.csv", "--run_name", "one")
         for words in (*map(trained, RUNS), [*UPDATE, "--run_name", "one"], lists):
             ended = run(self.model, [*words, *ALWAYS])
-            if ended.status:
+            if ended.status or ended.errors:
                 raise RuntimeError(f"{words}: {ended.errors}")
 
     def fresh(self):

@@ -14,8 +14,9 @@ python benchmarks/faults.py --only mutations:17
   not end within seconds is asked to end (SIGTERM), which is no fault. Nor is a setting for which
   1 GiB of memory is too little: these are counted.
 
-Each fault is printed with the --only that makes it again. A kill after a random time comes as the
-machine is fast, so it may need some tries. Exit status 1 if there is a fault.
+Each fault is printed with the --only that makes it again. What happens after a random time depends
+on the machine, so it may need some tries. Ctrl-C shows the table so far. Exit status 1 if there is
+a fault.
 """
 
 import sys
@@ -38,14 +39,17 @@ def main():
         part, number = given.only.split(":")
         numbers = {part: [int(number)]}
     rows, places = {}, Places()
-    for part in numbers:
-        maker = PARTS[part](places, given.seed)
-        for number in numbers[part]:
-            found = maker.make(number)
-            count(rows, part, found)
-            if found.fault or given.only:
-                again = f"--only {part}:{number} --seed {given.seed}"
-                print(f"{again}: {found.fault}\n    {escaped(found.what, lines=True)}", flush=True)
+    try:
+        for part in numbers:
+            maker = PARTS[part](places, given.seed)
+            for number in numbers[part]:
+                found = maker.make(number)
+                count(rows, part, found)
+                if found.fault or given.only:
+                    print(f"--only {part}:{number} --seed {given.seed}: {found.fault}")
+                    print(f"    {escaped(found.what, lines=True)}", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted: this is the table so far")
     rows["all"] = {column: sum(row.get(column, 0) for row in rows.values()) for column in COLUMNS}
     show(f"Faults that were made, seed {given.seed}", rows)
     return 1 if rows["all"]["faults"] else 0

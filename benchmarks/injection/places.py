@@ -76,13 +76,12 @@ def write_data(folder):
     _write_table(folder / "more.csv", "userId,movieId,rating,timestamp", rows)
     clicks = [(rng.randrange(2), n % 20, rng.randrange(15), rng.randrange(24)) for n in range(600)]
     _write_table(folder / "ads/clicks.csv", "label,user,movie,hour", clicks)
-    for split, size in (("train", 6), ("test", 2)):
-        (folder / "grid").mkdir(exist_ok=True)
-        items = [sorted(np.random.default_rng(n).permutation(12)[:8][-size:]) for n in range(10)]
-        if split == "test":
-            items = [sorted(np.random.default_rng(n).permutation(12)[:2]) for n in range(10)]
-        np.save(folder / f"grid/{split}.indptr.npy", np.arange(11) * size)
-        np.save(folder / f"grid/{split}.indices.npy", np.concatenate(items).astype(np.int32))
+    (folder / "grid").mkdir()
+    items = [rng.sample(range(12), 8) for _ in range(10)]
+    for split, part in (("train", slice(0, 6)), ("test", slice(6, 8))):
+        of_users = np.array([sorted(own[part]) for own in items], dtype=np.int32)
+        np.save(folder / f"grid/{split}.indptr.npy", np.arange(11) * of_users.shape[1])
+        np.save(folder / f"grid/{split}.indices.npy", of_users.ravel())
     (folder / "grid/about.json").write_text(json.dumps({"users": 10, "items": 12}))
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import main
 import study
 from cli.signals import ENDING
+from sweeps.trials import end_with_parent
 
 PROGRAMS = {"main.py": main.main, "study.py": study.main}
 # fmt: off
@@ -124,6 +125,7 @@ def _be(folder, words, program, streams, event, count):
         sys.argv = [program, *words]
         for number in ENDING:
             signal.signal(number, signal.SIG_DFL)
+        end_with_parent()
         log = logging.getLogger("onebp")
         log.handlers.clear()
         log.filters.clear()
@@ -147,10 +149,12 @@ def _be(folder, words, program, streams, event, count):
     except BaseException:
         traceback.print_exc()
     finally:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status if isinstance(status, int) else 1)
+        try:
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status if isinstance(status, int) else 1)
 
 
 def _watch(last, count):

@@ -15,7 +15,7 @@ from benchmarks.injection.kills import difference
 from benchmarks.injection.places import left_behind, write_data
 from benchmarks.injection.processes import Ended
 
-NUMBERS = {"kills": 3, "mutations": 60, "command_lines": 60}
+NUMBERS = {"kills": 2, "mutations": 24, "command_lines": 32}
 LINE = "main.py: error: x\n"
 
 

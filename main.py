@@ -7,9 +7,13 @@ import os
 import sys
 from pathlib import Path
 
+from cli.signals import defer_interrupts, end_silently
+
+if __name__ == "__main__":
+    end_silently()
+
 import families
 from cli.errors import UserError, status_of
-from cli.signals import defer_interrupts
 from parse import contradictions, parse_args
 
 

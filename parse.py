@@ -14,7 +14,7 @@ from pathlib import Path
 import families
 from cli import config, metrics
 from cli import shared_flags as shared
-from cli.errors import UserError
+from cli.errors import UserError, message_of
 from cli.flags import Flag, HelpFormatter, Parser, one_of
 from families.contradictions import contradictions
 from inference import flags as inference
@@ -216,9 +216,9 @@ def parse_args(argv=None):
         parser = build_parser(model)
         given = vars(parser.parse_args(words))
         in_file = flags_of_file(file, named or model, model, given) if file else {}
-    except UserError as error:
-        parser.error(str(error))
-    args = resolve(model, given, in_file, file)
+        args = resolve(model, given, in_file, file)
+    except (UserError, OSError) as error:  # of files, as of a name that is too long
+        parser.error(message_of(error))
     for mistake in contradictions(args, in_file | given):
         parser.error(mistake)
     return args

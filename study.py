@@ -24,10 +24,14 @@ import sys
 import textwrap
 from pathlib import Path
 
+from cli.signals import defer_interrupts, end_silently
+
+if __name__ == "__main__":
+    end_silently()
+
 import families
 from cli.errors import UserError, status_of
 from cli.flags import Flag, Parser, plain_name, whole
-from cli.signals import defer_interrupts
 from cli.text import Multiline
 from sweeps.studies import NAMED, Sweep, parse_run_flags
 

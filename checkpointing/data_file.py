@@ -6,6 +6,7 @@ reads its data from there alone. Shapes: U users, I items.
 """
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,11 @@ def save_data(path, data, flags=None):
         # One text: a list of texts takes seconds to read.
         text = bytearray(json.dumps(getattr(data, kind)).encode())
         state[kind] = torch.frombuffer(text, dtype=torch.uint8)
-    for split in SPLITS:
-        matrix = getattr(data, split)
-        state[split] = [torch.from_numpy(part) for part in (matrix.indptr, matrix.indices)]
+    with warnings.catch_warnings():  # arrays in mapped files: they are only read here
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        for split in SPLITS:
+            matrix = getattr(data, split)
+            state[split] = [torch.from_numpy(part) for part in (matrix.indptr, matrix.indices)]
     if data.update:
         keys = [
             np.ravel_multi_index(matrix.nonzero(), data.shape)

@@ -52,17 +52,22 @@ def status_of(program, action, *arguments):
     of cli.signals, as Ctrl-C (130), with a line on stderr. Other exceptions are bugs, and are
     raised.
     """
-    with ending_signals() as received:
-        try:
+    received = []
+    try:
+        with ending_signals(received):
             return _status_of(program, action, *arguments)
-        except KeyboardInterrupt as interrupt:
-            # A terminal that was closed takes no line, and must not turn the status into another.
-            with suppress(OSError, UserError):
-                finish_output()
-            with suppress(OSError):
-                if launch.is_main_process():
-                    print(escaped(interrupt) or "interrupted", file=sys.stderr)
-            return 128 + (received or [signal.SIGINT])[0]
+    except (KeyboardInterrupt, Exception) as error:
+        # C++ code that calls Python may make another error of a signal's exception.
+        if not (received or isinstance(error, KeyboardInterrupt)):
+            raise
+        how = escaped(error) if isinstance(error, KeyboardInterrupt) else ""
+        # A terminal that was closed takes no line, and must not turn the status into another.
+        with suppress(OSError, UserError):
+            finish_output()
+        with suppress(OSError):
+            if launch.is_main_process():
+                print(how or "interrupted", file=sys.stderr)
+        return 128 + (received or [signal.SIGINT])[0]
 
 
 def _status_of(program, action, *arguments):
@@ -90,6 +95,16 @@ class Console(logging.StreamHandler):
     def handleError(self, record):
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
+            self.failed = self.failed or error
+
+
+class LogFile(Console, logging.FileHandler):
+    """Writes the log to a file. If that fails, the work goes on; `failed` has the OSError."""
+
+    def close(self):
+        try:
+            super().close()
+        except OSError as error:
             self.failed = self.failed or error
 
 

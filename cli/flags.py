@@ -121,7 +121,7 @@ def number(low=-math.inf, high=math.inf, above=-math.inf, kind=float):
         except (ValueError, OverflowError):
             finite = False
         if not (finite and low <= value <= high and value > above):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {noun} {bounds}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {noun} {bounds}".rstrip())
         return value
 
     convert.metavar = "N" if kind is int else "X"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from cli.signals import defer_interrupts
 from utils import atomic_file
 
 STYLES = tuple(zip(("-", "--", "-.", ":") * 2, "os^Dv*PX", strict=True))  # dash and marker
@@ -259,6 +260,7 @@ class Intervals:
         axes.grid(alpha=0.3, axis="x")
 
 
+@defer_interrupts()  # Matplotlib's C++ code calls Python
 def save_figure(path, title, panels, columns=None):
     """Draw panels side by side into a PNG file, written whole or not at all.
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from cli import config
-from cli.errors import UserError
+from cli.errors import LogFile, UserError
 from cli.text import escaped
 from distributed import collectives
 from reports import names
@@ -66,6 +66,7 @@ class Run:
         return self
 
     def __exit__(self, kind, error, traceback):
+        """Raises UserError if log.txt lacks lines; not beside another error."""
         if self.log_file:
             if error:
                 text = escaped(error) or kind.__name__
@@ -75,6 +76,11 @@ class Run:
         self.locks.close()
         if self.tracker:
             self.tracker.end(failed=error is not None)
+        if self.log_file and self.log_file.failed and not error:
+            raise UserError(
+                f"cannot write {self.folder / names.LOG} ({self.log_file.failed.strerror}): it "
+                "lacks lines, all other files are written; make room there"
+            )
 
     def check_locks(self):
         """Raise UserError if a process of another machine has taken the run over."""
@@ -164,7 +170,7 @@ class Run:
         if self.tracker_class:
             flags = {f: v for flags in asked.repeating().values() for f, v in flags.items()}
             self.tracker = self.tracker_class(self.folder, self.name, flags, epoch)
-        self.log_file = logging.FileHandler(self.folder / names.LOG, encoding="utf-8")
+        self.log_file = LogFile(self.folder / names.LOG, encoding="utf-8")
         self.log_file.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
         for early in EarlyLog.active():
             early.replay_into(self.log_file)

@@ -1,6 +1,5 @@
 """Finished runs: what they leave, which of them are seeds of one row, and whether rows compare."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from cli.errors import UserError
 from parse import Flags, flags_of
 from reports.names import SUMMARY, USERS
 from sweeps.studies import describe
+from sweeps.summary import read_summary
 
 RUNS = "runs.csv"  # of a study
 # Entries of a summary's protocol in which runs may differ: the users themselves are compared, and
@@ -143,20 +143,7 @@ class Row:
 
 def read_run(folder):
     """The FinishedRun of a folder. Raises UserError if it has no summary.json, or a wrong one."""
-    file = Path(folder) / SUMMARY
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{folder} has no {SUMMARY}: no finished run is there") from None
-    except ValueError as error:  # of JSON, or of UTF-8
-        raise UserError(f"{file} is damaged ({str(error)[:60]})") from None
-    parts = [
-        summary.get(part) if isinstance(summary, dict) else None
-        for part in ("dataset", "protocol", "best", "flags")
-    ]
-    if not all(isinstance(part, dict) for part in parts) or not {"name", "digest"} <= {*parts[0]}:
-        raise UserError(f"{file} is not the summary of a run of this program")
-    return FinishedRun(Path(folder), summary)
+    return FinishedRun(Path(folder), read_summary(Path(folder) / SUMMARY))
 
 
 def rows_of(word, root):

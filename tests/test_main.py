@@ -19,6 +19,11 @@ import dataloader
         (("--device", "meta"), "--device meta: neither cpu nor cuda"),
         (("--dim", 2_000_000_000), "; take --dim "),
         (("--lr", "1" * 400), "is not a number above 0"),
+        (("--dataset", "a" * 300), "File name too long; check the path"),
+        (("--data_dir", "a" * 300), "File name too long; check the path"),
+        (("--config", "a" * 300), "File name too long; check the path"),
+        (("--like", "a/" * 2500), "File name too long; check the path"),
+        (("--popularity_weight", "x"), "'x' is not a number, or auto"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(cli, work, flags, words):

@@ -1,5 +1,6 @@
 """Signals that end the program: once, with a line and a status; ignored ones stay ignored."""
 
+import contextlib
 import os
 import pty
 import signal
@@ -13,6 +14,7 @@ from rank_tools import children
 from tools import PATIENCE, ROOT, finish, start, write
 
 from checkpointing.files import load_checkpoint
+from cli.errors import status_of
 from cli.signals import ENDING, defer_interrupts
 
 # A program that ends slowly, in its own code and when Python exits.
@@ -109,6 +111,98 @@ def test_deferred_signals_go_to_the_handler_that_was_there():
         assert numbers == outer == [signal.SIGUSR1]
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+# Ctrl-C where the program is loaded, and where Python exits.
+MOMENTS = """
+import atexit, importlib.abc, runpy, signal, sys
+
+class Loading(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "families":
+            signal.raise_signal(signal.SIGINT)
+
+_, program, moment = sys.argv
+if moment == "loaded":
+    sys.meta_path.insert(0, Loading())
+else:
+    atexit.register(signal.raise_signal, signal.SIGINT)
+sys.argv = [program, "--help"]
+runpy.run_path(program, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("program", ["main.py", "study.py"])
+@pytest.mark.parametrize("moment", ["loaded", "exits"])
+def test_a_signal_beside_the_work_leaves_no_traceback(program, moment):
+    command = [sys.executable, "-c", MOMENTS, ROOT / program, moment]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=heed)
+    assert (found.returncode, found.stderr) == (-signal.SIGINT, "")
+    assert ("--help" in found.stdout) == (moment == "exits")
+
+
+@pytest.mark.parametrize("edge", range(2 * len(ENDING) + 2))
+def test_a_signal_at_the_edges_of_the_work(edge, monkeypatch, capsys):
+    """Where a handler is set, before the work, and where it is put back."""
+    real, calls = signal.signal, []
+
+    def install(number, handler):
+        calls.append(real(number, handler))
+        if len(calls) == edge + 1:
+            signal.raise_signal(signal.SIGINT)
+        return calls[-1]
+
+    monkeypatch.setattr(signal, "signal", install)
+    assert status_of("slow", lambda: None) == 130
+    monkeypatch.undo()
+    heed_as_tests_do()
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+class Destructor:
+    """Python drops what is raised here, with a warning on stderr."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def dropped(error=None):
+    """As C code does that calls Python."""
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    if error:
+        raise error
+
+
+@pytest.mark.parametrize("drop", [Destructor, dropped])
+def test_a_signal_whose_exception_is_dropped_comes_again(drop, capfd):
+    done = []
+
+    def work():
+        drop()
+        time.sleep(20)
+        done.append(True)
+
+    hook = sys.unraisablehook
+    assert status_of("slow", work) == 143
+    assert (done, capfd.readouterr().err) == ([], "interrupted\n")
+    assert sys.unraisablehook is hook
+    heed_as_tests_do()
+
+
+def test_a_signal_whose_exception_becomes_another_one(capfd):
+    assert status_of("slow", dropped, ValueError("Invalid bounding box")) == 143
+    assert capfd.readouterr().err == "interrupted\n"
+    heed_as_tests_do()
+    with pytest.raises(ValueError, match="a bug"):
+        status_of("slow", int, "a bug")
+
+
+def heed_as_tests_do():
+    """After a signal its handlers stay, to ignore further ones while Python exits."""
+    for number in (*ENDING, signal.SIGALRM):
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, default)
 
 
 def wait_for_rows(rows=4):

@@ -17,6 +17,7 @@ import pyarrow.parquet
 import pytest
 from data_tools import json_lines, pairs_of, parquet, plain_table, ratings_in, table, times_in
 
+from benchmarks.injection.damage import mutated
 from cli.errors import UserError
 from sources.readers import read_files
 
@@ -26,11 +27,6 @@ RATED = [
     (196, 242, 3), (186, 302, 3), (22, 377, 1), (244, 51, 2), (166, 346, 1), (298, 474, 4),
     (196, 265, 2), (253, 465, 5), (305, 451, 3), (6, 86, 3), (62, 257, 2), (286, 1014, 5),
     (22, 222, 5), (210, 40, 3), (196, 29, 3), (303, 785, 3), (122, 387, 5), (6, 274, 2),
-]
-SNIPPETS = [
-    b'"', b'""', b"'", b",", b";", b"\t", b"::", b":", b"|", b" ", b"\n", b"\r\n", b"\r", b"\0",
-    b"\xff", b"\xe9", b"\xc3\xa9", b"\xef\xbb\xbf", b"NA", b"1", b"-", b".", b"{", b"}", b"\\",
-    b"#", b"user,item\n", b"userId,movieId,rating,timestamp\n", b"\n\n", b"1.0",
 ]
 # fmt: on
 ROWS = [(*row, 880_000_000 + 1000 * number) for number, row in enumerate(RATED)]
@@ -165,81 +161,6 @@ FILES = {
     "quoted": (table([*MOVIELENS, "review"], REVIEWS), of_table(",", MOVIELENS)),
     "gzip": (gzip.compress(plain_table(MOVIELENS, ROWS, ","), mtime=0), of_gzip),
 }
-
-
-def mutated(content, rng):
-    """The bytes after one to three changes."""
-    content = bytearray(content)
-    for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        place = rng.randrange(len(content) + 1)
-        # Half of the changes are near the beginning, where a format is recognised.
-        place = min(place, rng.randrange(60)) if rng.random() < 0.5 else place
-        change = rng.choice(CHANGES)
-        content = bytearray(change(content, place, rng))
-    return bytes(content)
-
-
-def flip(content, place, rng):
-    if place < len(content):
-        content[place] ^= 1 << rng.randrange(8)
-    return content
-
-
-def delete(content, place, rng):
-    del content[place : place + rng.choice([1, 1, 2, 5, 20])]
-    return content
-
-
-def insert(content, place, rng):
-    content[place:place] = rng.choice(SNIPPETS)
-    return content
-
-
-def truncate(content, place, rng):
-    return content[: max(place, 1)]
-
-
-def lines_changed(change):
-    """A change of the list of lines."""
-
-    def changed(content, place, rng):
-        lines = bytes(content).splitlines(keepends=True)
-        if len(lines) > 1:
-            change(lines, rng)
-        return b"".join(lines)
-
-    return changed
-
-
-def duplicate(lines, rng):
-    line = rng.choice(lines)
-    lines.insert(rng.randrange(len(lines) + 1), line)
-
-
-def swap(lines, rng):
-    first, second = rng.randrange(len(lines)), rng.randrange(len(lines))
-    lines[first], lines[second] = lines[second], lines[first]
-
-
-def join(lines, rng):
-    place = rng.randrange(len(lines) - 1)
-    lines[place] = lines[place].rstrip(b"\r\n")
-
-
-def drop_first(lines, rng):
-    del lines[0]
-
-
-def shuffle_first(lines, rng):
-    """The fields of the first line in another order."""
-    sign = next((sign for sign in (b"::", b"\t", b",", b" ") if sign in lines[0]), b" ")
-    fields = lines[0].rstrip(b"\n").split(sign)
-    rng.shuffle(fields)
-    lines[0] = sign.join(fields) + b"\n"
-
-
-CHANGES = [flip, flip, delete, delete, insert, insert, insert, truncate]
-CHANGES += map(lines_changed, (duplicate, swap, join, drop_first, shuffle_first))
 
 
 @pytest.mark.parametrize("name", FILES)

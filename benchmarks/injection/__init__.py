@@ -1,0 +1,1 @@
+"""Faults that benchmarks/faults.py makes: kills, damaged files, odd command lines."""

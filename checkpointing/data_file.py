@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 
 from checkpointing.files import load_checkpoint, save_checkpoint
 from checkpointing.resume import explain_mismatch
+from engine.tables import check_places
 from sources.interactions import SPLITS, Interactions, Update, entries
 
 DATA, UPDATED = "data.pt", "update.pt"  # of a run, and of an updated one
@@ -64,7 +65,7 @@ def _data_of(state):
     for split in SPLITS:
         indptr, indices = (part.numpy() for part in state[split])
         splits[split] = csr_array((np.ones(len(indices), np.int8), indices, indptr), shape=shape)
-        splits[split].check_format(full_check=True)  # raises ValueError for places outside
+        check_places(splits[split])
     update, about = None, state.get("update")
     if about:
         update = Update(about["parent"], entries(splits["train"], about["new"].numpy()))

@@ -139,6 +139,16 @@ class UserItems:
         return row, start[row] + offset
 
 
+def check_places(matrix):
+    """Raise ValueError if a csr_array has places outside of it, which compiled code would read.
+
+    SciPy looks at indptr only if its last number is above 0.
+    """
+    matrix.check_format(full_check=True)
+    if (np.diff(matrix.indptr) < 0).any():
+        raise ValueError("indptr must not descend")
+
+
 def csr_tensor(indptr, indices, values, shape, device):
     """A sparse matrix from its three arrays or tensors.
 

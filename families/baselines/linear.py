@@ -8,7 +8,7 @@ import torch
 from scipy.sparse import csr_array
 
 from cli.errors import UserError
-from engine.tables import UserItems, csr_tensor
+from engine.tables import UserItems, check_places, csr_tensor
 from families.baselines.closed_form import SolvedAtOnce
 from sources.share import item_counts
 
@@ -88,4 +88,4 @@ class SparseLinear(Linear):
             for arrays in state["weights"]
         ]
         for matrix in self.weights:
-            matrix.check_format(full_check=True)  # raises ValueError for places outside
+            check_places(matrix)

@@ -294,6 +294,7 @@ def test_data_of_another_form(tmp_path):
         put("update", {"parent": "p", "flags": {}, "new": torch.ones(3, dtype=torch.bool)}),
         lambda state: state["train"][1].fill_(99),
         lambda state: state["test"][0].fill_(99),
+        lambda state: state["valid"][0][3].fill_(10**6),  # it has no interaction
     ]
     for change in changes:
         path.write_bytes(whole)

@@ -40,7 +40,8 @@ def made_model(kind, groups, *flags):
     return model
 
 
-PIECES, ROWS, TOUCHED = ({"item": way} for way in ("pieces", "rows", "touched rows"))
+WAYS = "pieces", "rows", "touched rows", "own piece"
+PIECES, ROWS, TOUCHED, OWN = ({"item": way} for way in WAYS)
 
 
 IN_BATCH = ("--sampler", "inbatch", "--similarity", "cosine")

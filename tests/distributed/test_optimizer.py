@@ -4,7 +4,7 @@ from unittest import mock
 
 import pytest
 import torch
-from rank_tools import IN_BATCH, PIECES, ROWS, TOUCHED, made_model, trained_and_loaded, whole
+from rank_tools import IN_BATCH, OWN, PIECES, ROWS, TOUCHED, made_model, trained_and_loaded, whole
 from tools import (
     on_ranks,
 )
@@ -113,6 +113,7 @@ def two_epochs(folder, *made):
         (("TwoBP", 60, "--batch_size", 13), TOUCHED),
         (("OneBP", 60, "--batch_size", 13, "--compile", "on", "--l2", 0), ROWS),
         (("OneBP", 60, *IN_BATCH, "--batch_size", 13), ROWS),
+        (("OneBP", 4, "--loss", "ELSA", "--batch_size", 13, "--beta", 0.5), OWN),
     ],
 )
 def test_however_tables_are_exchanged_a_continuation_is_exact(tmp_path, made, ways):

@@ -87,13 +87,12 @@ def train_model(args, device):
     if restarted_run() and first_rank_says(last_file.exists()):
         args = args.replace(train_mode="continue")
     if args.train_mode == "continue":
-        where = args.model, args.dataset, args.data_dir
-        by_size = families.family_of(args.model).suggest_by_size(*where)
+        by_size = families.family_of(args.model).flags_by_size(args.model, args.dataset)
         args = keep_suggested(args, last_file, by_size)
     model_class = families.model_class(args)
     own = args.replace(batch_size=own_batch_size(args.batch_size))
     with raise_on_all_ranks():
-        families.check_memory(own, data, device)
+        families.check_memory(args, data, device)
     if args.l2_grid:
         return fit_grid(model_class, device, data, args)
     model = model_class(data, own, device)

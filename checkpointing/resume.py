@@ -62,13 +62,13 @@ def restore(model, progress, checkpoints, args):
     return changed_flags(state, args)
 
 
-def keep_suggested(args, path, suggested):
+def keep_suggested(args, path, flags):
     """The flags of a continuation: the checkpoint's values replace those that are only suggested.
 
     path: of the checkpoint; if it is absent, `restore` says so
-    suggested: pairs (origin, {flag: value}) of values that need not be those of the checkpoint
+    flags: names of those whose suggested value may have changed since, with the files of the data
     """
-    flags = {flag for origin, values in suggested for flag in values if args.origin[flag] == origin}
+    flags = {flag for flag in flags if args.origin[flag].startswith("suggested")}
     if not flags or not path.is_file():
         return args
     with agreement.raise_on_all_ranks(), explain_mismatch(path):

@@ -104,6 +104,10 @@ class Family:
         limit, values = self.small[dataset]
         return [(self.origin_of_small(dataset), values[model])] if 0 < size < limit else []
 
+    def flags_by_size(self, model, dataset):
+        """Names of the flags whose suggested value depends on the size of a data set."""
+        return {*self.small[dataset][1][model]} if dataset in self.small else set()
+
     def origin_of_small(self, dataset):
         """In words: where the values of `small` come from."""
         return f"suggested for {dataset} under {self.small[dataset][0] / 1e6:.0f} MB"

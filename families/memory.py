@@ -44,11 +44,15 @@ def check(family, model_class, data, args, device, trains):
     """Raise UserError if a model needs more memory than is free.
 
     family: cli.family.Family of the model
+    args: the flags as given; --batch_size is that of all processes
     trains: whether it is to be trained, or only used
     """
 
     def need(**values):
-        return needed(family, model_class, data, args.replace(**values), trains)
+        changed = args.replace(**values)
+        # Of several processes, each has at least so much of a batch.
+        size = changed.batch_size // launch.world_size()
+        return needed(family, model_class, data, changed.replace(batch_size=size), trains)
 
     free, words = free_memory(device)
     sizes = need()

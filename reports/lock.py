@@ -32,6 +32,17 @@ class Lock:
         self.path, self.descriptor = path, descriptor
         self.owner = f"{platform.node()} {os.getpid()} {os.urandom(8).hex()}"
 
+    def name_owner(self):
+        """Write the owner into the file. Raises UserError if that fails; the file is removed."""
+        try:
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, self.owner.encode(), 0)
+            os.fsync(self.descriptor)  # other machines see it from now on
+        except OSError as error:
+            self.path.unlink(missing_ok=True)  # a later process need not find it without an owner
+            reason = f"cannot write {self.path} ({error.strerror})"
+            raise UserError(f"{reason}; make room there, and check its permissions") from None
+
     def check(self):
         """Raise UserError if another process has become the owner."""
         with suppress(FileNotFoundError):  # somebody removed it: that makes no other owner
@@ -57,13 +68,12 @@ class Lock:
 def locked(path):
     """Hold the lock of `path` for the block; the file is made, and removed at the end.
 
-    Yields the Lock. Raises UserError if another process holds it, or if it is a link.
+    Yields the Lock. Raises UserError if another process holds it, if it is a link, or if it cannot
+    be written.
     """
     lock = Lock(path, _take(path))
     try:
-        os.ftruncate(lock.descriptor, 0)
-        os.pwrite(lock.descriptor, lock.owner.encode(), 0)
-        os.fsync(lock.descriptor)  # other machines see it from now on
+        lock.name_owner()
         yield lock
     finally:
         lock.release()
@@ -108,9 +118,10 @@ def _flock(descriptor):
 
 
 def _check_owner(descriptor, path, has_locks):
-    """Look at the owner that the file names, which was killed, or does not see this lock.
+    """Look at the owner that the file names: it was killed, or flock does not reach it.
 
-    Raises UserError if it is a process of this machine that still runs, and there are no locks.
+    Warns if it is a process of another machine. Raises UserError if it is one of this machine that
+    still runs, and the file system has no locks.
     """
     owner = os.pread(descriptor, 1000, 0).decode(errors="replace")
     machine, process = _parts(owner)

@@ -21,8 +21,9 @@ log = logging.getLogger("onebp")
 # Criteo's columns
 NUMBERS = [f"I{i}" for i in range(1, 14)]
 CATEGORIES = [f"C{i}" for i in range(1, 27)]
-# Published names: what is read if there is no folder of the name
-BY_HAND = ("criteo", *bars.DATASETS)  # files with known columns, in a folder of this name
+# Published data sets whose files have known columns, in a folder of the name
+BY_HAND = ("criteo", *bars.DATASETS)
+# Other published names: what is read if there is no folder of the name
 PUBLISHED = {"demo": "the generated demo", "ml-1m-ctr": "what is made of the folder ml-1m"}
 
 

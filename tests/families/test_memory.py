@@ -10,6 +10,7 @@ import torch
 from tools import build, finish, made_data, ratings, start
 
 import families
+from cli import launch
 from cli.errors import UserError
 from families import memory
 from parse import parse_args
@@ -138,6 +139,18 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(cli, work, free
     more = int(words[0]) + 10 ** (len(words[0]) - 2)
     with pytest.raises(UserError, match="needs at least"):
         families.check_memory(parse_args([*flags, f"--{named}", str(more), *words[1:]]), data, CPU)
+
+
+def test_the_batch_size_that_is_named_is_that_of_all_processes(free, monkeypatch):
+    free(10_000_000)
+    flags, most = ("--sampler", "inbatch", "--batch_size"), []
+    for processes in (1, 2):
+        monkeypatch.setattr(launch, "world_size", lambda: processes)
+        with pytest.raises(UserError) as told:
+            families.check_memory(parse_args([*flags, "9000"]), RANKED, CPU)
+        most.append(int(re.search("take --batch_size ([0-9]+) or less", str(told.value))[1]))
+        families.check_memory(parse_args([*flags, str(most[-1])]), RANKED, CPU)
+    assert most[1] == pytest.approx(2 * most[0], rel=0.1)
 
 
 def test_a_model_that_no_flag_makes_smaller(free):

@@ -34,6 +34,16 @@ def test_a_file_of_a_killed_process_is_no_lock(path):
             assert path.read_text() == lock.owner
 
 
+def test_a_full_disk_is_told_and_no_lock_is_left(path, monkeypatch):
+    def full(descriptor, content, place):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(UserError, match=r"cannot write .*\.run\.lock \(No space left on device\)"):
+        locked(path).__enter__()
+    assert not path.exists()
+
+
 def test_a_lock_that_was_removed_meanwhile_is_taken_anew(path, monkeypatch):
     """Between opening the file and locking it, its holder removes it, and another makes a new one.
 

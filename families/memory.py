@@ -110,7 +110,8 @@ def tables(model, trains, by_row):
     sizes = {f"the weights ({', '.join(shapes)})": size_of(weights)}
     if trains:
         trained = size_of(model.trained_weights())
-        # Of several processes, each may have the moments of its piece alone, and gradients of rows.
+        # With several processes, each may have the moments of its piece of a table alone, and
+        # gradients of the rows of its batch alone.
         ranks = launch.world_size()
         sizes["their moments"] = MOMENTS[optimizer] * trained // ranks
         sizes["their gradients"] = 0 if ranks > 1 or (by_row and optimizer == "Adam") else trained
@@ -123,18 +124,22 @@ def size_of(weights):
 
 
 def advice_on(args, fits):
-    """The flag that has to be lowered least, alone, and to what; "" if none helps.
+    """Which flag to lower, and to what: the one that keeps most of its value.
+
+    It is the only one to lower; "" if no single flag is enough.
 
     fits: function(flag=value) -> whether the need is small enough
     """
     best, advice = 0.0, ""
     for flag in (flag for flag in SIZES if flag in vars(args).keys() - args.ignored()):
+        # Halve the range in which the largest value that fits is.
         value = getattr(args, flag)
         most = max(value) if isinstance(value, list) else value
-        low, high = 0, most  # the largest value that fits is at least low, and below high
+        low, high = 0, most  # it is at least low, and below high
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if fits(**{flag: lowered(value, middle)}) else (low, middle)
+        # Take the flag if it is lowered less than those before.
         low = rounded_down(low)
         if low / most > best:
             text = " ".join(map(str, lowered(value, low))) if isinstance(value, list) else low

@@ -145,7 +145,7 @@ def test_the_batch_size_that_is_named_is_that_of_all_processes(free, monkeypatch
     free(10_000_000)
     flags, most = ("--sampler", "inbatch", "--batch_size"), []
     for processes in (1, 2):
-        monkeypatch.setattr(launch, "world_size", lambda: processes)
+        monkeypatch.setattr(launch, "world_size", lambda count=processes: count)
         with pytest.raises(UserError) as told:
             families.check_memory(parse_args([*flags, "9000"]), RANKED, CPU)
         most.append(int(re.search("take --batch_size ([0-9]+) or less", str(told.value))[1]))

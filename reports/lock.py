@@ -40,8 +40,8 @@ class Lock:
             os.fsync(self.descriptor)  # other machines see it from now on
         except OSError as error:
             self.path.unlink(missing_ok=True)  # a later process need not find it without an owner
-            reason = f"cannot write {self.path} ({error.strerror})"
-            raise UserError(f"{reason}; make room there, and check its permissions") from None
+            what = f"cannot write {self.path} ({error.strerror}); make room there"
+            raise UserError(what) from None
 
     def check(self):
         """Raise UserError if another process has become the owner."""

@@ -85,7 +85,10 @@ def start_all_gather_padded(rows, width):
 
 
 def start_all_gather_sized(rows, sizes):
-    """Start to gather the rows of all ranks. Result: a list of (size, ...), one of each rank.
+    """Start to gather the rows of all ranks. Result: a list, a tensor (size, ...) of each rank.
+
+    On a CPU no rank sends more rows than it has. NCCL gathers equal sizes only, so on a GPU rows
+    are padded.
 
     rows (n, ...): of this rank
     sizes: n of each rank
@@ -222,7 +225,7 @@ def broadcast_(tensors):
 
 
 def own_piece(count):
-    """The slice of `count` rows that is this rank's, of W equal ones: the last may reach beyond."""
+    """This rank's slice of `count` rows, of W equal slices. The last ones may reach beyond them."""
     size = -(-count // world_size())
     return slice(rank() * size, (rank() + 1) * size)
 

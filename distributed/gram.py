@@ -28,11 +28,15 @@ class SumsAndGram(torch.autograd.Function):
         """table (I, D): W; matrix (m, I), transposed (I, m): M and M^T, sparse
 
         precision: of the dense products, see matmul_precision
+
+        Returns M A (m, D) and A^T A (D, D), summed over the processes.
         """
+        # Divide the rows of W by their lengths, block by block.
         a, length = torch.empty_like(table), table.new_empty(len(table), 1)
         for rows in blocks(table):
             torch.linalg.vector_norm(table[rows], dim=1, keepdim=True, out=length[rows])
             torch.div(table[rows], length[rows].clamp_(min=SMALLEST), out=a[rows])
+        # The sums are on their way while the Gram matrix is computed.
         sums = collectives.start_all_reduce(matrix @ a)
         with matmul_precision(precision):
             gram = collectives.start_all_reduce(a.T @ a)
@@ -42,11 +46,13 @@ class SumsAndGram(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, by_sums, by_gram):
+        """The gradient of W (I, D), from those of M A (m, D) and A^T A (D, D); see the class."""
         a, length = ctx.saved_tensors
         # Add in place: a product of a sparse matrix that makes a new one takes many times longer.
         result = torch.zeros_like(a).addmm_(ctx.transposed, by_sums)  # (I, D)
         with matmul_precision(ctx.precision):
             result.addmm_(a, by_gram + by_gram.T)
+        # From R, which is `result` up to here, to the gradient of W.
         for rows in blocks(a):
             along = (result[rows] * a[rows]).sum(1, keepdim=True)
             result[rows].addcmul_(along, a[rows], value=-1).div_(length[rows])

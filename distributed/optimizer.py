@@ -1,6 +1,7 @@
 """Data-parallel training: each process computes gradients on its share of the batch.
 
-The shared tables of weights are updated with the sum of the gradients of all processes.
+The shared tables of weights are updated with the sum of the gradients of all processes. If each
+process computes the whole gradient of a piece of a table, there is nothing to sum.
 Shapes: W ranks, M rows of a table that a rank reads in a step, R rows of a table, D dim, n rows of
 a piece of a table.
 """
@@ -40,7 +41,7 @@ def optimizer_of_ranks(make, tables, *about):
 
 
 class ShardedOptimizer(Optimizer):
-    """An optimizer that keeps the shared tables equal on all ranks: it sums the ranks' gradients.
+    """An optimizer that keeps the shared tables equal on all ranks, at the latest after an epoch.
 
     Tables with a row per user are not shared: each rank updates the rows of its users. A shared
     table is exchanged in one of five ways:
@@ -212,8 +213,8 @@ class ShardedOptimizer(Optimizer):
 
         def summed():
             pieces = list(zip(*(wait() for wait in arriving), strict=True))
-            # All ranks need equal bits. Of two, each adds the other's rows to its own, as a + b =
-            # b + a; more of them add all in the same order.
+            # All ranks need equal bits. Two ranks get them if each adds the other's rows to its
+            # own, as a + b = b + a. More ranks add all rows in the same order, to zeros.
             if len(pieces) == 2:
                 del pieces[collectives.rank()]
             else:

@@ -1,7 +1,7 @@
 """OneBP and TwoBP trained against all items: --loss ELSA. Batches are of users, with all they have.
 
-Shapes: B users of a batch, A users of the batches of all ranks, n interactions, U users, I items, D
-dim.
+Shapes: B users of a batch, A users of the batches of all ranks, n interactions, U users, I items, J
+items of this rank's piece, D dim.
 """
 
 import math
@@ -61,23 +61,27 @@ class Histories(Shuffled):
         return self.batch_of(self.users[:0])
 
     def exchange(self, batch, sizes):
-        """(users (B,), the two matrices of engine.all_items.sums_matrices, size (2 A,)).
+        """(users (B,), matrix (2 A, J), its transpose, number of items of each sum (2 A,)).
 
-        The matrices add up this rank's piece of the items, for the users of all ranks in order.
-        size: how many rows each sum has on all ranks together
+        The matrix adds up the items of this rank's piece, J of them, for the users of all ranks in
+        the order of the ranks, see engine.all_items.sums_matrices. The numbers are of all pieces.
+
+        sizes: B of each rank
         """
         users, row, items, kept = batch
         count, own = sum(sizes), collectives.own_piece(self.n_items)
+        # Get the interactions of the other ranks' users.
         if len(sizes) > 1:
             begin = sum(sizes[: collectives.rank()])
             columns = torch.stack([begin + row, items, kept], 1)  # (n, 3)
             row, items, kept = collectives.all_gather_rows(columns.int()).long().unbind(1)
             kept = kept == 1
-        size = torch.bincount(row + count * ~kept, minlength=2 * count)
+        numbers = torch.bincount(row + count * ~kept, minlength=2 * count)
+        # Keep those with an item of this rank's piece.
         if len(sizes) > 1:
             mine = (items >= own.start) & (items < own.stop)
             row, items, kept = row[mine], items[mine] - own.start, kept[mine]
-        return users, *sums_matrices(row, items, kept, (count, own.stop - own.start)), size
+        return users, *sums_matrices(row, items, kept, (count, own.stop - own.start)), numbers
 
 
 class Items(Weights):
@@ -122,25 +126,29 @@ class TwoBP(model.TwoBP):
     def rows_of(self, *batch):
         return {"item": None}  # all
 
-    def loss(self, trained, constant, place, users, matrix, transposed, sizes):
-        """The mean loss of all ranks' users; its gradient is that of this rank's piece of items."""
+    def loss(self, trained, constant, place, users, matrix, transposed, numbers):
+        """The mean loss of all ranks' users; its gradient is that of this rank's piece of items.
+
+        users, matrix, transposed, numbers: from Histories.exchange
+        """
         table = trained["item"]
         sums, gram = SumsAndGram.apply(table, matrix, transposed, self.args.matmul_precision)
         some, others = sums.chunk(2)  # (A, D) each
-        size_of_some, size_of_others = sizes.to(table.dtype).chunk(2)  # (A,) each
+        size_of_some, size_of_others = numbers.to(table.dtype).chunk(2)  # (A,) each
         p, total = self.encode(some), some + others
+        # Of these users, keep the sums of this rank's for after_step.
         begin = self.optimizer.begin
         self.sums = total.detach()[begin : begin + len(users)]  # (B, D) of this rank's users
         size = size_of_some + size_of_others
         return self.loss_of(p, total, some, gram, size, size_of_some).mean()
 
     def weighted_loss(self, *arguments):
-        """This rank's share of the loss, with the whole gradient: see `loss`."""
+        """This rank's share of the loss, with the whole gradient: the ranks' are not summed."""
         loss = self.loss(*arguments)
         return loss - (1 - self.optimizer.share) * loss.detach()
 
     def encode(self, sums):
-        """The users' encodings (B, D) from the sums of their items."""
+        """The users' encodings (A, D) from the sums of their items (A, D)."""
         return sums
 
     def for_inner_product(self, users):

@@ -35,6 +35,7 @@ class Mutations:
         path = rng.choice([path for path in files if path.is_file()])
         program, words = rng.choice(commands(path.relative_to(folder), rng))
         way, said = damage(path, rng, files)
+        # Of checkpoints and datasets, all but caches must stay as they are if it refuses.
         kept = [path for path in folder.glob("[cd]*/**/*") if path.is_file()]
         kept = {path: path.read_bytes() for path in kept if ".cache" not in path.parts}
         ended = run(folder, words, program)

@@ -279,9 +279,8 @@ class InBatch(NoNegatives):
         users, items, _ = batch
         others = items[:0]
         if len(sizes) > 1:
-            padded = collectives.start_all_gather_padded(items, max(sizes))()
-            padded = padded.view(len(sizes), -1)  # (W, the largest)
-            by_rank = [row[:size] for row, size in zip(padded, sizes, strict=True)]
+            padded = collectives.start_all_gather_padded(items, max(sizes))()  # (W * the largest,)
+            by_rank = collectives.without_padding(padded, sizes)
             own = collectives.rank()
             others = torch.cat(by_rank[own + 1 :] + by_rank[:own])
         return users, items, self.offsets(users, torch.cat([items, others])), others

@@ -95,13 +95,20 @@ def start_all_gather_sized(rows, sizes):
     """
     if rows.is_cuda:
         wait = start_all_gather_padded(rows, max(sizes))
-        return lambda: [
-            piece[:size] for piece, size in zip(wait().split(max(sizes)), sizes, strict=True)
-        ]
+        return lambda: without_padding(wait(), sizes)
     pieces = [rows.new_zeros(size, *rows.shape[1:]) for size in sizes]
     works = start_send_receive([rows] * world_size(), pieces)
     pieces[rank()] = rows
     return completion(works, pieces)
+
+
+def without_padding(padded, sizes):
+    """The rows of each rank in what `start_all_gather_padded` gathered: a list of (size, ...).
+
+    sizes: rows of each rank; the largest is the width
+    """
+    by_rank = padded.view(len(sizes), max(sizes), *padded.shape[1:])  # (W, width, ...)
+    return [rows[:size] for rows, size in zip(by_rank, sizes, strict=True)]
 
 
 def start_reduce_scatter(whole):
@@ -163,8 +170,8 @@ def all_gather_texts(text):
         return [text]
     encoded = torch.tensor(list(text.encode()), dtype=torch.uint8)
     sizes = all_gather_ints(len(encoded))
-    padded = start_all_gather_padded(encoded, max(sizes))().view(world_size(), -1)  # (W, longest)
-    return [bytes(row[:size].tolist()).decode() for row, size in zip(padded, sizes, strict=True)]
+    padded = start_all_gather_padded(encoded, max(sizes))()  # (W * longest,)
+    return [bytes(row.tolist()).decode() for row in without_padding(padded, sizes)]
 
 
 def all_true(flag):
@@ -182,9 +189,7 @@ def all_gather_rows(rows):
     sizes = all_gather_ints(len(rows))
     if world_size() == 1 or not sum(sizes):
         return rows
-    width = max(sizes)
-    padded = start_all_gather_padded(rows, width)()
-    return torch.cat([piece[:size] for piece, size in zip(padded.split(width), sizes, strict=True)])
+    return torch.cat(without_padding(start_all_gather_padded(rows, max(sizes))(), sizes))
 
 
 def all_to_all(pieces):

@@ -6,6 +6,7 @@ import time
 from checkpointing import shards
 from checkpointing.files import load_checkpoint
 from cli.errors import UserError
+from cli.signals import defer_interrupts
 from distributed import agreement, collectives
 
 # Without --save_every: the largest share of the time between two checkpoints that writing them may
@@ -51,6 +52,7 @@ class Checkpoints:
         elif improved:
             self.unsaved_best = copy.deepcopy(state)  # the live tensors go on changing
 
+    @defer_interrupts()  # what is said when a signal ends the run is then what was saved
     def _write(self, state):
         """Write last.pt, and best.pt if there is a new best state. Raises UserError: full disk."""
         begin = time.perf_counter()

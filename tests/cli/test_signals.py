@@ -14,6 +14,7 @@ from rank_tools import children
 from tools import PATIENCE, ROOT, finish, start, write
 
 from checkpointing.files import load_checkpoint
+from checkpointing.last_and_best import Checkpoints
 from cli.errors import status_of
 from cli.signals import ENDING, defer_interrupts
 
@@ -225,6 +226,15 @@ def test_a_run_says_how_to_go_on(work):
     assert (status, errors.count("\n")) == (143, 1)
     assert f"go on from epoch {saved_epoch()} with: " in errors
     assert errors.endswith(" --save_every 1 --run_name long --train_mode continue\n")
+
+
+def test_a_signal_during_a_checkpoint_waits_for_it(tmp_path, monkeypatch):
+    """So the epoch that the program then names is the one that was saved."""
+    monkeypatch.setattr("checkpointing.shards.save", lambda *_: signal.raise_signal(signal.SIGINT))
+    checkpoints = Checkpoints(tmp_path, save_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.update({"epoch": 3, "best_epoch": 3}, improved=False, final=False)
+    assert checkpoints.saved_epoch == 3
 
 
 def test_the_job_file_of_the_docs_goes_on(work, monkeypatch):

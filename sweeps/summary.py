@@ -62,19 +62,19 @@ def checked_flags(values):
     return checked
 
 
-def require(true, place, what):
-    """Raise ValueError, unless it is true that `place` is `what`."""
-    if not true:
+def require(is_so, place, what):
+    """Raise ValueError, unless it is so that the entry at `place` is a `what`."""
+    if not is_so:
         raise ValueError(f"{place} is no {what}")
 
 
 def table(value, place):
-    """A dict."""
+    """Raise ValueError, unless a value is a dict."""
     require(isinstance(value, dict), place, "table of names and values")
 
 
 def numbers(value, place):
-    """A dict of numbers."""
+    """Raise ValueError, unless a value is a dict of numbers."""
     table(value, place)
     for name, number in value.items():
         require(type(number) in (int, float), f"{place}.{name}", "number")

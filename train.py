@@ -69,6 +69,7 @@ def fit(model, data, args, asked=None):
             result, found = final_metrics(model, progress, found, checkpoints, args)
             users, groups = found.tables(data, model.evaluator.headline) if found else (None, {})
             result |= model.final_evaluation(checkpoints.best_file, run.checkpoint_folder)
+            run.check_locks()
             seconds = earlier_seconds + time.perf_counter() - begin
             outputs = {}
             if launch.is_main_process():

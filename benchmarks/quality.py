@@ -26,6 +26,7 @@ from peers import elsa, implicit, recbole
 import families
 from evaluate import Ranking
 from parse import parse_args
+from recommender import BatchTrained
 from reports.figures import save_figure
 from train import learning_rate
 
@@ -75,9 +76,10 @@ def own(flags, folder, data, seed, threads, watch):
     model, args, _ = build(f"{flags} --seed {seed}", folder)
 
     # Train an epoch, which compiles the step, and undo it.
-    start = copy.deepcopy(model.state_dict())
-    model.train_epoch(learning_rate(args, 1), lambda: None)
-    model.load_state_dict(start)
+    if isinstance(model, BatchTrained):
+        start = copy.deepcopy(model.state_dict())
+        model.train_epoch(learning_rate(args, 1), lambda: None)
+        model.load_state_dict(start)
 
     watched = watch(args.epochs)
     for epoch in range(1, args.epochs + 1):

@@ -74,7 +74,8 @@ def counting(parsed, sources, choice, ratings, times=False):
 
 def positives(pairs, least, source):
     """The interactions with a rating of at least `least`. source: their file, for messages"""
-    kept = pairs.take(pairs.ratings >= least)
+    with np.errstate(over="ignore"):  # a number beyond float32 is above all ratings
+        kept = pairs.take(pairs.ratings >= least)
     log.info("%s: %d of %d rows have a rating of %g or more", source, len(kept), len(pairs), least)
     return kept
 

@@ -192,6 +192,12 @@ def test_min_rating(tmp_path, caplog):
         load_dataset("e", tmp_path, choice=Choice(min_rating=4.0))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_min_rating_beyond_all_ratings(tmp_path):
+    with pytest.raises(UserError, match="no train interaction is left"):
+        load(tmp_path, min_rating=1e308)
+
+
 def test_min_rating_counts_before_repeats(tmp_path):
     """Of the positives of a pair the last counts, not of all its rows."""
     rows = [

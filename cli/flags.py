@@ -73,7 +73,9 @@ class Parser(argparse.ArgumentParser):
         """Exit with status 2 after one line. Only the first process of a machine prints it."""
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
-            close = difflib.get_close_matches(unknown.split()[0], self._option_string_actions)
+            words = unknown.split() or [repr(unknown)]  # only blanks
+            message = f"unrecognized arguments: {' '.join(words)}"
+            close = difflib.get_close_matches(words[0], self._option_string_actions)
             message += f"; did you mean {close[0]}?" if close else ""
         message = escaped(" ".join(message.split()))
         if launch.local_rank():

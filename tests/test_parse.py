@@ -121,6 +121,12 @@ def test_mistakes_are_one_line(capsys, flags, words):
     assert words in stderr
 
 
+def test_a_word_of_blanks_is_named(capsys):
+    with pytest.raises(SystemExit):
+        parse_args(["\t"])
+    assert "error: unrecognized arguments: '\\t' (" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("model", families.models())
 def test_help_shows_the_flags_of_the_model_with_their_defaults(capsys, model):
     with pytest.raises(SystemExit) as exit:

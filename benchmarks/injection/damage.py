@@ -3,6 +3,7 @@
 Every function takes a random.Random, and makes the same damage from the same one.
 """
 
+import copy
 import csv
 import io
 import json
@@ -108,6 +109,10 @@ def forged(value, rng, odd):
 
     odd: function(entry) -> another one in its place
     """
+
+    def other_than(entry):
+        return copy.deepcopy(odd(entry))  # a list may be changed later
+
     inside, place = [value], ""
     while True:
         value = inside[-1]
@@ -125,9 +130,12 @@ def forged(value, rng, odd):
         value[key], other[second] = other[second], value[key]
         place += f" and {second}"
     elif change == "add":
-        value.update(other=odd(value[key])) if isinstance(value, dict) else value.append(odd(None))
+        if isinstance(value, dict):
+            value["other"] = other_than(value[key])
+        else:
+            value.append(other_than(None))
     else:
-        value[key] = odd(value[key])
+        value[key] = other_than(value[key])
         place += f" = {_short(value[key])}"
     return f"{change} {place}"
 

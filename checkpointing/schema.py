@@ -7,6 +7,8 @@ over (resume.explain_mismatch), and what flags may say is in parse.Flags.trained
 
 import torch
 
+from cli.checks import numbers, require, table
+
 WIDEST = 2**31 - 1  # of whole numbers
 DTYPES = {torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8, torch.bool}
 # Entries of a model that are no weights: they may be infinite, or nan.
@@ -36,12 +38,6 @@ def entry(state, key):
     if key not in state:
         raise ValueError(f"it has no entry {key}")
     return state[key]
-
-
-def require(true, place, what):
-    """Raise ValueError, unless it is true that `place` is `what`."""
-    if not true:
-        raise ValueError(f"{place} is no {what}")
 
 
 def plain(value, place, depth=0):
@@ -76,11 +72,6 @@ def whole(value, place):
     require(type(value) is int and 0 <= value <= WIDEST, place, "whole number from 0")
 
 
-def table(value, place):
-    """A dict."""
-    require(isinstance(value, dict), place, "table of names and values")
-
-
 def tables(value, place):
     """A dict of dicts."""
     table(value, place)
@@ -92,13 +83,6 @@ def of_stream(value, place):
     """What a stream is of: the flags of the stream, among others."""
     table(value, place)
     flags(entry(value, "stream"), f"{place}.stream")
-
-
-def metrics(value, place):
-    """{name: number}."""
-    table(value, place)
-    for key, number in value.items():
-        require(type(number) in (int, float), f"{place}.{key}", "number")
 
 
 def tensors(value, place):
@@ -196,8 +180,8 @@ RUN = {
     "epoch": whole,
     "best_epoch": whole,
     "since_best": whole,
-    "best": metrics,
-    "last": metrics,
+    "best": numbers,
+    "last": numbers,
     "rows?": rows,
     "identity": flags,
     "flags": flags,

@@ -4,6 +4,7 @@ import argparse
 import json
 
 import families
+from cli.checks import numbers, require, table
 from cli.config import converted
 from cli.errors import UserError
 from parse import flags_of
@@ -60,21 +61,3 @@ def checked_flags(values):
             value = converted(flag, value)
         checked[name] = value
     return checked
-
-
-def require(is_so, place, what):
-    """Raise ValueError, unless it is so that the entry at `place` is a `what`."""
-    if not is_so:
-        raise ValueError(f"{place} is no {what}")
-
-
-def table(value, place):
-    """Raise ValueError, unless a value is a dict."""
-    require(isinstance(value, dict), place, "table of names and values")
-
-
-def numbers(value, place):
-    """Raise ValueError, unless a value is a dict of numbers."""
-    table(value, place)
-    for name, number in value.items():
-        require(type(number) in (int, float), f"{place}.{name}", "number")

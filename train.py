@@ -44,6 +44,7 @@ def fit(model, data, args, asked=None):
         try:
             changes = []
             if args.train_mode == "continue":
+                run.check_places()
                 changes = restore(model, progress, checkpoints, args)
                 check_refit(changes, checkpoints, args)
                 run.mend_metrics(progress)

@@ -57,7 +57,7 @@ def restore(model, progress, checkpoints, args):
             model.load_weights(state["model"])
         else:
             model.start_training(state["model"])
-    checkpoints.recover(progress.epoch, progress.best_epoch)
+    checkpoints.recover(progress.epoch, progress.best_epoch, state["identity"])
     checkpoints.saved_epoch = progress.epoch
     return changed_flags(state, args)
 

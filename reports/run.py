@@ -98,6 +98,11 @@ class Run:
                 earlier = folder.rename(folder.with_name(f"{self.name}.{number}"))
                 log.info("the earlier run of this name is now %s", earlier)
 
+    def check_places(self):
+        """Before a continuation: raise UserError if a folder is where a file is to be written."""
+        if folder := next((path for path in self.folder.glob("*.*") if path.is_dir()), None):
+            raise UserError(f"{folder} is a folder, in the place of a file; rename or remove it")
+
     def mend_metrics(self, progress):
         """Before a continuation: bring metrics.csv to the rows of the checkpoint.
 
@@ -316,5 +321,5 @@ class SilentRun(Run):
         """Nothing: the first process has the rows of all users."""
         return {}
 
-    check_locks = set_aside = mend_metrics = rewind = open_log = add_row = _do_nothing
-    track_result = write_summary = plot = _do_nothing
+    check_locks = check_places = set_aside = mend_metrics = rewind = open_log = _do_nothing
+    add_row = track_result = write_summary = plot = _do_nothing

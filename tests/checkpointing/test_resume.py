@@ -467,7 +467,7 @@ def test_best_always_fits_last(tmp_path):
 
     def recover(checkpoints):
         last = load_checkpoint(checkpoints.last_file)
-        checkpoints.recover(last["epoch"], last["best_epoch"])
+        checkpoints.recover(last["epoch"], last["best_epoch"], last["identity"])
 
     checkpoints = folder("before last.pt")
     save_checkpoint(checkpoints.next_file, state(2, 2))
@@ -485,6 +485,24 @@ def test_best_always_fits_last(tmp_path):
     save_checkpoint(checkpoints.best_file, state(9, 9))
     with pytest.raises(UserError, match=r"best.pt is not of epoch 1"):
         recover(checkpoints)
+
+    checkpoints = folder("of another run")
+    other = {**state(1, 1), "identity": {"model": "SVD"}}
+    save_checkpoint(checkpoints.best_file, other)
+    with pytest.raises(UserError, match=r"best.pt is not of epoch 1 of this run"):
+        recover(checkpoints)
+
+
+def test_a_folder_in_the_place_of_a_file_is_told_before_training(cli, work):
+    flags = ["--dim", 8, "--run_name", "whole"]
+    assert cli(*flags, "--epochs", 1)[0] == 0
+    last = (work / "checkpoints/whole/last.pt").read_bytes()
+    (work / "runs/whole/summary.json").unlink()
+    (work / "runs/whole/summary.json").mkdir()
+    status, _, stderr = cli(*flags, "--epochs", 2, "--train_mode", "continue")
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert "summary.json is a folder, in the place of a file; rename or remove it" in stderr
+    assert (work / "checkpoints/whole/last.pt").read_bytes() == last
 
 
 def test_full_disk_keeps_the_old_checkpoint(tmp_path):

@@ -138,7 +138,7 @@ def run(name, given, fixed):
 
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
     with defer_interrupts():
-        from sweeps.trials import collect, load_once, plan, run_all
+        from sweeps.trials import collect, load_once, plan, run_all, study_folder
         from utils import log_to_console
 
     log_to_console()
@@ -159,14 +159,15 @@ def run(name, given, fixed):
     seeds = given.seeds or study.seeds
     trials = plan(study.fixed, combinations, seeds, folder)
     log.info("%s; combinations: %d, seeds: %d", study.purpose, len(combinations), seeds)
-    failed = run_all(trials, given.jobs)
-    runs = collect(trials)
-    if len(runs):
-        report(study, trials, runs, folder, flags)
-    if failed:
-        first, line = next(iter(failed.items()))
-        raise UserError(f"{len(failed)} of {len(trials)} runs failed, {first} with: {line}")
-    study.finish(trials, folder)
+    with study_folder(folder):
+        failed = run_all(trials, given.jobs)
+        runs = collect(trials)
+        if len(runs):
+            report(study, trials, runs, folder, flags)
+        if failed:
+            first, line = next(iter(failed.items()))
+            raise UserError(f"{len(failed)} of {len(trials)} runs failed, {first} with: {line}")
+        study.finish(trials, folder)
 
 
 def check_flags(study, name, given):

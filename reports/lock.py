@@ -1,4 +1,4 @@
-"""A lock file, which keeps other processes away from the folder of a run.
+"""A lock file, which keeps other processes away from the folder of a run or of a study.
 
 The lock is flock's. Some file systems have none, and on some network file systems it does not reach
 other machines. So the file also names its owner. A later process of another machine may become the
@@ -17,19 +17,22 @@ from utils import is_running
 
 log = logging.getLogger("onebp")
 
+# {kind of what is locked: (flag that names it, what becomes of an earlier process elsewhere)}
+KINDS = {"run": ("--run_name", "it ends after its epoch"), "study": ("--name", "end it")}
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 class Lock:
     """A lock that this process holds.
 
-    path: of its file
+    path: of its file, .<name of the run or study>.lock
+    kind: "run" or "study"
     descriptor: of the file
     owner: its content: machine, process, and random letters
     """
 
-    def __init__(self, path, descriptor):
-        self.path, self.descriptor = path, descriptor
+    def __init__(self, path, kind, descriptor):
+        self.path, self.kind, self.descriptor = path, kind, descriptor
         self.owner = f"{platform.node()} {os.getpid()} {os.urandom(8).hex()}"
 
     def name_owner(self):
@@ -50,7 +53,7 @@ class Lock:
             if owner != self.owner:
                 who = _in_words(owner)
                 raise UserError(
-                    f"run {_run_of(self.path)} was started again by {who}, which holds "
+                    f"{self.kind} {_name_of(self.path)} was started again by {who}, which holds "
                     f"{self.path} now; this process ends"
                 )
 
@@ -65,13 +68,15 @@ class Lock:
 
 
 @contextmanager
-def locked(path):
+def locked(path, kind="run"):
     """Hold the lock of `path` for the block; the file is made, and removed at the end.
+
+    kind: what it locks, "run" or "study"
 
     Yields the Lock. Raises UserError if another process holds it, if it is a link, or if it cannot
     be written.
     """
-    lock = Lock(path, _take(path))
+    lock = Lock(path, kind, _take(path, kind))
     try:
         lock.name_owner()
         yield lock
@@ -79,7 +84,7 @@ def locked(path):
         lock.release()
 
 
-def _take(path):
+def _take(path, kind):
     """Open and lock `path`. Returns its descriptor. Raises UserError, see `locked`."""
     while True:
         try:
@@ -87,17 +92,17 @@ def _take(path):
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            raise UserError(f"{path}, the lock of the run, is a link: remove it") from None
+            raise UserError(f"{path}, the lock of the {kind}, is a link: remove it") from None
         try:
             has_locks = _flock(descriptor)
             # The process that held it may have removed the file since it was opened here; then
             # another process may hold a new one.
             if _is_at(descriptor, path):
-                _check_owner(descriptor, path, has_locks)
+                _check_owner(descriptor, path, has_locks, kind)
                 return descriptor
         except BlockingIOError:
             os.close(descriptor)
-            raise UserError(_under_way(path, "another process")) from None
+            raise UserError(_under_way(path, "another process", kind)) from None
         except FileNotFoundError:
             pass
         except BaseException:
@@ -117,7 +122,7 @@ def _flock(descriptor):
     return True
 
 
-def _check_owner(descriptor, path, has_locks):
+def _check_owner(descriptor, path, has_locks, kind):
     """Look at the owner that the file names: it was killed, or flock does not reach it.
 
     Warns if it is a process of another machine. Raises UserError if it is one of this machine that
@@ -127,21 +132,21 @@ def _check_owner(descriptor, path, has_locks):
     machine, process = _parts(owner)
     if machine != platform.node():
         if process:
-            text = "warning: %s names %s; if that still runs, it ends after its epoch"
-            log.warning(text, path, _in_words(owner))
+            who, then = _in_words(owner), KINDS[kind][1]
+            log.warning("warning: %s names %s; if that still runs, %s", path, who, then)
     elif not has_locks and process != str(os.getpid()) and is_running(process):
-        what = _under_way(path, f"process {process}")
+        what = _under_way(path, f"process {process}", kind)
         raise UserError(f"{what}; if that is no training, remove the file")
 
 
-def _under_way(path, who):
+def _under_way(path, who, kind):
     return (
-        f"run {_run_of(path)} is under way in {who}, which holds {path}; wait for it, end it, or "
-        "give another --run_name"
+        f"{kind} {_name_of(path)} is under way in {who}, which holds {path}; wait for it, end it, "
+        f"or give another {KINDS[kind][0]}"
     )
 
 
-def _run_of(path):
+def _name_of(path):
     return path.name.removeprefix(".").removesuffix(".lock")
 
 

@@ -79,6 +79,7 @@ def run(given, fixed):
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
     with defer_interrupts():
         from sweeps.timeline import Timeline
+        from sweeps.trials import study_folder
         from utils import keep_freed_memory, log_to_console
 
     keep_freed_memory()
@@ -86,12 +87,13 @@ def run(given, fixed):
     data = families.load_data(first.replace(mode="describe"))  # with times
     timeline = Timeline(data, given.start, given.periods)
     folder = Path(given.study_root) / (given.name or f"online-{data.name}")
-    rows = []
-    for name, args in flags.items():
-        for seed in range(1, given.seeds + 1):
-            chain = Chain(timeline, name, args.replace(seed=seed, dataset=data.name), folder)
-            rows += chain.run()
-    report(rows, folder, f"{folder.name}, {given.seeds} seeds")
+    with study_folder(folder):
+        rows = []
+        for name, args in flags.items():
+            for seed in range(1, given.seeds + 1):
+                chain = Chain(timeline, name, args.replace(seed=seed, dataset=data.name), folder)
+                rows += chain.run()
+        report(rows, folder, f"{folder.name}, {given.seeds} seeds")
 
 
 class Chain:

@@ -8,12 +8,10 @@ split. The same command goes on with an interrupted search.
 """
 
 import argparse
-import fcntl
 import itertools
 import logging
 import os
 import warnings
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,14 +98,14 @@ def run(given, fixed):
     with defer_interrupts():
         from sweeps.search_report import report, report_refits
         from sweeps.search_trials import Search
-        from sweeps.trials import load_once
+        from sweeps.trials import load_once, study_folder
         from utils import log_to_console
 
     log_to_console()
     evaluator = shared_evaluator(corners)
     (base,) = load_once(corners[:1])
     folder = Path(given.study_root) / (given.name or "-".join(["search", *space, base.dataset]))
-    with only_process(folder):
+    with study_folder(folder):
         search = Search(folder, fixed, space, evaluator, given.seed)
         warmup = int(given.warmup * min(args.last_epoch for args in corners))
         search.open(identity(base, space, given.seed, given.warmup), warmup)
@@ -194,17 +192,3 @@ def load_optuna():
         ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
-
-@contextmanager
-def only_process(folder):
-    """Keep other processes away from the folder of a search. Raises UserError if one has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:  # the system frees it when the process ends
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder} is a search under way in another process; wait for it, or give --name"
-            ) from None
-        yield

@@ -95,10 +95,12 @@ class Candidate:
 def open_journal(file):
     """Optuna's storage in a file to which each change is appended as a line, on disk at once.
 
-    SQLite would wait for the disk several times for each report. A kill may leave a lock, or half a
-    line: both are removed, as no other process has the folder.
+    SQLite would wait for the disk several times for each report. A kill may leave a lock (a link,
+    also under a name for its removal), or half a line: all are removed, as no other process has the
+    folder.
     """
-    file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
+    for lock in file.parent.glob(f"{file.name}.lock*"):
+        lock.unlink()
     if file.exists():
         content = file.read_bytes()
         os.truncate(file, content.rfind(b"\n") + 1)
@@ -256,8 +258,9 @@ class Search:
 
         candidate = self.candidate(trial, words, reported)
         if candidate.run.summary() is None:  # otherwise the kill came after its end
-            if "continue" not in candidate.run.command():
-                shutil.rmtree(candidate.run.files, ignore_errors=True)
+            if "continue" not in candidate.run.command():  # a kill came before a checkpoint
+                for folder in (candidate.run.files, candidate.run.checkpoints):
+                    shutil.rmtree(folder, ignore_errors=True)
             trials.start(candidate.run, running)
         return candidate
 

@@ -22,9 +22,10 @@ from checkpointing.files import load_checkpoint
 from cli.errors import UserError
 from cli.signals import Ended
 from parse import Flags
+from reports.lock import locked
 from reports.names import METRICS, SUMMARY
 from sweeps.studies import as_words, describe
-from utils import on_terminal, progress_bar
+from utils import on_terminal, progress_bar, remove_unfinished
 
 log = logging.getLogger("onebp")
 
@@ -84,6 +85,19 @@ class Trial:
             except UserError:  # absent or damaged
                 pass
         return list(map(str, words))
+
+
+@contextmanager
+def study_folder(folder):
+    """Make the folder of a study, and keep other processes away from it for the block.
+
+    Raises UserError if another process has it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f".{folder.name}.lock"), "study"):
+        folder.mkdir(exist_ok=True)
+        remove_unfinished(folder, locked=True)
+        yield
 
 
 class Refit(Trial):
@@ -212,17 +226,22 @@ def start(trial, running):
 
     running: {Trial: (process, file of its stderr, time.perf_counter() at its start)}
     """
-    # log_result closes the file.
-    errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+    # log_result closes the file. Its name is one of those that `study_folder` clears after a kill.
+    where = {"dir": trial.folder, "prefix": ".errors.run.", "suffix": ".tmp"}
+    text = {"encoding": "utf-8", "errors": "replace"}
+    errors = tempfile.TemporaryFile("w+", **text, **where)  # noqa: SIM115
     outputs = {"stdout": subprocess.DEVNULL, "stderr": errors}
     process = subprocess.Popen(trial.command(), preexec_fn=end_with_parent, **outputs)
     running[trial] = process, errors, time.perf_counter()
 
 
 def end_with_parent():
-    """In a new process: ask Linux to end it if the study is killed. Otherwise it would go on."""
+    """In a new process: ask Linux to kill it if the study is killed. Otherwise it would go on.
+
+    A signal that lets it save would be worse: the study that is started again might find it there.
+    """
     with suppress(OSError, AttributeError):  # another system
-        ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def log_result(trial, progress, process, errors, start_time):

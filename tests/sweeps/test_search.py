@@ -1,7 +1,6 @@
 """The search: its space, what it refuses, a kill at any moment, pruning, what it leaves."""
 
 import argparse
-import fcntl
 import io
 import json
 import math
@@ -20,6 +19,7 @@ from study_tools import TINY, is_png
 from tools import PATIENCE, ROOT, finish
 
 from evaluate import Ranking
+from reports.lock import locked
 from sweeps import trials
 from sweeps.search import load_optuna
 from sweeps.search_report import write_trials
@@ -307,10 +307,12 @@ def test_a_journal_that_is_cut_anywhere_is_read(made_search, tmp_path):
     content = file.read_bytes()
     for share in (0.001, 0.95):
         file.write_bytes(content[: int(share * len(content))])
-        file.with_name("optuna.log.lock").symlink_to(file)  # a kill leaves it
+        for name in ("optuna.log.lock", "optuna.log.lock1a2b.rename"):  # a kill leaves them
+            file.with_name(name).symlink_to(file)
         shutil.rmtree(tmp_path / "cut/runs")
         table = made_search("cut", 20)
         assert table["number"].tolist() == list(range(TRIALS))
+        assert not [*file.parent.glob("optuna.log.lock*")]
         pd.testing.assert_frame_equal(table.head(10), whole.head(10), check_dtype=False)
 
 
@@ -356,11 +358,11 @@ def test_one_folder_is_one_search_of_one_process(work, run_study, started):
         assert what in stderr
     status, _, stderr = run(flags=("--", *TINY))
     assert "is a search with --compile off, not auto" in stderr
-    with open(work / "studies/s/.lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(work / "studies/.s.lock"):
         status, _, stderr = run()
     assert (status, stderr.count("\n")) == (2, 1)
-    assert "under way in another process" in stderr
+    assert "study s is under way in another process, which holds studies/.s.lock" in stderr
+    assert stderr.endswith("give another --name\n")
     assert len(started) == 2
     status, stdout, _ = run("--minutes", 1e-6, n=3)  # the time of the first call counts
     assert (status, len(started)) == (0, 2)

@@ -10,26 +10,50 @@ import os
 import resource
 import shlex
 import signal
+import socket
 import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import main
 import study
 from cli.signals import ENDING
+from sweeps import trials
 from sweeps.trials import end_with_parent
 
-PROGRAMS = {"main.py": main.main, "study.py": study.main}
+
+def on_two_ranks(words):
+    """main.py on two ranks, with the environment that torchrun gives them. Status of the first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    rank = 0 if (other := os.fork()) else 1
+    own |= {"RANK": rank, "LOCAL_RANK": rank}
+    os.environ.update({name: str(value) for name, value in own.items()})
+    if rank:
+        end_with_parent()
+        os._exit(main.main(words))
+    status = main.main(words)
+    os.waitpid(other, 0)
+    return status
+
+
+TORCHRUN = "torchrun --nproc_per_node=2 main.py"
+PROGRAMS = {"main.py": main.main, "study.py": study.main, TORCHRUN: on_two_ranks}
 # fmt: off
 LOADED = (
     "checkpointing.update", "families.all_items", "families.clicks.description",
     "families.clicks.stream", "families.ratings.svd", "inference.export", "inference.lists",
     "inference.recommend", "inference.use", "pyarrow.csv", "pyarrow.parquet",
     "regularizers.lambdaopt", "reports.figures", "sources.demo", "sources.description",
-    "sources.split_files", "sweeps.compare", "sweeps.l2_grid", "sweeps.table", "torch._inductor",
+    "sources.split_files", "sweeps.compare", "sweeps.l2_grid", "sweeps.search",
+    "sweeps.search_trials", "sweeps.table", "torch._inductor", "torch.distributed.nn",
     "matplotlib.backends.backend_agg", "matplotlib.figure",
 )
 # fmt: on
@@ -76,10 +100,37 @@ def load():
         importlib.import_module(module)
 
 
+class Fork:
+    """What a study needs of subprocess.Popen, for main.py in a fork, in a group of its own."""
+
+    def __init__(self, command, stdout, stderr, preexec_fn):
+        self.returncode, self.process = None, os.fork()
+        if not self.process:
+            with open(os.devnull, "w") as nowhere:
+                _be(Path.cwd(), command[2:], "main.py", (nowhere, stderr))
+
+    def poll(self):
+        if self.returncode is None:
+            self.returncode = _wait(self.process, 0)
+        return self.returncode
+
+    def wait(self):
+        while self.poll() is None:
+            time.sleep(0.001)
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.process, number)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+
 def run(folder, words, program="main.py", end=END, event=None, count=None):
     """Run the program in `folder`, in a process group of its own. Returns Ended.
 
     words: its command line
+    program: one of PROGRAMS
     end: (signal, seconds): the signal that it gets after so long
     event: number of a change of files, from 1, before which it gets SIGKILL
     count: a file that is to hold the number of those changes
@@ -114,7 +165,7 @@ def _wait(process, seconds):
         pause = min(2 * pause, 0.05)
 
 
-def _be(folder, words, program, streams, event, count):
+def _be(folder, words, program, streams, event=None, count=None):
     """Be the new process, to its end."""
     status = 1
     try:
@@ -134,13 +185,16 @@ def _be(folder, words, program, streams, event, count):
         temporary.mkdir(exist_ok=True)
         os.environ["TMPDIR"], tempfile.tempdir = str(temporary), None
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what has begun to use one cannot be forked
+        trials.subprocess = SimpleNamespace(Popen=Fork, DEVNULL=None)
         os.chdir(folder)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
         if Path("/proc/self/statm").exists():  # on Linux, where the limit has an effect
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             limit = pages * resource.getpagesize() + MEMORY
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            resource.setrlimit(
+                resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1])
+            )
         if event or count:
             _watch(event, count)
         status = PROGRAMS[program](list(words))
@@ -158,14 +212,19 @@ def _be(folder, words, program, streams, event, count):
 
 
 def _watch(last, count):
-    """Count the changes of files from now on; kill this process group before number `last`."""
-    number = 0
+    """Count the changes of files from now on; kill this process group before number `last`.
+
+    A fork counts on from there, and kills this process, too.
+    """
+    number, first = 0, os.getpid()
 
     def note(event, arguments):
         nonlocal number
         if event in CHANGES or (event == "open" and (arguments[2] or 0) & WRITING):
             number += 1
             if number == last:
+                with suppress(ProcessLookupError):
+                    os.kill(first, signal.SIGKILL)
                 os.killpg(0, signal.SIGKILL)
 
     sys.addaudithook(note)
@@ -175,4 +234,5 @@ def _watch(last, count):
 
 def spelled(words, program="main.py"):
     """A command line as a user types it."""
-    return shlex.join(["python", program, *words])
+    start = program if program == TORCHRUN else f"python {program}"
+    return f"{start} {shlex.join(words)}"

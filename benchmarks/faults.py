@@ -19,7 +19,12 @@ on the machine, so it may need some tries. Ctrl-C shows the table so far. Exit s
 a fault.
 """
 
+import os
 import sys
+
+# Read when torch is loaded. When a signal comes while two ranks find each other, torch's C++ code
+# prints its stack as a warning.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 from common import options, show
 from injection.command_lines import CommandLines

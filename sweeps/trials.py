@@ -97,6 +97,9 @@ def study_folder(folder):
     with locked(folder.with_name(f".{folder.name}.lock"), "study"):
         folder.mkdir(exist_ok=True)
         remove_unfinished(folder, locked=True)
+        for lock in folder.glob("*/.*.lock"):  # of runs that were finished, but for its removal
+            with suppress(UserError), locked(lock):
+                pass
         yield
 
 

@@ -10,9 +10,12 @@ import time
 import pandas as pd
 import pytest
 from study_tools import TINY, is_png, small_shop, summaries
-from tools import PATIENCE, ROOT, finish
+from tools import PATIENCE, ROOT, finish, write
 
 from checkpointing.files import load_checkpoint
+from cli.errors import UserError
+from reports.lock import locked
+from sweeps.trials import study_folder
 
 
 def start_study(*words):
@@ -256,3 +259,17 @@ def test_sweep_with_ranking_of_pairs(run_study):
     status, _, stderr = run_study("--over", "ranking=users,pairs", "--", *TINY)
     assert status == 2
     assert "and one --ranking" in stderr
+
+
+def test_a_study_has_one_process_and_clears_what_a_kill_left(tmp_path):
+    folder, left = tmp_path / "s", ".runs.csv.node.12.tmp"
+    for name in ("runs/.done.lock", "runs/.busy.lock", left):
+        write(folder / name, "node 12 1a2b")
+    with locked(folder / "runs/.busy.lock"):
+        with study_folder(folder):
+            with pytest.raises(UserError, match=r"study s is under way .* another --name"):
+                study_folder(folder).__enter__()
+            assert not (folder / left).exists()
+            assert not (folder / "runs/.done.lock").exists()
+        assert (folder / "runs/.busy.lock").exists()  # a run that somebody started alone
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]

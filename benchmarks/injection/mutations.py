@@ -3,6 +3,7 @@
 import random
 
 from .damage import damage
+from .kills import difference, results_in
 from .places import ALWAYS, RECOMMEND, UPDATE, Found, end_of, left_behind, trained
 from .processes import run, spelled
 
@@ -18,13 +19,15 @@ FILES = {
     "clicks": ("datasets/ads/*.csv",),
     "metrics.csv, ...": ("runs/*/*.csv", "runs/*/*.json", "runs/*/*.toml", "runs/*/*.parquet"),
 }
+# What is made anew, so that a command that works ends with the bytes of an undamaged one.
+MADE_ANEW = ("stream.pt", "caches")
 
 
 class Mutations:
     """Damages files of trained runs and of their data, in copies of `places`."""
 
     def __init__(self, places, seed):
-        self.places, self.seed = places, seed
+        self.places, self.seed, self.undamaged = places, seed, {}
 
     def make(self, number):
         """Damage a file and run a command that reads it. Returns what was Found."""
@@ -45,8 +48,30 @@ class Mutations:
         if not fault and ended.status:
             lost = [p for p, content in kept.items() if not _same(p, content)]
             fault = f"refused, but changed: {lost[0].relative_to(folder)}" if lost else None
+        elif not fault and kind in MADE_ANEW:
+            results = results_of_all(folder)  # before its place is another's
+            fault = difference(self._undamaged(words, program), results)
         what = f"{path.relative_to(folder)}, {way}: {said}\n    {spelled(words, program)}"
         return Found(kind, end_of(ended), fault, what)
+
+    def _undamaged(self, words, program):
+        """The results of a command whose files are whole."""
+        if (command := spelled(words, program)) not in self.undamaged:
+            folder = self.places.fresh()
+            run(folder, words, program)
+            self.undamaged[command] = results_of_all(folder)
+        return self.undamaged[command]
+
+
+def results_of_all(folder):
+    """The results of all runs in a folder, see kills.results_in.
+
+    A finished run to which nothing is done keeps a damaged stream.pt, and its flags.toml.
+    """
+    results = results_in(folder, {path.name for path in folder.glob("runs/*")})
+    return {
+        name: x for name, x in results.items() if not name.endswith(("stream.pt", "flags.toml"))
+    }
 
 
 def _same(path, content):

@@ -31,8 +31,9 @@ if __name__ == "__main__":
 
 import families
 from cli.errors import UserError, status_of
-from cli.flags import Flag, Parser, plain_name, whole
+from cli.flags import Flag, plain_name, whole
 from cli.text import Multiline
+from sweeps.command import CommandLine
 from sweeps.studies import NAMED, Sweep, parse_run_flags
 
 log = logging.getLogger("onebp")
@@ -44,6 +45,10 @@ COMMANDS = {
     "table": "sweeps.table",
     "online": "sweeps.online",
 }
+USAGE = (
+    f"[{'|'.join(NAMED)}] [flags of the study] [--] [flags of main.py]\n"
+    f"       study.py {'|'.join(COMMANDS)} ..."
+)
 # Flags of main.py that a study sets itself, each with the advice to a user who gives it.
 OWN_FLAGS = {
     "seed": "give --seeds",
@@ -65,30 +70,14 @@ def main(argv=None):
 
     # The first word may name a study. Words after "--" are for main.py.
     name = words[0] if words and not words[0].startswith("-") else None
-    end = words.index("--") if "--" in words else len(words)
-    own_words = words[1:end] if name else words[:end]
-    parser = build_parser()
-    given, passed = parser.parse_known_args(own_words)
+    parser = CommandLine("", USAGE, __doc__, FLAGS)
+    given, passed = parser.divide(words[1:] if name else words)
     if name and name not in NAMED:
         known = ", ".join([*NAMED, *COMMANDS])
         parser.error(f"there is no study {name!r}, only {known}, or --over")
-    if bool(name) == ("over" in given):
+    if bool(name) == bool(given.over):
         parser.error(f"give either --over or a study: {', '.join(NAMED)}")
-    given = argparse.Namespace(**{flag.name: flag.default for flag in FLAGS} | vars(given))
-    return status_of("study.py", run, name, given, [*passed, *words[end + 1 :]])
-
-
-def build_parser():
-    """Parser of the study's own flags."""
-    parser = Parser(
-        prog="study.py",
-        usage=f"study.py [{'|'.join(NAMED)}] [flags of the study] [--] [flags of main.py]\n"
-        f"       study.py {'|'.join(COMMANDS)} ...",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_flags("study", FLAGS)
-    return parser
+    return status_of("study.py", run, name, given, passed)
 
 
 def flag_values(text):

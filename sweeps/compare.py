@@ -7,14 +7,14 @@ its combinations with their seeds; one combination, as studies/beta-100k/beta=0.
 one model with several seeds, under a label: 'onebp=runs/onebp-seed*' (with quotation marks).
 """
 
-import argparse
 import logging
 from pathlib import Path
 
 from cli.errors import UserError, status_of
-from cli.flags import Flag, Parser, text, whole
+from cli.flags import Flag, text, whole
 from cli.signals import defer_interrupts
 from cli.text import Multiline
+from sweeps.command import CommandLine
 
 log = logging.getLogger("onebp")
 
@@ -35,16 +35,9 @@ LOWEST_P = 1e-4  # that is printed
 
 def main(words):
     """Run the command. words: of the command line, after `compare`. Returns the exit status."""
-    parser = Parser(
-        prog="study.py compare",
-        usage="study.py compare RUN RUN ... [flags]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandLine("compare", "RUN RUN ... [flags]", __doc__, FLAGS)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run, or several of one model")
-    parser.add_flags("compare", FLAGS)
-    given = {flag.name: flag.default for flag in FLAGS} | vars(parser.parse_args(words))
-    return status_of("study.py compare", run, argparse.Namespace(**given))
+    return status_of("study.py compare", run, parser.parse(words))
 
 
 def run(given):

@@ -6,7 +6,6 @@ Trains on the first half of the interactions. Then, period after period: evaluat
 interactions, and learns them, in three ways side by side.
 """
 
-import argparse
 import json
 import logging
 import math
@@ -16,10 +15,11 @@ from pathlib import Path
 
 import families
 from cli.errors import UserError, status_of
-from cli.flags import Flag, Parser, one_of, plain_name, share, whole
+from cli.flags import Flag, one_of, plain_name, share, whole
 from cli.shared_flags import UPDATE
 from cli.signals import defer_interrupts
 from cli.text import Multiline
+from sweeps.command import CommandLine
 from sweeps.studies import ONLINE, parse_run_flags
 
 log = logging.getLogger("onebp")
@@ -36,22 +36,14 @@ FLAGS = [
     Flag("name", None, plain_name, help="name of the study's folder (default: online-<data set>)"),
 ]
 # fmt: on
-TITLE = "study of models in time"
 
 
 def main(words):
     """Run `study.py online` with these words of the command line. Returns the exit status."""
-    end = words.index("--") if "--" in words else len(words)
-    parser = Parser(
-        prog="study.py online",
-        usage="study.py online [flags of the study] -- [flags of main.py]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    usage = "[flags of the study] [--] [flags of main.py]"
+    return status_of(
+        "study.py online", run, *CommandLine("online", usage, __doc__, FLAGS).divide(words)
     )
-    parser.add_flags(TITLE, FLAGS)
-    given = vars(parser.parse_args(words[:end]))
-    given = argparse.Namespace(**{flag.name: flag.default for flag in FLAGS} | given)
-    return status_of("study.py online", run, given, words[end + 1 :])
 
 
 def flags_of_models(given, fixed):

@@ -7,7 +7,6 @@ Then the best values are trained with --refit and several seeds, and only these 
 split. The same command goes on with an interrupted search.
 """
 
-import argparse
 import itertools
 import logging
 import os
@@ -17,9 +16,10 @@ from pathlib import Path
 
 import families
 from cli.errors import UserError, status_of
-from cli.flags import Flag, Parser, number, plain_name, whole
+from cli.flags import Flag, number, plain_name, whole
 from cli.signals import defer_interrupts
 from parse import flags_of
+from sweeps.command import CommandLine
 from sweeps.space import Range, space_of
 from sweeps.studies import parse_run_flags
 
@@ -61,26 +61,12 @@ def main(words):
 
     words: the command line's words after `search`; those after "--" are for main.py
     """
-    end = words.index("--") if "--" in words else len(words)
-    parser = build_parser()
-    given, passed = parser.parse_known_args(words[:end])
-    if "space" not in given:
+    usage = "--space FLAG=VALUES ... [flags of the search] [--] [flags of main.py]"
+    parser = CommandLine("search", usage, __doc__, FLAGS)
+    given, passed = parser.divide(words)
+    if not given.space:
         parser.error("give --space with flags and their values, like lr=log:1e-4:1e-1")
-    given = argparse.Namespace(**{flag.name: flag.default for flag in FLAGS} | vars(given))
-    return status_of("study.py search", run, given, [*passed, *words[end + 1 :]])
-
-
-def build_parser():
-    """Parser of the search's own flags."""
-    parser = Parser(
-        prog="study.py search",
-        usage="study.py search --space FLAG=VALUES ... [flags of the search] [--] "
-        "[flags of main.py]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_flags("search", FLAGS)
-    return parser
+    return status_of("study.py search", run, given, passed)
 
 
 def run(given, fixed):

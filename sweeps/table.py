@@ -4,16 +4,16 @@ python study.py table runs/*
 python study.py table studies/beta-100k/runs/* --metric NDCG@20
 """
 
-import argparse
 import logging
 from pathlib import Path
 
 from cli.errors import UserError, status_of
-from cli.flags import Flag, Parser, text
+from cli.flags import Flag, text
 from cli.metrics import larger_is_better
 from cli.signals import defer_interrupts
 from cli.text import Multiline
 from reports.names import LOG, METRICS, SUMMARY
+from sweeps.command import CommandLine
 
 log = logging.getLogger("onebp")
 
@@ -32,16 +32,9 @@ OWN_COLUMNS = {"model", "dataset"}  # flags that always have a column
 
 def main(words):
     """Run the command. words: of the command line, after `table`. Returns the exit status."""
-    parser = Parser(
-        prog="study.py table",
-        usage="study.py table RUN RUN ... [flags]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandLine("table", "RUN RUN ... [flags]", __doc__, FLAGS)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or its name")
-    parser.add_flags("table", FLAGS)
-    given = {flag.name: flag.default for flag in FLAGS} | vars(parser.parse_args(words))
-    return status_of("study.py table", run, argparse.Namespace(**given))
+    return status_of("study.py table", run, parser.parse(words))
 
 
 def run(given):

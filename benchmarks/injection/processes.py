@@ -104,10 +104,9 @@ class Fork:
     """What a study needs of subprocess.Popen, for main.py in a fork, in a group of its own."""
 
     def __init__(self, command, stdout, stderr, preexec_fn):
-        self.returncode, self.process = None, os.fork()
-        if not self.process:
-            with open(os.devnull, "w") as nowhere:
-                _be(Path.cwd(), command[2:], "main.py", (nowhere, stderr))
+        with open(os.devnull, "w") as nowhere:
+            self.process = _fork(Path.cwd(), command[2:], "main.py", (nowhere, stderr))
+        self.returncode = None
 
     def poll(self):
         if self.returncode is None:
@@ -136,10 +135,7 @@ def run(folder, words, program="main.py", end=END, event=None, count=None):
     count: a file that is to hold the number of those changes
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        sys.stdout.flush()
-        process = os.fork()
-        if not process:
-            _be(folder, words, program, (output, errors), event, count)
+        process = _fork(folder, words, program, (output, errors), event, count)
         for number, seconds in (end, (signal.SIGKILL, PATIENCE), (signal.SIGKILL, PATIENCE)):
             if (status := _wait(process, seconds)) is not None:
                 break
@@ -165,6 +161,20 @@ def _wait(process, seconds):
         pause = min(2 * pause, 0.05)
 
 
+def _fork(*what):
+    """Start a process for `_be`. Returns its number.
+
+    What asks it to end waits until it is no longer like this one, which a signal would unwind.
+    """
+    sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    process = os.fork()
+    if not process:
+        _be(*what)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    return process
+
+
 def _be(folder, words, program, streams, event=None, count=None):
     """Be the new process, to its end."""
     status = 1
@@ -176,6 +186,7 @@ def _be(folder, words, program, streams, event=None, count=None):
         sys.argv = [program, *words]
         for number in ENDING:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         end_with_parent()
         log = logging.getLogger("onebp")
         log.handlers.clear()

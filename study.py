@@ -34,7 +34,7 @@ from cli.errors import UserError, status_of
 from cli.flags import Flag, plain_name, whole
 from cli.text import Multiline
 from sweeps.command import CommandLine
-from sweeps.studies import NAMED, Sweep, parse_run_flags
+from sweeps.studies import NAMED, SET_BY_STUDIES, Sweep, parse_run_flags
 
 log = logging.getLogger("onebp")
 
@@ -54,8 +54,7 @@ OWN_FLAGS = {
     "seed": "give --seeds",
     "refit": "it compares runs by the split that chooses their epochs",
     "l2_grid": "give --over l2=... and --select valid",
-    **dict.fromkeys(("run_name", "log_root", "checkpoint_dir"), "give --name or --study_root"),
-    **dict.fromkeys(("mode", "train_mode"), "it trains, and goes on where it stopped"),
+    **SET_BY_STUDIES,
 }
 
 
@@ -127,7 +126,8 @@ def run(name, given, fixed):
 
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
     with defer_interrupts():
-        from sweeps.trials import collect, load_once, plan, run_all, study_folder
+        from sweeps.folder import OF_STUDY, study_folder
+        from sweeps.trials import collect, load_once, plan, run_all
         from utils import log_to_console
 
     log_to_console()
@@ -148,7 +148,7 @@ def run(name, given, fixed):
     seeds = given.seeds or study.seeds
     trials = plan(study.fixed, combinations, seeds, folder)
     log.info("%s; combinations: %d, seeds: %d", study.purpose, len(combinations), seeds)
-    with study_folder(folder):
+    with study_folder(folder, OF_STUDY):
         failed = run_all(trials, given.jobs)
         runs = collect(trials)
         if len(runs):
@@ -254,7 +254,7 @@ def report(study, trials, runs, folder, flags):
         log.info(
             "95 %%: interval over users of a combination alone. Two that overlap may still differ: "
             "python study.py compare %s tests the differences",
-            folder,
+            shlex.quote(str(folder)),
         )
     log.info("%s: %s", folder, ", ".join(files))
 

@@ -273,7 +273,7 @@ def final_metrics(model, progress, found, checkpoints, args):
     if valid:
         last = model.evaluate("test")
     if valid or (found is None and model.evaluator.finds_users):
-        restore_best(model, checkpoints, args)
+        restore_best(model, checkpoints, args, progress.best_epoch)
         again = model.evaluate("test")
         best = {**again, "valid": progress.best} if valid else best
         found = model.evaluators["test"].found

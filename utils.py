@@ -197,11 +197,14 @@ def output_file(path, mode="w", **open_args):
 
 @contextmanager
 def name_in_errors(path):
-    """Let an OSError of the block name `path`, if it names no file: one of a full disk does not."""
+    """Let an OSError of the block name `path`, if it names no file, or a temporary one.
+
+    One of a full disk names none.
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None and not str(error.filename).endswith(unfinished()):
             raise
         # NumPy raises one without a number if the disk is full.
         number, reason = error.errno or errno.ENOSPC, error.strerror or str(error)

@@ -25,7 +25,7 @@ def save_checkpoint(path, state):
             torch.save(_canonical({"format": CHECKPOINT_FORMAT, **state}), file)
     # torch reports a full disk as a RuntimeError
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or "is the disk full?"
         raise UserError(
             f"cannot write {path} ({reason}); free disk space or set --checkpoint_dir"
         ) from error
@@ -43,8 +43,10 @@ def _canonical(value):
     return sys.intern(value) if isinstance(value, str) else value
 
 
-def load_checkpoint(path):
+def load_checkpoint(path, advice="start with --train_mode new"):
     """Read what `save_checkpoint` wrote, to the CPU. Code in the file cannot run.
+
+    advice: what to do about a damaged file
 
     Raises UserError if the file is absent, cut off, no checkpoint, of another format, or if it
     lacks what its kind of file holds, see schema.py; and if it is larger than the free memory.
@@ -72,7 +74,5 @@ def load_checkpoint(path):
         if message_of(error):
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
-        raise UserError(
-            f"{path} is damaged or no checkpoint ({reason}); start with --train_mode new"
-        ) from None
+        raise UserError(f"{path} is damaged or no checkpoint ({reason}); {advice}") from None
     return state

@@ -74,32 +74,19 @@ class Checkpoints:
         self.saved_at, self.saved_epoch = time.perf_counter(), state["epoch"]
         self.cost = self.saved_at - begin
 
-    def recover(self, epoch, best_epoch, identity):
-        """After a kill: make best.pt the state of `best_epoch`.
+    def recover(self, epoch, best_epoch):
+        """After a kill: make best.pt the state of `best_epoch`, if it is there.
 
-        epoch, best_epoch, identity: what last.pt says. Raises UserError if that state is lost.
+        epoch, best_epoch: what last.pt says
         """
         with agreement.raise_on_all_ranks():
             if collectives.rank() == 0:
-                self._recover(best_epoch)
-                self._check_best(best_epoch, identity)
+                if self.next_file.exists():
+                    if load_checkpoint(self.next_file)["epoch"] == best_epoch:
+                        self.next_file.replace(self.best_file)
+                    else:  # the kill came before last.pt was replaced; that epoch comes again
+                        self.next_file.unlink()
                 shards.drop_stale(self.folder, {epoch, best_epoch})
-
-    def _recover(self, best_epoch):
-        if self.next_file.exists():
-            if load_checkpoint(self.next_file)["epoch"] == best_epoch:
-                self.next_file.replace(self.best_file)
-            else:  # the kill came before last.pt was replaced; the run reaches that epoch again
-                self.next_file.unlink()
-
-    def _check_best(self, best_epoch, identity):
-        """Now, and not only when best.pt is used, after the last epoch."""
-        if not best_epoch:
-            return
-        best = load_checkpoint(self.best_file)
-        if best["epoch"] != best_epoch or best["identity"] != identity:
-            what = f"epoch {best_epoch} of this run, the best by {self.last_file}"
-            raise UserError(f"{self.best_file} is not of {what}; put it back")
 
     def describe(self):
         """A sentence: where the last good state is."""

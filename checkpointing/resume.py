@@ -39,7 +39,7 @@ def restore(model, progress, checkpoints, args):
 
     progress: the train.Progress of the run; every attribute is set
 
-    Raises UserError if the checkpoint is absent, damaged, or of another model or data set.
+    Raises UserError if last.pt or best.pt is absent, damaged, or of another model or data set.
     """
     path = checkpoints.last_file
     with agreement.raise_on_all_ranks():
@@ -50,14 +50,17 @@ def restore(model, progress, checkpoints, args):
             check_evaluation(path, state, args)
             check_metrics(state, model)
     agreement.check_equal_on_ranks({f"{path} of epoch": state["epoch"]})
+    for name in vars(progress).keys() & state.keys():  # old checkpoints have no rows
+        setattr(progress, name, state[name])
+    checkpoints.recover(progress.epoch, progress.best_epoch)
+    if progress.best_epoch:  # it is needed in the end, but now nothing is lost if it does not fit
+        with agreement.raise_on_all_ranks():
+            restore_best(model, checkpoints, args, progress.best_epoch)
     with explain_mismatch(path):
-        for name in vars(progress).keys() & state.keys():  # old checkpoints have no rows
-            setattr(progress, name, state[name])
         if progress.done(args):
             model.load_weights(state["model"])
         else:
             model.start_training(state["model"])
-    checkpoints.recover(progress.epoch, progress.best_epoch, state["identity"])
     checkpoints.saved_epoch = progress.epoch
     return changed_flags(state, args)
 
@@ -77,12 +80,18 @@ def keep_suggested(args, path, flags):
     return args.replace(origin=f"of the run {path.parent.name}", **kept)
 
 
-def restore_best(model, checkpoints, args):
-    """Give a model the weights of best.pt. Raises UserError if it is of something else."""
+def restore_best(model, checkpoints, args, epoch):
+    """Give a model the weights of best.pt. Raises UserError if it is of something else.
+
+    epoch: the best one by last.pt
+    """
     path = checkpoints.best_file
     state = shards.load(path, model.data)
     with explain_mismatch(path):
         check_identity(path, state, model, args)
+        if state["epoch"] != epoch:
+            what = f"epoch {epoch}, the best by {checkpoints.last_file}"
+            raise UserError(f"{path} is not of {what}; put it back")
         model.load_weights(state["model"])
 
 

@@ -13,6 +13,8 @@ from cli import launch
 from cli.errors import UserError, finish_output
 from cli.text import escaped
 
+LONGEST_NAME = 200  # bytes; file systems take 255 with what is put before and behind a name
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -204,6 +206,8 @@ def plain_name(text):
     """A converter for a flag: the name of one file or folder, not a path."""
     if not text or text.startswith(".") or not text.isprintable() or set(text) & set("/\\"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a plain name for a file or folder")
+    if len(text.encode()) > LONGEST_NAME:
+        raise argparse.ArgumentTypeError(f"{text!r} has over {LONGEST_NAME} bytes; shorten it")
     return text
 
 

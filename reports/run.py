@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from cli import config
+from cli import checks, config
 from cli.errors import LogFile, UserError
 from cli.text import escaped
 from distributed import collectives
@@ -144,13 +144,16 @@ class Run:
             summary = json.loads(self.summary_file.read_text())
             best, last = summary["best"], summary["last"]
             same = (best["epoch"], last["epoch"]) == (progress.best_epoch, progress.epoch)
+            checks.numbers({name: best[name] for name in self.metrics}, "best")
+            seconds = {name: summary["seconds"][name] for name in ("train", "total")}
+            checks.numbers(seconds, "seconds")
             chosen = best.get("valid", best)
             if same and all(repr(chosen[name]) == repr(x) for name, x in progress.best.items()):
                 return True
         except FileNotFoundError:
             return False
-        except (ValueError, LookupError, TypeError, AttributeError):  # cut off, or edited
-            pass
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            pass  # cut off, or edited
         log.warning("warning: %s is damaged or of another run: written anew", self.summary_file)
         return False
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import infer_dtype
 
 import families
 from cli.errors import UserError
@@ -89,11 +90,13 @@ class FinishedRun:
             table = pd.read_parquet(file)
         except FileNotFoundError:
             raise UserError(f"{file} is absent: {self.how_to_make}") from None
-        except (OSError, ValueError) as error:  # pyarrow's
+        except (OSError, ValueError, TypeError, LookupError) as error:  # pyarrow's, pandas'
             raise UserError(f"{file} is damaged ({str(error)[:60]}): {self.how_to_make}") from None
+        ids = infer_dtype(table["user"], skipna=False) if "user" in table else None
         numbers = table.drop(columns="user", errors="ignore")
         numeric = all(kind.kind in "if" for kind in numbers.dtypes)
-        if "user" not in table or not numeric or not np.isfinite(numbers.to_numpy()).all():
+        finite = numeric and np.isfinite(numbers.to_numpy()).all()
+        if ids not in ("string", "integer") or not finite:
             raise UserError(f"{file} is no table of users and numbers: {self.how_to_make}")
         if table["user"].duplicated().any():
             raise UserError(f"{file} has a user twice: {self.how_to_make}")
@@ -180,7 +183,10 @@ def rows_of(word, root):
 def matching(pattern):
     """The paths that a pattern of the shell matches, sorted."""
     anchor = Path(pattern).anchor
-    return sorted(Path(anchor).glob(pattern.removeprefix(anchor)))
+    try:
+        return sorted(Path(anchor).glob(pattern.removeprefix(anchor)))
+    except ValueError:  # it is no pattern
+        return []
 
 
 def rows_of_study(folder):
@@ -192,6 +198,8 @@ def rows_of_study(folder):
         names = table["run_name"].groupby(table[swept].apply(describe_row, axis=1), sort=False)
     except (ValueError, KeyError):
         raise UserError(f"{file} is not that of a study; run the study again") from None
+    if not len(table):
+        raise UserError(f"{file} has no run; run the study again")
     rows = {}
     for combination, run_names in names:
         runs = [read_run(folder / "runs" / name) for name in run_names]

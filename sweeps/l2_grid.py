@@ -43,6 +43,9 @@ def fit_grid(model_class, device, data, args):
         # Put an earlier grid aside. A continued grid has no table until all its runs are finished.
         if args.train_mode == "new":
             run.set_aside()
+            for own in runs:  # now, so that a run that is found by a continuation is of this grid
+                with Run(own, evaluator.metrics) as earlier:
+                    earlier.set_aside()
         for file in (table_file, plot_file):
             file.unlink(missing_ok=True)
 

@@ -6,7 +6,6 @@ Trains on the first half of the interactions. Then, period after period: evaluat
 interactions, and learns them, in three ways side by side.
 """
 
-import json
 import logging
 import math
 import os
@@ -14,16 +13,32 @@ import time
 from pathlib import Path
 
 import families
+from cli import checks
 from cli.errors import UserError, status_of
 from cli.flags import Flag, one_of, plain_name, share, whole
 from cli.shared_flags import UPDATE
 from cli.signals import defer_interrupts
 from cli.text import Multiline
 from sweeps.command import CommandLine
-from sweeps.studies import ONLINE, parse_run_flags
+from sweeps.studies import (
+    ONLINE,
+    SET_BY_STUDIES,
+    check_identity,
+    identity_of,
+    parse_run_flags,
+)
 
 log = logging.getLogger("onebp")
 
+# Flags of main.py that have no place here, each with the advice to a user who gives it.
+_ALL = "each model trains all its epochs, and is evaluated on the next period"
+OWN_FLAGS = {
+    "model": "give --models",
+    "seed": "give --seeds",
+    **SET_BY_STUDIES,
+    **dict.fromkeys(("select", "refit", "l2_grid", "patience", "eval_every", "save_every"), _ALL),
+}
+ANEW = "remove it, then its periods are trained anew"  # advice for a damaged file of a chain
 WAYS = ("never", "update", "anew")
 # fmt: off
 FLAGS = [
@@ -51,14 +66,20 @@ def flags_of_models(given, fixed):
 
     given: the study's own flags; fixed: words for main.py
     """
-    named = {word.split("=")[0].removeprefix("--") for word in fixed}
+    named = {word.split("=")[0].removeprefix("--") for word in fixed if word.startswith("--")}
+    check_fixed(named)
     flags = {}
     for name in dict.fromkeys(given.models):
         own = {flag: value for flag, value in ONLINE[name].items() if flag not in named}
-        if "model" in named:
-            raise UserError("--model is for the study itself to set; give --models")
         flags[name] = parse_run_flags(fixed, own)
+        check_fixed({flag for flag in ("refit", "l2_grid") if getattr(flags[name], flag)})
     return flags
+
+
+def check_fixed(flags):
+    """Raise UserError if one of these flags is not for the user to give."""
+    for flag in OWN_FLAGS.keys() & flags:
+        raise UserError(f"--{flag} is for the study itself to set; {OWN_FLAGS[flag]}")
 
 
 def run(given, fixed):
@@ -70,8 +91,8 @@ def run(given, fixed):
     first = next(iter(flags.values()))
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
     with defer_interrupts():
+        from sweeps.folder import OF_ONLINE, study_folder
         from sweeps.timeline import Timeline
-        from sweeps.trials import study_folder
         from utils import keep_freed_memory, log_to_console
 
     keep_freed_memory()
@@ -79,7 +100,7 @@ def run(given, fixed):
     data = families.load_data(first.replace(mode="describe"))  # with times
     timeline = Timeline(data, given.start, given.periods)
     folder = Path(given.study_root) / (given.name or f"online-{data.name}")
-    with study_folder(folder):
+    with study_folder(folder, OF_ONLINE):
         rows = []
         for name, args in flags.items():
             for seed in range(1, given.seeds + 1):
@@ -97,24 +118,45 @@ class Chain:
     def __init__(self, timeline, name, args, folder):
         self.timeline, self.name, self.args = timeline, name, args
         self.file = folder / "chains" / f"{name},seed={args.seed}.pt"
-        decides = args.deciding("training", "run"), UPDATE, timeline.data.digest
-        self.about = json.dumps([*decides, timeline.cuts.tolist()], sort_keys=True)
+        self.about = identity_of(args)
+        self.about |= {f"--{flag} of updates": value for flag, value in UPDATE.items()}
+        self.about |= {"data": timeline.data.digest, "periods": timeline.cuts.tolist()}
 
     def run(self):
-        """Returns a list of {column: value}, a row for each period, way and group."""
-        from checkpointing.files import load_checkpoint, save_checkpoint
+        """Returns a list of {column: value}, a row for each period, way and group.
 
-        state = load_checkpoint(self.file) if self.file.exists() else {}
-        if state.get("about") != self.about:
-            state = {"about": self.about, "rows": [], "period": 0, "first": None, "latest": None}
+        Raises UserError if its file is damaged, or of other flags, data or periods.
+        """
+        from checkpointing.files import save_checkpoint
+
+        state = {"about": self.about, "rows": [], "period": 0, "first": None, "latest": None}
+        if self.file.exists():
+            state = self.load()
         for period in range(state["period"], self.timeline.periods):
             self.go_on(period, state)
             state["period"] = period + 1
             save_checkpoint(self.file, state)
         return state["rows"]
 
+    def load(self):
+        """The content of its file. Raises UserError, see `run`."""
+        from checkpointing.files import load_checkpoint
+        from checkpointing.resume import explain_mismatch
+
+        state = load_checkpoint(self.file, ANEW)
+        with explain_mismatch(self.file, ANEW):
+            checks.table(state["about"], "about")
+            check_identity(self.file, "of a study", state["about"], self.about)
+            checks.require(isinstance(state["rows"], list), "rows", "list")
+            checks.require(state["period"] in range(self.timeline.periods + 1), "period", "number")
+            checks.table(state["first"], "first")
+            checks.table(state["latest"] or {}, "latest")
+        return state
+
     def go_on(self, period, state):
         """Learn what is known before a period, in each way, and evaluate on it. Changes `state`."""
+        from checkpointing.resume import explain_mismatch
+
         can_update = self.args.has("updates")
         known = self.timeline.known(period)
         trained, seconds = {}, {}
@@ -127,7 +169,8 @@ class Chain:
         else:
             start = self.timeline.known(0)
             trained["never"], seconds["never"] = self.model(start[0], self.args), 0.0
-            trained["never"].load_weights(state["first"])
+            with explain_mismatch(self.file, ANEW):
+                trained["never"].load_weights(state["first"])
             if can_update:
                 before = self.timeline.known(period - 1)[0]
                 trained["update"], seconds["update"] = self.update(known[0], before, state)
@@ -160,13 +203,15 @@ class Chain:
 
     def update(self, data, before, state):
         """Go on from the latest weights, which were trained on `before`. (model, seconds)"""
+        from checkpointing.resume import explain_mismatch
         from checkpointing.update import grown_state
         from sources.growth import grown
 
         begin = time.process_time()
         args = self.args.replace(**UPDATE)
         model = self.model(grown(before, data, self.name), args)
-        model.start_training(grown_state(model, state["latest"], before))
+        with explain_mismatch(self.file, ANEW):
+            model.start_training(grown_state(model, state["latest"], before))
         train_epochs(model, args)
         return model, time.process_time() - begin
 

@@ -21,7 +21,7 @@ from cli.signals import defer_interrupts
 from parse import flags_of
 from sweeps.command import CommandLine
 from sweeps.space import Range, space_of
-from sweeps.studies import parse_run_flags
+from sweeps.studies import SET_BY_STUDIES, identity_of, parse_run_flags
 
 log = logging.getLogger("onebp")
 
@@ -51,8 +51,7 @@ OWN_FLAGS = {
     "seed": "give --seed before the --",
     "refit": "it refits the best values",
     "l2_grid": "give --space l2=... instead",
-    **dict.fromkeys(("run_name", "log_root", "checkpoint_dir"), "give --name or --study_root"),
-    **dict.fromkeys(("mode", "train_mode"), "it trains, and goes on where it stopped"),
+    **SET_BY_STUDIES,
 }
 
 
@@ -82,16 +81,17 @@ def run(given, fixed):
     load_optuna()
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as main.py does; read when torch is loaded
     with defer_interrupts():
+        from sweeps.folder import OF_SEARCH, study_folder
         from sweeps.search_report import report, report_refits
         from sweeps.search_trials import Search
-        from sweeps.trials import load_once, study_folder
+        from sweeps.trials import load_once
         from utils import log_to_console
 
     log_to_console()
     evaluator = shared_evaluator(corners)
     (base,) = load_once(corners[:1])
     folder = Path(given.study_root) / (given.name or "-".join(["search", *space, base.dataset]))
-    with study_folder(folder):
+    with study_folder(folder, OF_SEARCH):
         search = Search(folder, fixed, space, evaluator, given.seed)
         warmup = int(given.warmup * min(args.last_epoch for args in corners))
         search.open(identity(base, space, given.seed, given.warmup), warmup)
@@ -161,11 +161,9 @@ def identity(base, space, seed, warmup):
 
     base: parse.Flags of a corner, with the digest of the data
     """
-    flags = base.deciding("training", "evaluation", "run")
-    kept = flags.keys() - base.ignored() - space.keys()
-    found = {f"--{flag}": flags[flag] for flag in sorted(kept) if flags[flag] is not None}
-    found |= {f"--space {flag}": str(values) for flag, values in space.items()}
-    return found | {"--seed": seed, "--warmup": warmup, "data": base.data_digest}
+    found = {f"--space {flag}": str(values) for flag, values in space.items()}
+    found |= {"--seed": seed, "--warmup": warmup, "data": base.data_digest}
+    return identity_of(base, space) | found
 
 
 def load_optuna():

@@ -6,6 +6,7 @@ the values alone, not on how far the process ran meanwhile; what it wrote after 
 """
 
 import csv
+import errno
 import logging
 import math
 import os
@@ -19,11 +20,13 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from cli.errors import UserError
+from cli.signals import ENDING
 from parse import flags_of
 from reports.names import LOG, METRICS, SECONDS
 from sweeps import trials
+from sweeps.folder import OF_SEARCH
 from sweeps.search_report import best_of, describe_end, write_trials
-from sweeps.studies import as_words, parse_run_flags
+from sweeps.studies import as_words, check_identity, parse_run_flags
 from utils import progress_bar
 
 log = logging.getLogger("onebp")
@@ -47,12 +50,12 @@ class Candidate:
         self.trial, self.run, self.reported, self.decided = trial, run, reported, 0
 
     def rows(self):
-        """The whole rows of metrics.csv, a list of {column: text}."""
+        """The whole rows of metrics.csv, a list of {column: text}, without damaged ones."""
         try:
-            text = (self.run.files / METRICS).read_text()
+            text = (self.run.files / METRICS).read_text(errors="replace")
         except FileNotFoundError:
             return []
-        return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+        return [*filter(is_whole, csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))]
 
     def pruned(self, metric):
         """Report new rows. Returns whether the pruner stops the trial at one of them.
@@ -90,6 +93,26 @@ class Candidate:
                 shutil.rmtree(path)
             elif path.name not in (METRICS, *([LOG] if failed else [])):
                 path.unlink()
+
+
+def is_whole(row):
+    """Whether all fields of a row {column: text} are numbers; seconds may be lost."""
+    try:
+        numbers = [float(row[column]) for column in row.keys() - SECONDS]
+        return bool(numbers) and float(row["epoch"]).is_integer()
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+def is_no_failure(status, reason):
+    """Why a trial's process ended early, a text, if a search that goes on may be spared that.
+
+    status: its exit status; reason: its last line, or None
+    """
+    if status - 128 in ENDING:
+        return "was asked to end"
+    full = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
+    return f"ended: {reason}" if any(words in (reason or "") for words in full) else None
 
 
 def open_journal(file):
@@ -130,28 +153,34 @@ class Search:
         warmup: epochs in which no trial is stopped
 
         A new study first tries the values that the flags have without a search, if the space has
-        them. Raises UserError if the folder holds another search.
+        them. Raises UserError if the folder holds another search, or a damaged one.
         """
-        self.study = optuna.create_study(
-            storage=open_journal(self.folder / "optuna.log"),
-            study_name="search",
-            direction="maximize" if self.evaluator.larger_is_better else "minimize",
-            # Hyperband would divide the trials among brackets, each too few for TPE to learn from.
-            pruner=optuna.pruners.MedianPruner(UNPRUNED_TRIALS, warmup),
-            load_if_exists=True,
-        )
+        file = self.folder / OF_SEARCH
+        try:
+            self.study = optuna.create_study(
+                storage=open_journal(file),
+                study_name="search",
+                direction="maximize" if self.evaluator.larger_is_better else "minimize",
+                # Hyperband would divide the trials among brackets, each too few for TPE.
+                pruner=optuna.pruners.MedianPruner(UNPRUNED_TRIALS, warmup),
+                load_if_exists=True,
+            )
+        except (ValueError, LookupError, TypeError, AssertionError) as error:
+            reason = str(error)[:60]
+            what = f"{file} is damaged ({reason}); put back a whole one, or give another --name"
+            raise UserError(what) from None
         before = self.study.user_attrs.get("identity")
         if before is None:
+            if left := next(self.folder.glob("*/trial-*"), None):
+                raise UserError(
+                    f"{self.folder} has {left.name} of a search, and {file.name} knows of none; "
+                    "put that file back, or give another --name"
+                )
             if (known := self.known_values()) and not self.trials():
                 self.study.enqueue_trial(known)
             self.study.set_user_attr("identity", identity)
-        elif before != identity:
-            what = next(w for w in before | identity if before.get(w) != identity.get(w))
-            then, now = (str(found.get(what, "absent"))[:60] for found in (before, identity))
-            raise UserError(
-                f"{self.folder} is a search with {what} {then}, not {now}; give what it had, "
-                "or another --name"
-            )
+        else:
+            check_identity(self.folder, "a search", before, identity)
 
     def known_values(self):
         """{flag: value} of the flags whose value without a search is in the space."""
@@ -287,6 +316,9 @@ class Search:
                 process.wait()
             reason = trials.failure(candidate.run, process, errors)
             del running[candidate.run]
+            if not pruned and (why := is_no_failure(process.returncode, reason)):
+                number = candidate.trial.number
+                raise UserError(f"trial {number} {why}; the same command goes on from there")
 
         trial, value = candidate.trial, None
         if pruned:

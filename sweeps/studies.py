@@ -212,6 +212,11 @@ ONLINE = {
     "TwoBP": {"model": "TwoBP", **_STEPS, "epochs": 20},
     "EASE": {"model": "EASE"},
 }
+# Flags of main.py that every study sets itself, each with the advice to a user who gives it.
+SET_BY_STUDIES = {
+    **dict.fromkeys(("run_name", "log_root", "checkpoint_dir"), "give --name or --study_root"),
+    **dict.fromkeys(("mode", "train_mode"), "it trains, and goes on where it stopped"),
+}
 NAMED = {
     "encoders": Encoders,
     "hyperparameters": Hyperparameters,
@@ -228,6 +233,30 @@ def with_folder_of_like(words):
         f"{root}/{word}" if before == "--like" and "/" not in word else word
         for before, word in zip(["", *words], words, strict=False)
     ]
+
+
+def identity_of(args, without=()):
+    """{"--flag": value} of all flags that decide the result of a run, and have an effect.
+
+    args: parse.Flags; without: names of flags to leave out
+    """
+    flags = args.deciding("training", "evaluation", "run")
+    kept = flags.keys() - args.ignored() - {*without}
+    return {f"--{flag}": flags[flag] for flag in sorted(kept) if flags[flag] is not None}
+
+
+def check_identity(folder, kind, before, now):
+    """Raise UserError if what a study's folder holds was made by other flags, data or periods.
+
+    kind: of the study, in words; before, now: {what: value}
+    """
+    if before != now:
+        what = next(w for w in before | now if before.get(w) != now.get(w))
+        then, wanted = (str(found.get(what, "absent"))[:60] for found in (before, now))
+        raise UserError(
+            f"{folder} is {kind} with {what} {then}, not {wanted}; give what it had, or another "
+            "--name"
+        )
 
 
 def parse_run_flags(fixed, swept):

@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import json
 import logging
+import math
 import re
 import signal
 import subprocess
@@ -19,17 +20,19 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 import families
 from checkpointing.files import load_checkpoint
+from cli.checks import numbers
 from cli.errors import UserError
 from cli.signals import Ended
 from parse import Flags
-from reports.lock import locked
 from reports.names import METRICS, SUMMARY
 from sweeps.studies import as_words, describe
-from utils import on_terminal, progress_bar, remove_unfinished
+from sweeps.summary import read_summary
+from utils import on_terminal, progress_bar
 
 log = logging.getLogger("onebp")
 
 
+LONGEST_NAME = 180  # bytes of the readable part of a run's name
 PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 MAIN = Path(__file__).parent.parent / "main.py"
 
@@ -62,11 +65,14 @@ class Trial:
         return self.folder / "checkpoints" / self.name
 
     def summary(self):
-        """Content of summary.json, or None if the run is not finished."""
+        """Content of summary.json, or None if the run is not finished, or the file is damaged."""
         try:
-            summary = json.loads((self.files / SUMMARY).read_text())
-            return summary if isinstance(summary, dict) and "best" in summary else None
-        except (FileNotFoundError, ValueError):  # damaged
+            summary = read_summary(self.files / SUMMARY)
+            numbers(summary.get("last"), "last")
+            parts = summary.get("seconds", {}).get("train"), summary.get("peak_memory_mb")
+            numbers(dict(zip(("seconds.train", "peak_memory_mb"), parts, strict=True)), "it")
+            return summary
+        except (UserError, ValueError):
             return None
 
     def command(self):
@@ -85,22 +91,6 @@ class Trial:
             except UserError:  # absent or damaged
                 pass
         return list(map(str, words))
-
-
-@contextmanager
-def study_folder(folder):
-    """Make the folder of a study, and keep other processes away from it for the block.
-
-    Raises UserError if another process has it.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.with_name(f".{folder.name}.lock"), "study"):
-        folder.mkdir(exist_ok=True)
-        remove_unfinished(folder, locked=True)
-        for lock in folder.glob("*/.*.lock"):  # of runs that were finished, but for its removal
-            with suppress(UserError), locked(lock):
-                pass
-        yield
 
 
 class Refit(Trial):
@@ -166,10 +156,16 @@ def plan(fixed, combinations, seeds, folder, kind=Trial):
                 flag: " ".join(map(str, value)) if isinstance(value, list) else value
                 for flag, value in values.items()
             }
-            name = f"{describe(values | {'seed': seed}, ',')},{key}"
-            name = re.sub(r"[^\w.,=+-]", "_", name)
-            trials[key] = kind(values, args, [*fixed, *as_words(swept)], name, folder)
+            name = describe(values | {"seed": seed}, ",")
+            name = shortened(re.sub(r"[^\w.,=+-]", "_", name))
+            words = [*fixed, *as_words(swept)]
+            trials[key] = kind(values, args, words, f"{name},{key}", folder)
     return list(trials.values())
+
+
+def shortened(name):
+    """A name cut so that a file system takes it, with what is put before and behind it."""
+    return name.encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
 def run_all(trials, jobs):
@@ -276,6 +272,8 @@ def failure(trial, process, errors):
         lines = errors.read().split("\n")
     if process.returncode or trial.summary() is None:
         status = f"exit status {process.returncode}"
+        if process.returncode < 0:
+            status = f"killed by signal {-process.returncode}; was there too little memory?"
         return next((line for line in reversed(lines) if line.strip()), status)
     return None
 
@@ -299,11 +297,15 @@ def collect(trials):
 def epoch_seconds(trial):
     """Median seconds of a training epoch of a finished trial.
 
-    The first row of metrics.csv is left out if there are others: the machine warms up in it.
+    The first row of metrics.csv is left out if there are others: the machine warms up in it. Of a
+    file that is absent or damaged: nan.
     """
-    rows = pd.read_csv(trial.files / METRICS)
+    try:
+        rows = pd.read_csv(trial.files / METRICS)[["epoch", "train_seconds"]].astype(float)
+    except (OSError, ValueError, KeyError):
+        return math.nan
     seconds = rows["train_seconds"] / rows["epoch"].diff().fillna(rows["epoch"])
-    return seconds.iloc[1:].median() if len(rows) > 1 else seconds.iloc[0]
+    return (seconds.iloc[1:] if len(rows) > 1 else seconds).median()
 
 
 def summarise(runs, swept):

@@ -15,7 +15,7 @@ from tools import PATIENCE, ROOT, finish, write
 from checkpointing.files import load_checkpoint
 from cli.errors import UserError
 from reports.lock import locked
-from sweeps.trials import study_folder
+from sweeps.folder import OF_STUDY, study_folder
 
 
 def start_study(*words):
@@ -145,6 +145,37 @@ def test_what_cannot_go_on_starts_anew(work, run_study, started):
     assert started[-1][-2:] == ["--train_mode", "continue"]
 
 
+def test_damaged_files_of_a_finished_run_start_it_anew_or_lack_its_seconds(
+    work, run_study, started
+):
+    flags = ("--over", "N=1", "--seeds", 1, "--", *TINY)
+    assert run_study(*flags)[0] == 0
+    (summary,) = work.glob("studies/*/runs/*/summary.json")
+    whole = json.loads(summary.read_text())
+    others = ({"best": None}, {"last": 1}, {"seconds": {}}, {"peak_memory_mb": "x"})
+    for damaged in ("[" * 100_000, *(json.dumps(whole | part) for part in others)):
+        summary.write_text(damaged)
+        before = len(started)
+        status, _, stderr = run_study(*flags)
+        assert (status, stderr, len(started)) == (0, "", before + 1)
+    for damaged in (b"", b"a,b\n", b"epoch,train_seconds\n1,x\n", b"\xff"):
+        (summary.parent / "metrics.csv").write_bytes(damaged)
+        assert run_study(*flags)[::2] == (0, "")
+        (table,) = work.glob("studies/*/runs.csv")
+        assert pd.read_csv(table)["epoch_seconds"].isna().all()
+
+
+def test_long_names_of_runs_are_cut(work, run_study, started):
+    cutoffs = f"cutoffs={' '.join(map(str, range(1, 80)))}"
+    flags = ("--over", cutoffs, "--name", "s", "--seeds", 1)
+    status, _, stderr = run_study(*flags, "--", *TINY)
+    assert (status, stderr) == (0, "")
+    (run,) = work.glob("studies/s/runs/*")
+    assert len(run.name) == 189
+    assert run_study(*flags, "--", *TINY)[0] == 0
+    assert len(started) == 1
+
+
 def test_a_failing_run_does_not_stop_the_others(work):
     """In new processes, two at a time."""
     flags = ("--over", "lr=1e30,1e-2", "--seeds", 1, "--jobs", 2, "--", *TINY)
@@ -266,9 +297,9 @@ def test_a_study_has_one_process_and_clears_what_a_kill_left(tmp_path):
     for name in ("runs/.done.lock", "runs/.busy.lock", left):
         write(folder / name, "node 12 1a2b")
     with locked(folder / "runs/.busy.lock"):
-        with study_folder(folder):
+        with study_folder(folder, OF_STUDY):
             with pytest.raises(UserError, match=r"study s is under way .* another --name"):
-                study_folder(folder).__enter__()
+                study_folder(folder, OF_STUDY).__enter__()
             assert not (folder / left).exists()
             assert not (folder / "runs/.done.lock").exists()
         assert (folder / "runs/.busy.lock").exists()  # a run that somebody started alone

@@ -467,7 +467,7 @@ def test_best_always_fits_last(tmp_path):
 
     def recover(checkpoints):
         last = load_checkpoint(checkpoints.last_file)
-        checkpoints.recover(last["epoch"], last["best_epoch"], last["identity"])
+        checkpoints.recover(last["epoch"], last["best_epoch"])
 
     checkpoints = folder("before last.pt")
     save_checkpoint(checkpoints.next_file, state(2, 2))
@@ -481,16 +481,35 @@ def test_best_always_fits_last(tmp_path):
     recover(checkpoints)
     assert load_checkpoint(checkpoints.best_file)["epoch"] == 2
 
-    checkpoints = folder("put elsewhere")
-    save_checkpoint(checkpoints.best_file, state(9, 9))
-    with pytest.raises(UserError, match=r"best.pt is not of epoch 1"):
-        recover(checkpoints)
 
-    checkpoints = folder("of another run")
-    other = {**state(1, 1), "identity": {"model": "SVD"}}
-    save_checkpoint(checkpoints.best_file, other)
-    with pytest.raises(UserError, match=r"best.pt is not of epoch 1 of this run"):
-        recover(checkpoints)
+def test_a_best_state_that_does_not_fit_is_told_before_training(cli, work):
+    flags = ["--dim", 8, "--save_every", 1]
+    for name, epochs, more in (("r", 2, ()), ("short", 1, ()), ("dim", 2, ("--dim", 4))):
+        assert cli(*flags, *more, "--epochs", epochs, "--run_name", name)[0] == 0
+
+    def of(name):
+        return load_checkpoint(work / f"checkpoints/{name}/best.pt")
+
+    last, best = (work / f"checkpoints/r/{name}.pt" for name in ("last", "best"))
+    before, whole, state = last.read_bytes(), best.read_bytes(), of("r")
+    encoder = state["model"]["encoder"]
+    swapped = {**encoder, "user": encoder["item"], "item": encoder["user"]}
+    for content, line in (
+        (of("short"), "best.pt is not of epoch 2, the best by checkpoints/r/last.pt; put it back"),
+        (of("dim"), "best.pt has dim 4, this command 8"),
+        ({**state, "model": {**state["model"], "encoder": swapped}}, "best.pt does not fit this"),
+        (None, "no checkpoint at checkpoints/r/best.pt"),
+    ):
+        best.unlink()
+        if content:
+            save_checkpoint(best, content)
+        run = (*flags, "--run_name", "r", "--epochs", 4, "--train_mode", "continue")
+        status, _, stderr = cli(*run)
+        assert (status, stderr.count("\n")) == (2, 1)
+        assert line in stderr
+        assert last.read_bytes() == before
+        best.write_bytes(whole)
+    assert cli(*run)[0] == 0
 
 
 def test_a_folder_in_the_place_of_a_file_is_told_before_training(cli, work):

@@ -113,7 +113,7 @@ def test_recover_drops_what_a_kill_left(tmp_path):
     for epoch in (2, 3):
         (tmp_path / f"users.{epoch}.0-of-2.pt").touch()
     save_checkpoint(tmp_path / "best.pt", checkpoint(3))
-    Checkpoints(tmp_path, 1).recover(3, 3, checkpoint(3)["identity"])
+    Checkpoints(tmp_path, 1).recover(3, 3)
     assert not (tmp_path / "users.2.0-of-2.pt").exists()
     assert (tmp_path / "users.3.0-of-2.pt").exists()
 

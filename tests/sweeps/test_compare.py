@@ -183,6 +183,10 @@ def test_runs_that_cannot_be_compared(work, compare, second, line):
         ("a", "a is alone; give two runs or more"),
         ("a nothing", "there is no run nothing, also not in runs"),
         ("a x=none*", "there is no run x=none*"),
+        ("a x=/", "there is no run x=/"),
+        ("a x=**foo", "there is no run x=**foo"),
+        ("a study", "study/runs.csv has no run; run the study again"),
+        ("a lists", "runs/lists/users.parquet is no table of users and numbers"),
         ("a x=runs/[ab]", "x: a and b are no seeds of one row: --N is 5 and 7"),
         ("a x=[ac]", "x: a and c have the same seed 2022"),
         ("a runs/a", "two rows are a; give one a label"),
@@ -205,6 +209,8 @@ def test_mistakes_are_one_line(work, compare, words, line):
         (work / "runs" / name).mkdir()
         (work / "runs" / name / SUMMARY).write_text(text)
     (work / "runs/empty").mkdir()
+    write(work / "study/runs.csv", "N,seed,run_name\n")
+    make_run(work / "runs/lists", values=user_values(1), ids=[[1]] * 40)
     status, _, stderr = compare(*words.split())
     assert (status, stderr.count("\n")) == (2, 1)
     assert stderr.startswith("study.py compare: error: ")

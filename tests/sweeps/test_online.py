@@ -10,6 +10,7 @@ from study_tools import is_png
 from tools import ROOT, build, write
 
 import study
+from checkpointing.files import load_checkpoint, save_checkpoint
 from checkpointing.update import grown_state
 from dataloader import load_dataset
 from evaluate import DotProduct
@@ -101,12 +102,37 @@ def test_online_goes_on_where_it_stopped(work, capsys, monkeypatch):
     assert study.main(words) == 0
     assert "OneBP: an update keeps" in capsys.readouterr().out
 
+    # What was made by other flags or periods stays, and so does a damaged file.
+    one, file = ["online", "--models", "OneBP"], folder / "chains/OneBP,seed=1.pt"
+    whole = file.read_bytes()
+    state = load_checkpoint(file)
+    damaged = {**state, "rows": 5}
+    for more, content, said in (
+        (["--epochs", "3"], state, "is of a study with --epochs 30, not 3; give what it had, or"),
+        (["--popularity_weight", "1"], state, "with --popularity_weight 0.0, not 1.0"),
+        ([], damaged, "rows is no list); remove it, then its periods are trained anew"),
+        ([], None, "OneBP,seed=1.pt is damaged or no checkpoint"),
+    ):
+        file.write_bytes(b"text") if content is None else save_checkpoint(file, content)
+        before = file.read_bytes()
+        assert study.main([*one, "--periods", "3", *words[8:], *more]) == 2
+        assert said in capsys.readouterr().err
+        assert file.read_bytes() == before
+    file.write_bytes(whole)
+    assert study.main([*one, "--periods", "2", *words[8:]]) == 2
+    assert "chains/OneBP,seed=1.pt is of a study with periods" in capsys.readouterr().err
+    assert study.main(["--over", "N=1", "--name", "online-shop", "--", "--dataset", "shop"]) == 2
+    assert "online-shop holds another kind of study (chains)" in capsys.readouterr().err
+
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--", "--dataset", "demo"], "demo has no times"),
         (["--", "--model", "EASE"], "--model is for the study itself to set"),
+        (["--", "--seed", "7"], "--seed is for the study itself to set; give --seeds"),
+        (["--", "--patience", "1"], "--patience is for the study itself to set"),
+        (["--", "--select", "valid"], "--select is for the study itself to set"),
         (
             ["--periods", "500", "--", "--dataset", "shop", "--split", "time"],
             "too few interactions",

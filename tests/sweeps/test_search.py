@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pandas as pd
@@ -177,6 +178,14 @@ def test_what_a_search_leaves(whole_search, cli):
     assert is_png(folder / "search.png")
 
 
+FINISHED = {
+    "dataset": {"name": "x", "digest": "y"},
+    "seconds": {"train": 1},
+    "peak_memory_mb": 1,
+    **{part: {} for part in ("protocol", "best", "last", "flags")},
+}
+
+
 class Process:
     """Stands for a training: each poll writes some rows of metrics.csv, then it has ended.
 
@@ -194,7 +203,7 @@ class Process:
             if args.lr > 0.1 and self.epoch == 3:
                 self.returncode = 2
             elif self.epoch == args.epochs:
-                (self.run.files / "summary.json").write_text('{"best": {}}')
+                (self.run.files / "summary.json").write_text(json.dumps(FINISHED))
                 self.returncode = 0
             else:
                 self.epoch += 1
@@ -385,3 +394,58 @@ def test_no_trial_is_complete(run_study, started):
     status, _, stderr = run_study("search", *words, *SHORT)
     assert (status, stderr.count("\n")) == (2, 1)
     assert "none of the 2 trials is complete; the first failed with: main.py: error" in stderr
+
+
+def test_a_search_whose_journal_is_wrong_is_refused(work, run_study, started):
+    """It may not go on with checkpoints of trials that it does not know."""
+    words = ("search", "--space", "lr=1e-3:1e-2", "--name", "s", "--seeds", 1, "--trials", 1)
+    assert run_study(*words, *SHORT)[0] == 0
+    journal = work / "studies/s/optuna.log"
+    whole, before = journal.read_bytes(), len(started)
+    damaged = (whole + b"garbage\n", b"{}\n" + whole, b"\xff" + whole)
+    for content, line in (*((bad, "optuna.log is damaged") for bad in damaged), (None, "trial-0")):
+        journal.unlink() if content is None else journal.write_bytes(content)
+        status, _, stderr = run_study(*words, *SHORT)
+        assert (status, stderr.count("\n")) == (2, 1)
+        assert line in stderr
+        assert "--name" in stderr
+    assert len(started) == before
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "line"),
+    [
+        (143, "interrupted after epoch 1", "trial 0 was asked to end; the same command goes on"),
+        (2, "cannot write x (No space left on device)", "trial 0 ended: main.py: error: cannot"),
+        (-9, "", None),
+        (2, "the loss is nan", None),
+    ],
+)
+def test_a_trial_that_ended_for_another_reason_goes_on(
+    run_study, started, monkeypatch, status, said, line
+):
+    """A signal and a full disk are no failure of the values."""
+    start = trials.start
+
+    def end(trial, running):
+        ended = SimpleNamespace(returncode=status, poll=lambda: status)
+        running[trial] = ended, io.StringIO(f"main.py: error: {said}\n" if said else ""), 0.0
+
+    monkeypatch.setattr(trials, "start", end)
+    words = ("search", "--space", "lr=1e-3:1e-2", "--name", "s", "--seeds", 1, "--trials", 1)
+    status, _, stderr = run_study(*words, *SHORT)
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert (line or "none of the 1 trials is complete") in stderr
+    if not line and not said:
+        assert "killed by signal 9; was there too little memory?" in stderr
+    monkeypatch.setattr(trials, "start", start)
+    assert run_study(*words, *SHORT)[0] == (0 if line else 2)
+
+
+def test_damaged_rows_of_a_trial_are_left_out(tmp_path):
+    folder = tmp_path / "runs/t"
+    folder.mkdir(parents=True)
+    rows = b"epoch,Recall@20,train_seconds\n1,0.5,\n2,x,1\n\xff,0.5,1\n3\n4,0.7,1\n5,0.8"
+    (folder / "metrics.csv").write_bytes(rows)
+    run = SimpleNamespace(files=folder)
+    assert [row["epoch"] for row in Candidate(None, run, 0).rows()] == ["1", "4"]

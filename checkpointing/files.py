@@ -18,17 +18,24 @@ from utils import atomic_file
 CHECKPOINT_FORMAT = 1
 
 
-def save_checkpoint(path, state):
-    """Write `state`, a dict of tensors and plain types. Raises UserError if the disk refuses."""
+def save_checkpoint(path, state, advice="free disk space or set --checkpoint_dir"):
+    """Write `state`, a dict of tensors and plain types. Raises UserError if the disk refuses.
+
+    advice: what to do then
+    """
     try:
         with defer_interrupts(), atomic_file(path) as file:
             torch.save(_canonical({"format": CHECKPOINT_FORMAT, **state}), file)
-    # torch reports a full disk as a RuntimeError
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or "is the disk full?"
-        raise UserError(
-            f"cannot write {path} ({reason}); free disk space or set --checkpoint_dir"
-        ) from error
+        raise UserError(f"cannot write {path} ({_reason(error)}); {advice}") from error
+
+
+def _reason(error):
+    """Why writing failed: torch makes a RuntimeError of a full disk, and says no more of it."""
+    first = error
+    while first and not getattr(first, "strerror", None):
+        first = first.__context__
+    return first.strerror if first else str(error).splitlines()[0]
 
 
 def _canonical(value):

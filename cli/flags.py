@@ -13,7 +13,7 @@ from cli import launch
 from cli.errors import UserError, finish_output
 from cli.text import escaped
 
-LONGEST_NAME = 200  # bytes; file systems take 255 with what is put before and behind a name
+LONGEST_NAME = 230  # bytes; file systems take 255 with what is put before and behind a name
 
 
 @dataclass(frozen=True)

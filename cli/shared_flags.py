@@ -169,8 +169,7 @@ EVALUATION = [
     Flag("popularity_weight", 0.0, or_auto(number()), needs="personal", decides="evaluation",
          help="k: add k log n to a score, n the item's training interactions; auto: the best on "
               "the validation split, for each epoch"),
-    Flag("eval_every", 1, whole(1), needs="epochs", decides="run",
-         help="epochs between evaluations"),
+    Flag("eval_every", 1, whole(1), decides="run", help="epochs between evaluations"),
     Flag("patience", None, whole(1), needs="epochs", decides="run",
          help="stop after this many evaluations without a better result (default: never)"),
     Flag("refit", False, None, needs="pairs", decides="nothing",

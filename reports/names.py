@@ -10,4 +10,6 @@ TENSORBOARD = "tensorboard"
 TRACKED = ("wandb", "wandb.json", "mlflow.json")  # of --log wandb and mlflow
 RUN_FILES = (FLAGS, METRICS, SUMMARY, LOG, CURVES, USERS, GROUPS, STREAM, STREAM_CURVES)
 RUN_FILES += (TENSORBOARD, *TRACKED)
+# Of all files in the folders of a run.
+SUFFIXES = (".csv", ".json", ".txt", ".png", ".parquet", ".toml", ".log", ".pt")
 DESCRIPTION, DESCRIPTION_FIGURE = "description.json", "description.png"  # of --mode describe

@@ -100,8 +100,10 @@ class Run:
 
     def check_places(self):
         """Before a continuation: raise UserError if a folder is where a file is to be written."""
-        if folder := next((path for path in self.folder.glob("*.*") if path.is_dir()), None):
-            raise UserError(f"{folder} is a folder, in the place of a file; rename or remove it")
+        paths = [*self.folder.glob("*.*"), *self.checkpoint_folder.glob("*.*")]
+        for path in paths:
+            if path.suffix in names.SUFFIXES and path.is_dir():
+                raise UserError(f"{path} is a folder, in the place of a file; rename or remove it")
 
     def mend_metrics(self, progress):
         """Before a continuation: bring metrics.csv to the rows of the checkpoint.

@@ -6,8 +6,8 @@ from cli.errors import UserError
 from reports.lock import locked
 from utils import remove_unfinished
 
-# What each kind of study leaves there, and no other does.
-OF_STUDY, OF_SEARCH, OF_ONLINE = "study.csv", "optuna.log", "chains"
+# The kinds of studies, by what they leave there from their beginning.
+OF_STUDY, OF_SEARCH, OF_ONLINE = "runs", "optuna.log", "chains"
 
 
 @contextmanager
@@ -21,15 +21,22 @@ def study_folder(folder, kind):
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f".{folder.name}.lock"), "study"):
-        for other in {OF_STUDY, OF_SEARCH, OF_ONLINE} - {kind}:
-            if (folder / other).exists():
-                raise UserError(f"{folder} holds another kind of study ({other}); give --name")
+        if (found := kind_of(folder)) not in (None, kind):
+            raise UserError(f"{folder} holds another kind of study ({found}); give another --name")
         folder.mkdir(exist_ok=True)
         clear(folder)
         try:
             yield
         finally:
             clear(folder)
+
+
+def kind_of(folder):
+    """The kind of study that a folder holds, or None. A search has runs, too."""
+    kinds = (OF_SEARCH, OF_ONLINE, OF_STUDY)
+    found = next((kind for kind in kinds if (folder / kind).exists()), None)
+    of_search = found == OF_STUDY and any(folder.glob("runs/trial-*"))
+    return OF_SEARCH if of_search else found
 
 
 def clear(folder):

@@ -6,6 +6,7 @@ This is MF-Fix, the baseline of lambdaOpt. Source: Chen et al., KDD 2019, arXiv 
 import gc
 import json
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -42,10 +43,10 @@ def fit_grid(model_class, device, data, args):
 
         # Put an earlier grid aside. A continued grid has no table until all its runs are finished.
         if args.train_mode == "new":
-            run.set_aside()
-            for own in runs:  # now, so that a run that is found by a continuation is of this grid
-                with Run(own, evaluator.metrics) as earlier:
-                    earlier.set_aside()
+            with ExitStack() as locks:  # all of them now: a continuation takes only its own runs
+                earlier = [locks.enter_context(Run(own, evaluator.metrics)) for own in runs]
+                for one in (run, *earlier):
+                    one.set_aside()
         for file in (table_file, plot_file):
             file.unlink(missing_ok=True)
 

@@ -25,19 +25,18 @@ from sweeps.studies import (
     SET_BY_STUDIES,
     check_identity,
     identity_of,
+    named_flags,
     parse_run_flags,
 )
 
 log = logging.getLogger("onebp")
 
 # Flags of main.py that have no place here, each with the advice to a user who gives it.
-_ALL = "each model trains all its epochs, and is evaluated on the next period"
-OWN_FLAGS = {
-    "model": "give --models",
-    "seed": "give --seeds",
-    **SET_BY_STUDIES,
-    **dict.fromkeys(("select", "refit", "l2_grid", "patience", "eval_every", "save_every"), _ALL),
-}
+OF_EPOCHS = dict.fromkeys(
+    ("select", "refit", "l2_grid", "patience", "eval_every", "save_every"),
+    "each model trains all its epochs, and is evaluated on the next period",
+)
+OWN_FLAGS = {"model": "give --models", "seed": "give --seeds", **SET_BY_STUDIES, **OF_EPOCHS}
 ANEW = "remove it, then its periods are trained anew"  # advice for a damaged file of a chain
 WAYS = ("never", "update", "anew")
 # fmt: off
@@ -66,13 +65,14 @@ def flags_of_models(given, fixed):
 
     given: the study's own flags; fixed: words for main.py
     """
-    named = {word.split("=")[0].removeprefix("--") for word in fixed if word.startswith("--")}
+    named = named_flags(fixed)
     check_fixed(named)
     flags = {}
     for name in dict.fromkeys(given.models):
         own = {flag: value for flag, value in ONLINE[name].items() if flag not in named}
         flags[name] = parse_run_flags(fixed, own)
-        check_fixed({flag for flag in ("refit", "l2_grid") if getattr(flags[name], flag)})
+        args = flags[name]
+        check_fixed({flag for flag in OF_EPOCHS if getattr(args, flag) != args.default(flag)})
     return flags
 
 
@@ -101,11 +101,12 @@ def run(given, fixed):
     timeline = Timeline(data, given.start, given.periods)
     folder = Path(given.study_root) / (given.name or f"online-{data.name}")
     with study_folder(folder, OF_ONLINE):
+        (folder / OF_ONLINE).mkdir(exist_ok=True)
         rows = []
         for name, args in flags.items():
             for seed in range(1, given.seeds + 1):
-                chain = Chain(timeline, name, args.replace(seed=seed, dataset=data.name), folder)
-                rows += chain.run()
+                own = args.replace(seed=seed, dataset=data.name)
+                rows += Chain(timeline, name, own, given, folder).run()
         report(rows, folder, f"{folder.name}, {given.seeds} seeds")
 
 
@@ -115,12 +116,13 @@ class Chain:
     Its file holds the rows so far and the weights to go on from: no finished period is repeated.
     """
 
-    def __init__(self, timeline, name, args, folder):
+    def __init__(self, timeline, name, args, given, folder):
+        """given: the study's own flags"""
         self.timeline, self.name, self.args = timeline, name, args
         self.file = folder / "chains" / f"{name},seed={args.seed}.pt"
-        self.about = identity_of(args)
+        self.about = {"--start": given.start, "--periods": given.periods} | identity_of(args)
         self.about |= {f"--{flag} of updates": value for flag, value in UPDATE.items()}
-        self.about |= {"data": timeline.data.digest, "periods": timeline.cuts.tolist()}
+        self.about["data"] = timeline.data.digest
 
     def run(self):
         """Returns a list of {column: value}, a row for each period, way and group.
@@ -135,7 +137,7 @@ class Chain:
         for period in range(state["period"], self.timeline.periods):
             self.go_on(period, state)
             state["period"] = period + 1
-            save_checkpoint(self.file, state)
+            save_checkpoint(self.file, state, "free disk space, then run the study again")
         return state["rows"]
 
     def load(self):
@@ -145,6 +147,8 @@ class Chain:
 
         state = load_checkpoint(self.file, ANEW)
         with explain_mismatch(self.file, ANEW):
+            if isinstance(state["about"], str):
+                raise UserError(f"{self.file} is of an earlier version; give another --name")
             checks.table(state["about"], "about")
             check_identity(self.file, "of a study", state["about"], self.about)
             checks.require(isinstance(state["rows"], list), "rows", "list")

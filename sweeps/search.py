@@ -21,7 +21,7 @@ from cli.signals import defer_interrupts
 from parse import flags_of
 from sweeps.command import CommandLine
 from sweeps.space import Range, space_of
-from sweeps.studies import SET_BY_STUDIES, identity_of, parse_run_flags
+from sweeps.studies import SET_BY_STUDIES, identity_of, named_flags, parse_run_flags
 
 log = logging.getLogger("onebp")
 
@@ -112,7 +112,7 @@ def checked_space(pairs, fixed):
     space = dict(pairs)
     if len(space) < len(pairs):
         raise UserError("--space has a flag twice; separate its values by commas")
-    named = {word.split("=")[0].removeprefix("--") for word in fixed if word.startswith("--")}
+    named = named_flags(fixed)
     for flag, advice in {**dict.fromkeys(space, "leave it out"), **OWN_FLAGS}.items():
         if flag in named or (flag in space and flag in OWN_FLAGS):
             raise UserError(f"--{flag} is for the search itself to set; {advice}")

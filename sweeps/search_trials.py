@@ -6,7 +6,6 @@ the values alone, not on how far the process ran meanwhile; what it wrote after 
 """
 
 import csv
-import errno
 import logging
 import math
 import os
@@ -19,7 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from cli.errors import UserError
+from cli.errors import FULL, UserError
 from cli.signals import ENDING
 from parse import flags_of
 from reports.names import LOG, METRICS, SECONDS
@@ -109,10 +108,12 @@ def is_no_failure(status, reason):
 
     status: its exit status; reason: its last line, or None
     """
-    if status - 128 in ENDING:
+    if {status - 128, -status} & {*ENDING}:
         return "was asked to end"
-    full = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
-    return f"ended: {reason}" if any(words in (reason or "") for words in full) else None
+    full = [os.strerror(number) for number in FULL]
+    if any(words in (reason or "") for words in full):
+        return f"ended: {reason.split('; ')[0]}"  # without advice to the run
+    return None
 
 
 def open_journal(file):

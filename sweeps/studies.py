@@ -102,8 +102,7 @@ class Sweep:
 
     def fixes(self, *flags):
         """Whether the words that all runs have name one of these flags."""
-        named = {word.split("=")[0] for word in self.fixed}
-        return any(f"--{flag}" in named for flag in flags)
+        return bool(named_flags(self.fixed) & {*flags})
 
 
 class Encoders(Sweep):
@@ -233,6 +232,11 @@ def with_folder_of_like(words):
         f"{root}/{word}" if before == "--like" and "/" not in word else word
         for before, word in zip(["", *words], words, strict=False)
     ]
+
+
+def named_flags(words):
+    """Names of the flags among the words of a command line."""
+    return {word.split("=")[0].removeprefix("--") for word in words if word.startswith("--")}
 
 
 def identity_of(args, without=()):

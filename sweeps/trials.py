@@ -22,6 +22,7 @@ import families
 from checkpointing.files import load_checkpoint
 from cli.checks import numbers
 from cli.errors import UserError
+from cli.flags import LONGEST_NAME
 from cli.signals import Ended
 from parse import Flags
 from reports.names import METRICS, SUMMARY
@@ -32,7 +33,6 @@ from utils import on_terminal, progress_bar
 log = logging.getLogger("onebp")
 
 
-LONGEST_NAME = 180  # bytes of the readable part of a run's name
 PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 MAIN = Path(__file__).parent.parent / "main.py"
 
@@ -272,8 +272,8 @@ def failure(trial, process, errors):
         lines = errors.read().split("\n")
     if process.returncode or trial.summary() is None:
         status = f"exit status {process.returncode}"
-        if process.returncode < 0:
-            status = f"killed by signal {-process.returncode}; was there too little memory?"
+        if process.returncode == -signal.SIGKILL:
+            status = "killed by the system, or by somebody; was there too little memory?"
         return next((line for line in reversed(lines) if line.strip()), status)
     return None
 

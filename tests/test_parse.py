@@ -97,7 +97,7 @@ def test_other_spellings():
         ("--aggregation max", "'max' is not one of mean, sequential, last"),
         ("--lr_dc_epoch 0", "--lr_dc_epoch: '0' is not a whole number from 1"),
         ("--run_name a/b", "'a/b' is not a plain name for a file or folder"),
-        (f"--run_name {'a' * 201}", "has over 200 bytes; shorten it"),
+        (f"--run_name {'a' * 231}", "has over 230 bytes; shorten it"),
         ("--run_name a\x07b", "is not a plain name for a file or folder"),
         (
             "--preset cosine --dataset 1M",

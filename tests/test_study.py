@@ -166,12 +166,12 @@ def test_damaged_files_of_a_finished_run_start_it_anew_or_lack_its_seconds(
 
 
 def test_long_names_of_runs_are_cut(work, run_study, started):
-    cutoffs = f"cutoffs={' '.join(map(str, range(1, 80)))}"
+    cutoffs = f"cutoffs={' '.join(map(str, range(1, 100)))}"
     flags = ("--over", cutoffs, "--name", "s", "--seeds", 1)
     status, _, stderr = run_study(*flags, "--", *TINY)
     assert (status, stderr) == (0, "")
     (run,) = work.glob("studies/s/runs/*")
-    assert len(run.name) == 189
+    assert len(run.name) == 239
     assert run_study(*flags, "--", *TINY)[0] == 0
     assert len(started) == 1
 

@@ -58,7 +58,9 @@ class Mutations:
         """The results of a command whose files are whole."""
         if (command := spelled(words, program)) not in self.undamaged:
             folder = self.places.fresh()
-            run(folder, words, program)
+            ended = run(folder, words, program)
+            if ended.status:
+                raise RuntimeError(f"{command}: {ended.errors}")
             self.undamaged[command] = results_of_all(folder)
         return self.undamaged[command]
 

@@ -28,7 +28,7 @@ from sweeps.trials import end_with_parent
 
 
 def on_two_ranks(words):
-    """main.py on two ranks, with the environment that torchrun gives them. Status of the first."""
+    """main.py on two ranks, with the environment that torchrun gives them. Returns a status."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -40,8 +40,7 @@ def on_two_ranks(words):
         end_with_parent()
         os._exit(main.main(words))
     status = main.main(words)
-    os.waitpid(other, 0)
-    return status
+    return status or os.waitstatus_to_exitcode(os.waitpid(other, 0)[1])
 
 
 TORCHRUN = "torchrun --nproc_per_node=2 main.py"
@@ -171,6 +170,8 @@ def _fork(*what):
     process = os.fork()
     if not process:
         _be(*what)
+    with suppress(ProcessLookupError):  # here, too, so that its group can be killed at once
+        os.setpgid(process, process)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     return process
 

@@ -120,7 +120,10 @@ def test_online_goes_on_where_it_stopped(work, capsys, monkeypatch):
         assert file.read_bytes() == before
     file.write_bytes(whole)
     assert study.main([*one, "--periods", "2", *words[8:]]) == 2
-    assert "chains/OneBP,seed=1.pt is of a study with periods" in capsys.readouterr().err
+    assert "is of a study with --periods 3, not 2; give what it had" in capsys.readouterr().err
+    write(work / "flags.toml", "patience = 1\n")
+    assert study.main([*one, *words[8:], "--config", "flags.toml"]) == 2
+    assert "--patience is for the study itself to set" in capsys.readouterr().err
     assert study.main(["--over", "N=1", "--name", "online-shop", "--", "--dataset", "shop"]) == 2
     assert "online-shop holds another kind of study (chains)" in capsys.readouterr().err
 

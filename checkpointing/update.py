@@ -23,7 +23,7 @@ from engine.tables import csr_tensor
 from sources.columns import wanted_of
 from sources.filters import Choice
 from sources.growth import grown, places_of, with_interactions
-from sources.readers import read_files
+from sources.readers import read_more
 from utils import atomic_folder
 
 log = logging.getLogger("onebp")
@@ -53,8 +53,7 @@ def begin_update(args, device, progress, check, load_data, model_class):
         before = data_of(folder / parent, state, args, load_data)
         now = before
         for file in args.update_from or ():
-            (rows,) = read_files([Path(file)], wanted_of(args))
-            now = with_interactions(now, rows, Choice.of(args))
+            now = with_interactions(now, read_more(file, wanted_of(args)), Choice.of(args))
         data = grown(before, now if args.update_from else load_data(args), parent)
         model = model_class(args)(data, args, device)
         model_state = grown_state(model, state["model"], before)

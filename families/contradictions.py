@@ -20,9 +20,11 @@ def contradictions(args, given):
     for flag in given:
         if ignored := args.why_ignored(flag):
             choice, values = ignored
+            of_run = args.mode in ("evaluate", "recommend", "export") and "model" not in given
+            advice = "; give the --model of the run" if choice == "model" and of_run else ""
             yield (
                 f"--{flag} does nothing with --{choice} {getattr(args, choice)}, "
-                f"only with {' or '.join(values)}"
+                f"only with {' or '.join(values)}{advice}"
             )
     presets = family.presets.get(given.get("preset", "paper"), {})
     if given.get("preset", "paper") != "paper" and args.dataset not in presets:

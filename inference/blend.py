@@ -16,7 +16,7 @@ log = logging.getLogger("onebp")
 # What --blend_weight auto chooses from, on so many users of the validation split.
 WEIGHTS = (0, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5)
 CHOOSING = 10_000
-TINY = 1e-30  # instead of a deviation 0
+EVEN = 1e-6  # a deviation below this share of the largest score is rounding
 
 
 class Blend:
@@ -109,6 +109,11 @@ def weighted_sum(scores, weight):
 
 
 def to_one_scale_(scores):
-    """Bring the scores (..., I) of each user to mean 0 and deviation 1, in place. Returns them."""
+    """Bring the scores (..., I) of each user to mean 0 and deviation 1, in place. Returns them.
+
+    Scores that are all the same become 0.
+    """
+    largest = scores.abs().amax(-1, keepdim=True)
     scores -= scores.mean(-1, keepdim=True)
-    return scores.div_(scores.std(-1, correction=0, keepdim=True).clamp(min=TINY))
+    deviation = scores.std(-1, correction=0, keepdim=True)
+    return scores.div_(deviation.where(deviation > EVEN * largest, torch.inf))

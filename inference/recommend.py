@@ -14,12 +14,12 @@ from cli.errors import UserError
 from cli.text import Multiline
 from engine.tables import UserItems
 from evaluate import top_items
-from inference.cold import scorer_in_use, trained_users
+from inference.cold import scorer_in_use
+from inference.history import new_users
 from inference.users import chosen_users, describe_users
 from sources.columns import wanted_of
-from sources.interactions import pair_matrix
-from sources.numbering import number_ids
-from sources.readers import read_files
+from sources.filters import Choice
+from sources.readers import read_more
 from sources.titles import item_titles
 from utils import output_file
 
@@ -41,7 +41,8 @@ def recommend(model, data, args):
     if args.output and Path(args.output).is_dir():
         raise UserError(f"--output {args.output} is a folder; give the name of a file")
     if args.history:
-        names, scorer, seen = new_users(model, data, args.history, wanted_of(args))
+        rows = read_more(args.history, wanted_of(args))
+        names, scorer, seen = new_users(model, data, rows, Choice.of(args))
         users = torch.arange(len(names), device=model.device)
     else:
         names, users = data.user_ids, chosen_users(args.users, data, model.device)
@@ -99,55 +100,3 @@ def recommendations(scorer, n_items, users, seen, k):
         for column, values in zip(columns.values(), found, strict=True):
             column.append(values.cpu().numpy())
     return pd.DataFrame({name: np.concatenate(values) for name, values in columns.items()})
-
-
-def new_users(model, data, path, wanted):
-    """Encode users who were not in training, from a file of their interactions.
-
-    model: trained on `data`
-    data: Interactions
-    path: file of interactions, in the order of time
-    wanted (Wanted): how flags want it to be read
-
-    Returns the users' ids (n,), a scorer that takes users by their index in the ids, and a list
-    with the csr_array (n, I) of their interactions.
-
-    Interactions with items out of `data` are left out, with a warning. Raises UserError if the file
-    cannot be read, if no interaction is left, or if the model has no rule for new users.
-    """
-    (rows,) = read_files([Path(path)], wanted)
-    user_ids, (user_index,) = number_ids([rows.users], "user", [rows.source])
-    user_index, order = pd.factorize(user_index)  # by first appearance
-    user_ids = [user_ids[index] for index in order]
-    item_ids, (items,) = number_ids([rows.items], "item", [rows.source])
-    item_index = pd.Index(data.item_ids).get_indexer(item_ids)[items]  # -1: not in `data`
-
-    # Leave out interactions with unknown items.
-    known = item_index >= 0
-    if not known.any():
-        raise UserError(
-            f"{path} has no interaction with an item of {data.name}; "
-            f"its ids are like {data.item_ids[0]!r}"
-        )
-    if not known.all():
-        log.warning(
-            "warning: %d of %d interactions left out: their items are unknown, for example %r",
-            (~known).sum(),
-            len(known),
-            item_ids[items[~known][0]],
-        )
-    user_index, item_index = user_index[known], item_index[known]
-    if n_empty := len(user_ids) - len(np.unique(user_index)):
-        log.warning(
-            "warning: %d users have no known item; their list is that of the mean user", n_empty
-        )
-
-    # Encode the users, in the order of the file.
-    seen = pair_matrix(user_index, item_index, None, (len(user_ids), data.shape[1]))
-    user_index, item_index = (
-        torch.as_tensor(index, dtype=torch.int64, device=model.device)
-        for index in (user_index, item_index)
-    )
-    trained = trained_users(model)
-    encodings = model.encode_history(user_index, item_index, len(user_ids), trained)
-    return user_ids, model.scorer().with_users(encodings), [seen]

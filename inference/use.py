@@ -84,6 +84,9 @@ def take_trained_weights(model, args, state):
         raise UserError(f"{path} is of --model {args.model}, which has only --mode evaluate")
     if args.blend and "blend" in args.ignored():
         raise UserError(f"{path} is of --model {args.model}, with which --blend does nothing")
+    if args.blend and args.mode == "evaluate" and not args.has("ranking"):
+        what = "a blend of ratings has another scale, and so no error"
+        raise UserError(f"{path} is of --model {args.model}: {what}; use it with --mode recommend")
     with explain_mismatch(path):
         check_identity(path, state, model, args)
         model.load_weights(state["model"])

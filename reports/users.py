@@ -37,7 +37,7 @@ def describe_groups(groups):
     """Lines with the tables of groups, aligned. groups: see `write_users`"""
     texts = [
         f"Five groups of {what}, by interactions in training:\n\n"
-        + table.to_string(index=False, float_format="%.4f")
+        + table.to_string(index=False, float_format="%.4f", na_rep="-")
         for what, table in groups.items()
     ]
     return "\n\n".join(texts)

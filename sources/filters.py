@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cli.errors import UserError
+
 log = logging.getLogger("onebp")
 
 
@@ -78,6 +80,18 @@ def positives(pairs, least, source):
         kept = pairs.take(pairs.ratings >= least)
     log.info("%s: %d of %d rows have a rating of %g or more", source, len(kept), len(pairs), least)
     return kept
+
+
+def rated_at_least(rows, least):
+    """Which rows of a file (sources.readers.Rows) count by --min_rating, bool (n,).
+
+    least: the value of --min_rating; None: all count. Raises UserError if a rating is missing.
+    """
+    if least is None:
+        return np.ones(len(rows), bool)
+    if rows.ratings is None or np.isnan(rows.ratings).any():
+        raise UserError(f"{rows.source}{rows.gaps['rating']}: the run has --min_rating {least:g}")
+    return rows.ratings >= least
 
 
 def without_repeats(pairs, which):

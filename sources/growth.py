@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cli.errors import UserError
+from sources.filters import rated_at_least
 from sources.interactions import SPLITS, Update, digest_of, pair_matrix
 from sources.numbering import number_ids, sort_ids
 
@@ -28,11 +29,7 @@ def with_interactions(data, rows, choice):
     Raises UserError if a rating is missing, or if a pair is in another split and may not be.
     """
     own = [number_ids([column], what, [rows.source]) for column, what in _columns(rows)]
-    kept = np.ones(len(rows), bool)
-    if choice.min_rating is not None:
-        if rows.ratings is None or np.isnan(rows.ratings).any():
-            raise UserError(f"{rows.source}{rows.gaps['rating']}, or leave --min_rating out")
-        kept = rows.ratings >= choice.min_rating
+    kept = rated_at_least(rows, choice.min_rating)
     ids, places, old = [], [], []
     for (own_ids, (numbers,)), known in zip(own, (data.user_ids, data.item_ids), strict=True):
         ids.append(sort_ids(list(dict.fromkeys([*known, *own_ids]))))
@@ -101,7 +98,7 @@ def grown(before, now, parent):
     if not len(new):
         raise UserError(
             f"nothing new: {parent} was trained on every training interaction of {now.name}; "
-            "add some to its files, or give a file of them by --update_from"
+            "add some to its files, or give others by --update_from"
         )
     matrices = {
         split: _of_keys(pairs[label == number], now.shape) for number, split in enumerate(SPLITS)

@@ -6,6 +6,7 @@ What was recognised is said for every file. Shapes: n interactions of a file.
 import logging
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -74,6 +75,23 @@ def read_files(paths, wanted=WANTED):
     wanted (Wanted): how flags want the files to be read
     """
     return [_read_file(layout, wanted) for layout in recognise_all(paths, wanted)]
+
+
+def read_more(path, wanted):
+    """The Rows of a file that goes with a trained model, read by the flags of its data set.
+
+    Raises UserError as `read_files` does, and if there are no rows.
+    """
+    try:
+        (rows,) = read_files([Path(path)], wanted)
+    except UserError as error:
+        if any(flag in str(error) for flag in ("_column", "--separator", "--format")):
+            how = "it is read by the flags of the training: write it in the form of that file"
+            raise UserError(f"{error} ({how})") from None
+        raise
+    if not len(rows):
+        raise UserError(f"{path} has no rows")
+    return rows
 
 
 def _read_file(layout, wanted):

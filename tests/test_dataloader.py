@@ -158,9 +158,9 @@ def test_real_data(real_data, tmp_path, caplog, name, counts):
     shutil.copytree(real_data / name, tmp_path / name, copy_function=shutil.copyfile)
     (tmp_path / name).chmod(0o755)
     data = load_dataset(name.lower(), tmp_path, download=False)
-    begin = time.perf_counter()
+    begin = time.process_time()
     cached = load_dataset(name, tmp_path, download=False)
-    assert time.perf_counter() - begin < 2  # 0.1 s on two quiet cores
+    assert time.process_time() - begin < 2  # 0.1 s, where a processor is quiet
     assert (*data.shape, data.train.nnz, data.test.nnz) == counts
     assert cached.digest == data.digest
     assert "warning" not in caplog.text

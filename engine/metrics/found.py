@@ -77,19 +77,20 @@ class Found:
         """Table of items by popularity, see `groups_of` and `tables`.
 
         Columns: items, interactions (in training, fewest and most of an item), test interactions,
-        and Recall@k: the share of the group's test interactions that are among the first k.
+        and Recall@k: the share of the group's test interactions that are among the first k; nan if
+        it has none.
         """
         popularity = item_counts(data.train)
         wanted, hits = item_counts(data.test), collectives.all_reduce_(self.hits).cpu().numpy()
         table = pd.DataFrame({"test interactions": wanted, "hits": hits})
         groups = groups_of(popularity)
-        sums = [table.iloc[group].sum() for group in groups]
+        sums = pd.DataFrame([table.iloc[group].sum() for group in groups])
         return pd.DataFrame(
             {
                 "items": [len(group) for group in groups],
                 "interactions": [span(popularity[group]) for group in groups],
-                "test interactions": [int(of["test interactions"]) for of in sums],
-                f"Recall@{self.k}": [of["hits"] / max(of["test interactions"], 1) for of in sums],
+                "test interactions": sums["test interactions"].astype(int),
+                f"Recall@{self.k}": sums["hits"] / sums["test interactions"],  # 0 / 0 is nan
             }
         )
 

@@ -109,9 +109,10 @@ def _split_rows(name, rows, ratios):
     train = whole - sum(size for split, size in sizes.items() if split not in rows)
     for split, size in {"train": train, **sizes}.items():
         if size < 1 and ratios.get(split) != 0:
+            advice = "; lower --test_ratio or --valid_ratio" if split == "train" else ""
             raise UserError(
                 f"data set {name}: {rows.get(split, whole)} rows are too few; none is left for the "
-                f"{split} split"
+                f"{split} split{advice}"
             )
     valid_end = train + sizes["valid"]
     test_end = valid_end + sizes["test"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tools import build, made_data
 
-from inference.blend import WEIGHTS, Blend
+from inference.blend import WEIGHTS, Blend, to_one_scale_
 
 RUNS = (
     ("--epochs", 6, "--lr", 0.02, "--dim", 8, "--run_name", "towers"),
@@ -104,3 +104,23 @@ def test_auto_needs_a_validation_split(work, cli):
     status, _, errors = cli("--mode", "train", "--blend", "walk")
     assert status == 2
     assert "--blend does nothing with --mode train, only with evaluate or recommend" in errors
+
+
+def test_scores_that_are_all_the_same_add_nothing():
+    scores = torch.stack([torch.full((1682,), 0.1), torch.zeros(1682), torch.arange(1682.0)])
+    found = to_one_scale_(scores)
+    assert (found[:2] == 0).all()
+    assert found[2].std(correction=0) == pytest.approx(1)
+
+
+def test_a_blend_of_ratings_is_for_lists_alone(work, cli):
+    for name in ("a", "b"):
+        words = ("--model", "SVD", "--dim", 4, "--epochs", 1, "--run_name", name)
+        assert cli(*words, "--select", "valid")[0] == 0
+    use = ("--run_name", "a", "--blend", "b")
+    lists = ("--mode", "recommend", *use, "--users", "all", "--output", "recs.csv")
+    assert cli(*lists)[::2] == (0, "")
+    for words in ((), ("--blend_weight", "auto", "--select", "valid")):
+        status, _, stderr = cli("--mode", "evaluate", *use, *words)
+        assert (status, stderr.count("\n")) == (2, 1)
+        assert "is of --model SVD: a blend of ratings has another scale" in stderr

@@ -134,7 +134,7 @@ def test_lists_end_where_no_item_is_left():
 def test_new_users_are_moved_as_in_training(shop, cli, command):
     """One interaction after the other, in file order, twice, from the mean encoding.
 
-    Unknown items are left out.
+    Unknown items are left out, and the first of two equal interactions.
     """
     history = [("new", "i03"), ("other", "i07"), ("new", "i01"), ("new", "??"), ("new", "i03")]
     write(shop / "new.csv", "user,item\n" + "".join(f"{user},{item}\n" for user, item in history))
@@ -145,7 +145,7 @@ def test_new_users_are_moved_as_in_training(shop, cli, command):
     )
     p, q = trained(shop)
     expected = {"new": p.mean(0), "other": p.mean(0)}
-    for user, item in history * 2:
+    for user, item in history[1:] * 2:
         if item != "??":
             expected[user] = 0.99 * expected[user] + 0.01 * q[int(item[1:])]
     table = pd.read_csv("recs.csv")
@@ -156,6 +156,44 @@ def test_new_users_are_moved_as_in_training(shop, cli, command):
     assert cli(*use, "--output", "unseen.csv")[0] == 0
     assert len(table) == 80
     assert len(pd.read_csv("unseen.csv")) == 80 - 2 - 1
+
+
+def test_a_history_counts_as_the_data_of_the_training_do(work, cli, command):
+    """In the order of times, from --min_rating on; users of the training are told."""
+    random = np.random.default_rng(0)
+    pairs = {(f"u{user}", f"i{item}") for user, item in random.integers((30, 40), size=(600, 2))}
+    lines = [f"{user},{item},{n % 5 + 1}\n" for n, (user, item) in enumerate(sorted(pairs))]
+    write(work / "datasets/rated/ratings.csv", "user,item,rating\n" + "".join(lines))
+    command("--dataset", "rated", "--min_rating", 2, *RUN)
+    use = ("--mode", "recommend", *USE, "--passes", 1, "--topk", 99, "--output", "recs.csv")
+    rows = ["new,i3,5,30", "u1,i5,2,20", "new,i7,1,10", "new,i1,4,10"]
+    write(work / "new.csv", "user,item,rating,time\n" + "\n".join(rows) + "\n")
+    stdout = command(*use, "--history", "new.csv")
+    assert "new.csv: in the order of its times" in stdout
+    assert "warning: 1 of these users are in the training, for example 'u1'" in stdout
+    table = pd.read_csv("recs.csv")
+    assert {"i1", "i3"}.isdisjoint(table["item"][table["user"] == "new"])
+    assert "i7" in table["item"][table["user"] == "new"].tolist()  # its rating is too low
+    p, q = trained(work)
+    seen = np.unique(np.char.add("u", np.arange(30).astype(str)))
+    assert len(p) == len(seen)  # each user has something to train on
+    names = sorted({item for _, item in pairs})
+    expected = p.mean(0)
+    for item in ("i1", "i3"):
+        expected = 0.99 * expected + 0.01 * q[names.index(item)]
+    for row in table[table["user"] == "new"].itertuples():
+        assert row.score == pytest.approx(expected @ q[names.index(row.item)], rel=1e-4, abs=1e-6)
+
+    for text, line in (
+        ("user,item\nnew,i3\n", "the run has --min_rating 2"),
+        ("user,item,rating,time\nnew,i3,5,1\nnew,i1,5,\n", "or leave the column out"),
+        ("user,item,rating\n", "new.csv has no rows"),
+        ("who,what,rating\nnew,i3,5\n", "it is read by the flags of the training"),
+    ):
+        write(work / "new.csv", text)
+        status, _, stderr = cli(*use, "--history", "new.csv")
+        assert (status, stderr.count("\n")) == (2, 1)
+        assert line in stderr
 
 
 def test_new_users_with_cosine_and_without_known_items(cli, work):

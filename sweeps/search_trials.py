@@ -103,8 +103,8 @@ def is_whole(row):
         return False
 
 
-def is_no_failure(status, reason):
-    """Why a trial's process ended early, a text, if a search that goes on may be spared that.
+def interruption(status, reason):
+    """What ended a trial's process that may not end it the next time, a text; None if it failed.
 
     status: its exit status; reason: its last line, or None
     """
@@ -317,7 +317,7 @@ class Search:
                 process.wait()
             reason = trials.failure(candidate.run, process, errors)
             del running[candidate.run]
-            if not pruned and (why := is_no_failure(process.returncode, reason)):
+            if not pruned and (why := interruption(process.returncode, reason)):
                 number = candidate.trial.number
                 raise UserError(f"trial {number} {why}; the same command goes on from there")
 

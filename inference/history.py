@@ -14,7 +14,6 @@ from inference.cold import trained_users
 from sources.filters import rated_at_least
 from sources.interactions import pair_matrix
 from sources.numbering import number_ids
-from sources.values import MISSING
 
 log = logging.getLogger("onebp")
 
@@ -30,26 +29,33 @@ def new_users(model, data, rows, choice):
     Returns the users' ids (U,), a scorer that takes users by their index in the ids, and a list
     with the csr_array (U, I) of their interactions.
 
-    The rows are in the order of their times or, without times, of the file. Interactions with items
-    out of `data` are left out, with a warning. Raises UserError if no interaction is left, if a
-    rating that is needed is missing, or if the model has no rule for new users.
+    The interactions count in the order of their times or, if one is missing, of the file.
+    Those with items out of `data` are left out, with a warning. Raises UserError if none is left,
+    if a rating that is needed is missing, or if the model has no rule for new users.
     """
     path = rows.source
+    if not len(rows):
+        raise UserError(f"{path} has no rows")
     user_ids, (user_index,) = number_ids([rows.users], "user", [path])
-    item_ids, (items,) = number_ids([rows.items], "item", [path])
-    item_index = pd.Index(data.item_ids).get_indexer(item_ids)[items]  # -1: not in `data`
-    order = in_time(rows)
-    order = order[rated_at_least(rows, choice.min_rating)[order]]
-    user_index, item_index, items = user_index[order], item_index[order], items[order]
     user_index, places = pd.factorize(user_index)  # by first appearance
     user_ids = [user_ids[place] for place in places]
     warn_of_trained(user_ids, data)
+    item_ids, (items,) = number_ids([rows.items], "item", [path])
+    item_index = pd.Index(data.item_ids).get_indexer(item_ids)[items]  # -1: not in `data`
+
+    # Leave out what does not count, and bring the others into order.
+    kept = rated_at_least(rows, choice.min_rating)
+    if not kept.any():
+        raise UserError(f"{path} has no rating of {choice.min_rating:g} or more, as the run has it")
+    order = in_time(rows)
+    order = order[kept[order]]
+    user_index, item_index, items = user_index[order], item_index[order], items[order]
 
     # Leave out interactions with unknown items, then all but one of each pair.
     known = item_index >= 0
     if not known.any():
         raise UserError(
-            f"{path} has no interaction with an item of {data.name} that counts; "
+            f"{path} has no interaction with an item of {data.name}; "
             f"its ids are like {data.item_ids[0]!r}"
         )
     if not known.all():
@@ -63,11 +69,13 @@ def new_users(model, data, rows, choice):
     pairs = pairs.drop_duplicates(keep="first" if choice.repeats == "first" else "last")
     if n_empty := len(user_ids) - pairs["user"].nunique():
         log.warning(
-            "warning: %d users have no known item; their list is that of the mean user", n_empty
+            "warning: %d users have no known item that counts; their list is that of the mean user",
+            n_empty,
         )
 
     # Encode the users.
-    indices = pairs["user"].to_numpy(), pairs["item"].to_numpy()
+    # Copies, as torch warns of arrays that are not writable.
+    indices = [pairs[name].to_numpy(copy=True) for name in ("user", "item")]
     seen = pair_matrix(*indices, None, (len(user_ids), data.shape[1]))
     indices = (torch.as_tensor(i, dtype=torch.int64, device=model.device) for i in indices)
     encodings = model.encode_history(*indices, len(user_ids), trained_users(model))
@@ -76,14 +84,15 @@ def new_users(model, data, rows, choice):
 
 def in_time(rows):
     """The places of all rows in the order of their times; rows of equal times keep theirs, (n,)."""
+    gap = rows.gaps.get("unit") or rows.gaps.get("time", "")
+    if rows.times is not None and not gap:
+        log.info("%s: in the order of its times", rows.source)
+        return np.argsort(rows.times, kind="stable")
     if rows.times is None:
         log.info("%s: in the order of its rows", rows.source)
-        return np.arange(len(rows))
-    if "unit" in rows.gaps or (rows.times == MISSING).any():
-        gap = rows.gaps.get("unit") or rows.gaps["time"]
-        raise UserError(f"{rows.source}{gap}, or leave the column out")
-    log.info("%s: in the order of its times", rows.source)
-    return np.argsort(rows.times, kind="stable")
+    else:
+        log.warning("warning: %s%s; so its rows count in their order", rows.source, gap)
+    return np.arange(len(rows))
 
 
 def warn_of_trained(user_ids, data):

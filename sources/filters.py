@@ -88,10 +88,19 @@ def rated_at_least(rows, least):
     least: the value of --min_rating; None: all count. Raises UserError if a rating is missing.
     """
     if least is None:
-        return np.ones(len(rows), bool)
-    if rows.ratings is None or np.isnan(rows.ratings).any():
+        kept = np.ones(len(rows), bool)
+    elif rows.ratings is None:
+        raise UserError(
+            f"{rows.source} has no ratings that are recognised, and the run has --min_rating "
+            f"{least:g}: write them in the form of its data set"
+        )
+    elif np.isnan(rows.ratings).any():
         raise UserError(f"{rows.source}{rows.gaps['rating']}: the run has --min_rating {least:g}")
-    return rows.ratings >= least
+    else:
+        kept = rows.ratings >= least
+        text = "%s: %d of %d rows have a rating of %g or more"
+        log.info(text, rows.source, kept.sum(), len(kept), least)
+    return kept
 
 
 def without_repeats(pairs, which):

@@ -80,18 +80,15 @@ def read_files(paths, wanted=WANTED):
 def read_more(path, wanted):
     """The Rows of a file that goes with a trained model, read by the flags of its data set.
 
-    Raises UserError as `read_files` does, and if there are no rows.
+    Raises UserError as `read_files` does.
     """
     try:
-        (rows,) = read_files([Path(path)], wanted)
+        return read_files([Path(path)], wanted)[0]
     except UserError as error:
         if any(flag in str(error) for flag in ("_column", "--separator", "--format")):
             how = "it is read by the flags of the training: write it in the form of that file"
             raise UserError(f"{error} ({how})") from None
         raise
-    if not len(rows):
-        raise UserError(f"{path} has no rows")
-    return rows
 
 
 def _read_file(layout, wanted):

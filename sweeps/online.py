@@ -147,7 +147,7 @@ class Chain:
 
         state = load_checkpoint(self.file, ANEW)
         with explain_mismatch(self.file, ANEW):
-            if isinstance(state["about"], str):
+            if "--start" not in state["about"]:
                 raise UserError(f"{self.file} is of an earlier version; give another --name")
             checks.table(state["about"], "about")
             check_identity(self.file, "of a study", state["about"], self.about)

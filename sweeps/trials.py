@@ -164,8 +164,8 @@ def plan(fixed, combinations, seeds, folder, kind=Trial):
 
 
 def shortened(name):
-    """A name cut so that a file system takes it, with what is put before and behind it."""
-    return name.encode()[:LONGEST_NAME].decode(errors="ignore")
+    """The readable part of a run's name, cut so that --run_name takes it with its digest."""
+    return name.encode()[: LONGEST_NAME - len(",12345678")].decode(errors="ignore")
 
 
 def run_all(trials, jobs):

@@ -14,6 +14,7 @@ from tools import PATIENCE, ROOT, finish, write
 
 from checkpointing.files import load_checkpoint
 from cli.errors import UserError
+from parse import parse_args
 from reports.lock import locked
 from sweeps.folder import OF_STUDY, study_folder
 
@@ -171,7 +172,8 @@ def test_long_names_of_runs_are_cut(work, run_study, started):
     status, _, stderr = run_study(*flags, "--", *TINY)
     assert (status, stderr) == (0, "")
     (run,) = work.glob("studies/s/runs/*")
-    assert len(run.name) == 239
+    assert len(run.name) == 230
+    assert parse_args(["--run_name", run.name]).run_name == run.name
     assert run_study(*flags, "--", *TINY)[0] == 0
     assert len(started) == 1
 

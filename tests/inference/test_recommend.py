@@ -131,6 +131,7 @@ def test_lists_end_where_no_item_is_left():
     assert table.to_numpy().tolist() == [[0, 1, 1, 1.0], [0, 2, 0, 0.0]]
 
 
+@pytest.mark.filterwarnings("error::UserWarning")  # stderr shows them
 def test_new_users_are_moved_as_in_training(shop, cli, command):
     """One interaction after the other, in file order, twice, from the mean encoding.
 
@@ -170,6 +171,7 @@ def test_a_history_counts_as_the_data_of_the_training_do(work, cli, command):
     write(work / "new.csv", "user,item,rating,time\n" + "\n".join(rows) + "\n")
     stdout = command(*use, "--history", "new.csv")
     assert "new.csv: in the order of its times" in stdout
+    assert "new.csv: 3 of 4 rows have a rating of 2 or more" in stdout
     assert "warning: 1 of these users are in the training, for example 'u1'" in stdout
     table = pd.read_csv("recs.csv")
     assert {"i1", "i3"}.isdisjoint(table["item"][table["user"] == "new"])
@@ -184,9 +186,22 @@ def test_a_history_counts_as_the_data_of_the_training_do(work, cli, command):
     for row in table[table["user"] == "new"].itertuples():
         assert row.score == pytest.approx(expected @ q[names.index(row.item)], rel=1e-4, abs=1e-6)
 
+    # Users stay in the order of the file, also one without an item that counts.
+    write(work / "new.csv", "user,item,rating,time\nb,i3,1,5\na,i1,5,\nc,i1,5,1\n")
+    stdout = command(*use, "--history", "new.csv")
+    assert "1 users have no known item that counts; their list is that of the mean user" in stdout
+    assert "warning: new.csv, line 3" in stdout  # a time is missing
+    assert "so its rows count in their order" in stdout
+    table = pd.read_csv("recs.csv")
+    assert table["user"].drop_duplicates().tolist() == ["b", "a", "c"]
+
     for text, line in (
-        ("user,item\nnew,i3\n", "the run has --min_rating 2"),
-        ("user,item,rating,time\nnew,i3,5,1\nnew,i1,5,\n", "or leave the column out"),
+        (
+            "user,item\nnew,i3\n",
+            "has no ratings that are recognised, and the run has --min_rating 2",
+        ),
+        ("user,item,rating\nnew,i3,\n", "the run has --min_rating 2"),
+        ("user,item,rating\nnew,i3,1\n", "new.csv has no rating of 2 or more, as the run has it"),
         ("user,item,rating\n", "new.csv has no rows"),
         ("who,what,rating\nnew,i3,5\n", "it is read by the flags of the training"),
     ):
@@ -214,7 +229,7 @@ def test_new_users_with_cosine_and_without_known_items(cli, work):
     )
     status, stdout, _ = cli(*flags)
     assert status == 0
-    assert "1 users have no known item; their list is that of the mean user" in stdout
+    assert "1 users have no known item that counts; their list is that of the mean user" in stdout
     p, q = trained(work)
     unit = q / np.linalg.norm(q, axis=1, keepdims=True)
     mean = p.mean(0) / np.linalg.norm(p.mean(0))

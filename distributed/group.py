@@ -16,6 +16,7 @@ import torch.distributed.nn
 from cli import launch
 from cli.errors import UserError, first_sentence
 
+FREEING = 0.1  # seconds
 restart_store = None  # torchrun's store, which it keeps when it restarts the processes
 group_store = None  # the part of it that is of this group
 
@@ -55,6 +56,9 @@ def process_group(device, seconds):
     try:
         yield
     finally:
+        # torch 2.6 joins gloo's threads while it holds Python's lock. A thread that still has to
+        # free a tensor of Python waits for that lock: give it the time.
+        time.sleep(FREEING)
         dist.destroy_process_group()
 
 

@@ -31,7 +31,7 @@ def save_checkpoint(path, state, advice="free disk space or set --checkpoint_dir
 
 
 def _reason(error):
-    """Why writing failed: torch makes a RuntimeError of a full disk, and says no more of it."""
+    """Why writing failed. Of a full disk torch makes a RuntimeError, whose context says it."""
     first = error
     while first and not getattr(first, "strerror", None):
         first = first.__context__

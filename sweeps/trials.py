@@ -69,8 +69,8 @@ class Trial:
         try:
             summary = read_summary(self.files / SUMMARY)
             numbers(summary.get("last"), "last")
-            parts = summary.get("seconds", {}).get("train"), summary.get("peak_memory_mb")
-            numbers(dict(zip(("seconds.train", "peak_memory_mb"), parts, strict=True)), "it")
+            train, memory = summary.get("seconds", {}).get("train"), summary.get("peak_memory_mb")
+            numbers({"seconds.train": train, "peak_memory_mb": memory}, "it")
             return summary
         except (UserError, ValueError):
             return None
